@@ -1,0 +1,1 @@
+//! Shoal: placeholder face, replaced by the first slice.
