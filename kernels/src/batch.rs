@@ -1,0 +1,116 @@
+//! The packed batch: every sequence's tokens end to end, no padding anywhere.
+
+/// Sequences packed into `[tokens]` arrays, with the cumulative lengths that tell them apart.
+///
+/// Sequence `i` owns the query rows `cu_seqlens_q[i]..cu_seqlens_q[i + 1]` and attends to the key rows
+/// `cu_seqlens_k[i]..cu_seqlens_k[i + 1]` (the names of FlashAttention's varlen interface). For an encoder the
+/// two are equal; they are separate so that shared prefixes and KV caches need no new contract.
+///
+/// The fields are public because producers differ; the forward pass checks all of them against its plan before it
+/// computes anything, and answers with a typed error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedBatch {
+    /// `[tokens]`: ids into the model's vocabulary.
+    pub token_ids: Vec<u32>,
+    /// `[tokens]`: the position of each token in its own sequence, from 0.
+    pub positions: Vec<u32>,
+    /// `[tokens]`: segment ids, or empty when all are 0.
+    pub type_ids: Vec<u8>,
+    /// `[sequences + 1]`: starts with 0, ends with the number of tokens.
+    pub cu_seqlens_q: Vec<u32>,
+    /// `[sequences + 1]`: starts with 0, ends with the number of key rows.
+    pub cu_seqlens_k: Vec<u32>,
+}
+
+impl PackedBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::with_capacity(0, 0)
+    }
+
+    /// An empty batch that takes `sequences` sequences of `tokens` tokens in all without allocating.
+    pub fn with_capacity(tokens: usize, sequences: usize) -> Self {
+        let mut batch = Self {
+            token_ids: Vec::with_capacity(tokens),
+            positions: Vec::with_capacity(tokens),
+            type_ids: Vec::new(),
+            cu_seqlens_q: Vec::with_capacity(sequences + 1),
+            cu_seqlens_k: Vec::with_capacity(sequences + 1),
+        };
+        batch.clear();
+        batch
+    }
+
+    /// Forgets every sequence and keeps the memory.
+    pub fn clear(&mut self) {
+        self.token_ids.clear();
+        self.positions.clear();
+        self.type_ids.clear();
+        for cu_seqlens in [&mut self.cu_seqlens_q, &mut self.cu_seqlens_k] {
+            cu_seqlens.clear();
+            cu_seqlens.push(0);
+        }
+    }
+
+    /// Appends one sequence, special tokens included, with positions from 0 and segment 0.
+    pub fn push(&mut self, token_ids: &[u32]) {
+        let start = self.token_ids.len();
+        let end =
+            u32::try_from(start + token_ids.len()).expect("token budgets keep a batch far below 2^32 tokens");
+        self.token_ids.extend_from_slice(token_ids);
+        self.positions.extend(0..end - start as u32);
+        if !self.type_ids.is_empty() {
+            self.type_ids.resize(end as usize, 0);
+        }
+        self.cu_seqlens_q.push(end);
+        self.cu_seqlens_k.push(end);
+    }
+
+    /// The number of sequences.
+    pub fn sequences(&self) -> usize {
+        self.cu_seqlens_q.len().saturating_sub(1)
+    }
+
+    /// The number of tokens of all sequences together.
+    pub fn tokens(&self) -> usize {
+        self.token_ids.len()
+    }
+}
+
+impl Default for PackedBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_lie_end_to_end() {
+        let mut batch = PackedBatch::new();
+        batch.push(&[7, 8, 9]);
+        batch.push(&[5]);
+        assert_eq!((batch.sequences(), batch.tokens()), (2, 4));
+        assert_eq!(batch.token_ids, [7, 8, 9, 5]);
+        assert_eq!(batch.positions, [0, 1, 2, 0]);
+        assert_eq!(batch.cu_seqlens_q, [0, 3, 4]);
+        assert_eq!(batch.cu_seqlens_k, batch.cu_seqlens_q);
+        assert_eq!(batch.type_ids, []);
+    }
+
+    #[test]
+    fn clearing_keeps_the_memory() {
+        let mut batch = PackedBatch::with_capacity(4, 2);
+        batch.push(&[1, 2, 3, 4]);
+        let capacity = (batch.token_ids.capacity(), batch.cu_seqlens_q.capacity());
+        batch.clear();
+        assert_eq!((batch.sequences(), batch.tokens()), (0, 0));
+        assert_eq!(
+            (batch.token_ids.capacity(), batch.cu_seqlens_q.capacity()),
+            capacity
+        );
+        assert_eq!(batch, PackedBatch::new());
+    }
+}
