@@ -1,0 +1,156 @@
+//! Frames: a header and the body that it announces. The only door for untrusted bytes.
+
+use crate::header::{Header, Kind};
+use crate::message::{
+    Beacon, EncodeRequest, EncodeResult, End, Failure, Hello, LoadRecord, Status, StatusRequest,
+};
+use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
+
+/// Everything that can be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// First frame of a connection.
+    Hello(Hello),
+    /// Texts to encode.
+    EncodeRequest(EncodeRequest),
+    /// Vectors.
+    EncodeResult(EncodeResult),
+    /// Proof of progress.
+    Beacon(Beacon),
+    /// Terminal: complete.
+    End(End),
+    /// Terminal: failed.
+    Failure(Failure),
+    /// Load of a device.
+    Load(LoadRecord),
+    /// Asks for the status.
+    StatusRequest(StatusRequest),
+    /// The status; terminal.
+    Status(Box<Status>),
+}
+
+impl Message {
+    /// The kind in the header.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Hello(_) => Kind::Hello,
+            Self::EncodeRequest(_) => Kind::EncodeRequest,
+            Self::EncodeResult(_) => Kind::EncodeResult,
+            Self::Beacon(_) => Kind::Beacon,
+            Self::End(_) => Kind::End,
+            Self::Failure(_) => Kind::Error,
+            Self::Load(_) => Kind::Load,
+            Self::StatusRequest(_) => Kind::StatusRequest,
+            Self::Status(_) => Kind::Status,
+        }
+    }
+}
+
+/// A message with the part of its header that is not derived from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Forwardings so far.
+    pub hops: u8,
+    /// What is said.
+    pub message: Message,
+}
+
+impl From<Message> for Frame {
+    fn from(message: Message) -> Self {
+        Self { hops: 0, message }
+    }
+}
+
+/// Appends the frame to `out` in wire version `version` (the one agreed on in the hello).
+///
+/// # Errors
+/// See [`EncodeError`]; `out` is as it was.
+pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let body = match &frame.message {
+        Message::Hello(message) => message.to_body(version),
+        Message::EncodeRequest(message) => message.to_body(version),
+        Message::EncodeResult(message) => message.to_body(version),
+        Message::Beacon(message) => message.to_body(version),
+        Message::End(message) => message.to_body(version),
+        Message::Failure(message) => message.to_body(version),
+        Message::Load(message) => message.to_body(version),
+        Message::StatusRequest(message) => message.to_body(version),
+        Message::Status(message) => message.to_body(version),
+    }?;
+    let (kind, max) = (frame.message.kind(), frame.message.kind().body_bytes_max());
+    let too_large = EncodeError::TooLarge {
+        kind,
+        length: body.len(),
+        max,
+    };
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|length| *length <= max)
+        .ok_or(too_large)?;
+    out.reserve(Header::BYTES + body.len());
+    out.extend_from_slice(
+        &Header {
+            kind,
+            schema: version,
+            length,
+            hops: frame.hops,
+        }
+        .encode(),
+    );
+    out.extend_from_slice(&body);
+    Ok(())
+}
+
+/// Reads the untrusted body that `header` announces. Lengths are checked before the archive is validated, and
+/// the limits of the values after it.
+///
+/// # Errors
+/// See [`DecodeError`]; nothing of the bytes was used.
+pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
+    let Header {
+        kind,
+        schema,
+        length,
+        hops,
+    } = *header;
+    if body.len() != length as usize {
+        return Err(DecodeError::Length {
+            kind,
+            got: body.len(),
+            want: length,
+        });
+    }
+    let VersionRange { min, max } = VersionRange::OURS;
+    if schema < min || schema > max {
+        return Err(DecodeError::Schema {
+            kind,
+            schema,
+            min,
+            max,
+        });
+    }
+    let message = match kind {
+        Kind::Hello => Message::Hello(Hello::from_body(schema, body)?),
+        Kind::EncodeRequest => {
+            let request = EncodeRequest::from_body(schema, body)?;
+            request.check()?;
+            Message::EncodeRequest(request)
+        }
+        Kind::EncodeResult => {
+            let result = EncodeResult::from_body(schema, body)?;
+            result.check()?;
+            Message::EncodeResult(result)
+        }
+        Kind::Beacon => Message::Beacon(Beacon::from_body(schema, body)?),
+        Kind::End => Message::End(End::from_body(schema, body)?),
+        Kind::Error => Message::Failure(Failure::from_body(schema, body)?),
+        Kind::Load => Message::Load(LoadRecord::from_body(schema, body)?),
+        Kind::StatusRequest => Message::StatusRequest(StatusRequest::from_body(schema, body)?),
+        Kind::Status => Message::Status(Box::new(Status::from_body(schema, body)?)),
+    };
+    Ok(Frame { hops, message })
+}
+
+#[cfg(test)]
+mod tests;

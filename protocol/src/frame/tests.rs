@@ -1,0 +1,1 @@
+//! Round trips, golden bytes and hostile bytes.

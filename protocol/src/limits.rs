@@ -1,0 +1,27 @@
+//! Every bound of the wire. A frame over its bound is refused before it is validated.
+
+/// Bytes of a frame that carries no caller's data: hello, beacon, error, end, load, status request.
+pub const CONTROL_BODY_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of one request frame. The client library splits a larger call into several attempts.
+pub const REQUEST_BODY_BYTES_MAX: u32 = 8 * 1024 * 1024;
+/// Bytes of one result frame. A node splits a larger answer over several frames.
+pub const RESULT_BODY_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// Bytes of a status reply: histograms of every model and stage.
+pub const STATUS_BODY_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// Items (texts) in one request frame: the bound of OpenAI's embeddings API.
+pub const REQUEST_ITEMS_MAX: usize = 2048;
+/// Bytes of one text, before tokenizing. Longer than any covered model's limit by two orders of magnitude.
+pub const ITEM_TEXT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Token ids in one item that carries ids instead of text.
+pub const ITEM_TOKEN_IDS_MAX: usize = 128 * 1024;
+/// Bytes of a model's name.
+pub const MODEL_NAME_BYTES_MAX: usize = 256;
+/// Bytes of the router's decision record that travels with an attempt.
+pub const DECISION_BYTES_MAX: usize = 512;
+/// Bytes of an error message; longer ones are cut at a character boundary.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
+/// Hops that a frame may take: straight to the device's node, or once through an entry node.
+pub const HOPS_MAX: u8 = 1;
+/// Values of one dense vector.
+pub const DENSE_DIMS_MAX: u32 = 65_536;

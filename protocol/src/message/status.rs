@@ -1,0 +1,181 @@
+//! What a node tells about itself: load for routing, status for people.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::header::Kind;
+use crate::ids::{DeviceIndex, NodeId};
+use crate::message::encode::Numerics;
+use crate::units::{Bytes, Micros, Tokens};
+use crate::wire::wire_message;
+
+/// Load of one device at one moment: 48 bytes, sent when its class changes and as keep-alive.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadRecord {
+    /// Tokens admitted and not yet in a batch.
+    pub queue_tokens: u64,
+    /// Finished batches since start.
+    pub batches_done: u64,
+    /// Estimated wait of a request that arrives now.
+    pub wait_us: u64,
+    /// Bytes of the residency budget that are free.
+    pub free_bytes: u64,
+    /// Measured speed.
+    pub tokens_per_s: u32,
+    /// Requests admitted and not yet answered.
+    pub requests: u32,
+    /// Batches on the device now.
+    pub running: u16,
+    /// Which device of the sender.
+    pub device: DeviceIndex,
+    /// 0: takes everything; 1: sheds bulk; 2: sheds everything.
+    pub shed_level: u8,
+    /// Whether the node takes no new work.
+    pub draining: bool,
+    /// Counts the sender's records, so that a late one is told from a new one.
+    pub sequence: u16,
+}
+
+wire_message!(LoadRecord, Kind::Load);
+
+const _: () = assert!(
+    size_of::<ArchivedLoadRecord>() == 48,
+    "the load record rides in small datagrams"
+);
+
+/// Where a model stands on a device.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ModelState {
+    /// On disk, not in memory.
+    Stored = 0,
+    /// Being loaded.
+    Loading = 1,
+    /// Ready to serve.
+    Ready = 2,
+    /// The last load failed.
+    Failed = 3,
+}
+
+/// A model as one node sees it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ModelStatus {
+    /// Canonical name.
+    pub name: String,
+    /// Other names that reach it.
+    pub aliases: Vec<String>,
+    /// Where it stands.
+    pub state: ModelState,
+    /// Measured resident bytes (0 unless ready).
+    pub bytes: Bytes,
+    /// The device that holds it.
+    pub device: Option<DeviceIndex>,
+    /// Whether it is never evicted.
+    pub pinned: bool,
+    /// The precision in which it runs here.
+    pub numerics: Numerics,
+    /// Tokens that it accepts in one text (0 while unknown).
+    pub tokens_max: u32,
+    /// Values of its vectors (0 while unknown).
+    pub dims: u32,
+    /// Why the last load failed.
+    pub error: Option<String>,
+    /// Requests answered since start.
+    pub requests: u64,
+    /// Tokens computed since start.
+    pub tokens: u64,
+}
+
+/// A device and its gauges.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Position in the node's list.
+    pub device: DeviceIndex,
+    /// For example `cpu avx512-bf16`.
+    pub name: String,
+    /// Why this device and not a better one.
+    pub reason: String,
+    /// Lanes that may run at once.
+    pub lanes: u16,
+    /// Threads of the device in all.
+    pub threads: u16,
+    /// Its load now.
+    pub load: LoadRecord,
+    /// Its other gauges.
+    pub gauges: GaugeSet,
+}
+
+/// Gauges and counters of one device, taken from the machines themselves.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GaugeSet {
+    /// Bytes of text admitted and not yet answered.
+    pub admitted_bytes: Bytes,
+    /// The bound of `admitted_bytes`.
+    pub admitted_bytes_max: Bytes,
+    /// The bound of the queue.
+    pub queue_tokens_max: Tokens,
+    /// Age of the oldest queued item.
+    pub queue_oldest_us: Micros,
+    /// Bytes of resident models.
+    pub resident_bytes: Bytes,
+    /// The residency budget.
+    pub resident_bytes_max: Bytes,
+    /// Loads since start.
+    pub loads: u64,
+    /// Evictions since start.
+    pub evictions: u64,
+    /// Requests refused by admission since start.
+    pub shed: u64,
+    /// Requests whose caller cancelled or vanished since start.
+    pub cancelled: u64,
+    /// Requests dropped at their deadline since start.
+    pub expired: u64,
+    /// Device restarts since start.
+    pub restarts: u64,
+}
+
+/// Latencies of one (model, operation, stage): a hdrhistogram, mergeable exactly across nodes.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct StageHistogram {
+    /// The model.
+    pub model: String,
+    /// The operation: `encode`.
+    pub operation: String,
+    /// The stage: `tokenize`, `load`, `queue`, `compute`, `post`, `total`.
+    pub stage: String,
+    /// HdrHistogram V2 serialisation, values in microseconds.
+    pub v2: Vec<u8>,
+}
+
+/// Asks for [`Status`].
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusRequest {
+    /// Whether to send histograms, the bulk of the reply.
+    pub histograms: bool,
+}
+
+wire_message!(StatusRequest, Kind::StatusRequest);
+
+/// A node as it sees itself.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The node.
+    pub node: NodeId,
+    /// Its generation.
+    pub generation: u64,
+    /// Software and version.
+    pub software: String,
+    /// Time since start.
+    pub uptime_us: Micros,
+    /// Whether it takes no new work.
+    pub draining: bool,
+    /// Whether it is warm and self-tested.
+    pub ready: bool,
+    /// Its devices.
+    pub devices: Vec<DeviceStatus>,
+    /// The models that it knows.
+    pub models: Vec<ModelStatus>,
+    /// Latencies, if asked for.
+    pub histograms: Vec<StageHistogram>,
+}
+
+wire_message!(Status, Kind::Status);
