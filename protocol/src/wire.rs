@@ -13,7 +13,7 @@ pub const WIRE_VERSION: u16 = 1;
 /// The oldest wire version that this build still speaks: never more than one behind.
 pub const WIRE_VERSION_MIN: u16 = 1;
 
-const _: () = assert!(WIRE_VERSION - WIRE_VERSION_MIN <= 1, "N and N-1, no more");
+const _: () = assert!(WIRE_VERSION <= WIRE_VERSION_MIN + 1, "N and N-1, no more");
 
 /// The wire versions that a peer speaks, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
