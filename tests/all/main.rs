@@ -1,1 +1,3 @@
-//! The one integration binary.
+//! The one integration binary: every scenario is a module of it, so that it links once.
+
+mod tidy;
