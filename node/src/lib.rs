@@ -1,1 +1,3 @@
 //! Shoal: placeholder face, replaced by the first slice.
+
+pub mod core;

@@ -1,0 +1,16 @@
+//! The decisions of one device, as pure machines: no clock, no chance, no socket, no reply handle.
+//!
+//! [`DeviceCore`] composes admission, batcher, residency and drain of one device. An actor drives it in production
+//! and the simulator drives three hundred of it on a virtual clock: the same code.
+
+mod config;
+mod device;
+mod error;
+mod event;
+mod ids;
+
+pub use config::CoreConfig;
+pub use device::DeviceCore;
+pub use error::RequestError;
+pub use event::{BatchItem, BatchRun, ItemTokens, ModelSpec, Output, RequestSpec, StageTimes};
+pub use ids::{LaneIndex, ModelKey, RequestKey};
