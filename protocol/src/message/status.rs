@@ -77,6 +77,12 @@ pub struct ModelStatus {
     pub tokens_max: u32,
     /// Values of its vectors (0 while unknown).
     pub dims: u32,
+    /// Whether its vectors may be cut to fewer values (trained with Matryoshka representation learning).
+    pub matryoshka: bool,
+    /// How token vectors become one: `mean`, `cls`, … (empty while unknown).
+    pub pooling: String,
+    /// Storage type of its weights here: `f32`, `bf16`, … (empty while unknown).
+    pub dtype: String,
     /// Why the last load failed.
     pub error: Option<String>,
     /// Requests answered since start.
