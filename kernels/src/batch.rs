@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(batch.positions, [0, 1, 2, 0]);
         assert_eq!(batch.cu_seqlens_q, [0, 3, 4]);
         assert_eq!(batch.cu_seqlens_k, batch.cu_seqlens_q);
-        assert_eq!(batch.type_ids, []);
+        assert!(batch.type_ids.is_empty());
     }
 
     #[test]

@@ -1,0 +1,133 @@
+//! Understands a local directory in Hugging Face layout without reading any weight.
+
+mod error;
+mod json;
+mod sentence_transformers;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+pub use error::DescribeError;
+use serde::Deserialize;
+
+use crate::{
+    dtype::Dtype,
+    families::{self, Family, WeightNames},
+    spec::{EncoderSpec, Head, Pooling},
+    weights::Checkpoint,
+};
+use sentence_transformers::Pipeline;
+
+/// A model as its files describe it. Made from `config.json`, the sentence-transformers files, the tokenizer's limits
+/// and the headers of the weights, all of which were checked against each other.
+#[derive(Clone, Debug)]
+pub struct ModelDescription {
+    /// The directory that holds `config.json`, `tokenizer.json` and the weights.
+    pub dir: PathBuf,
+    /// The encoder and its head.
+    pub spec: EncoderSpec,
+    /// The longest input in tokens, special tokens included.
+    pub tokens_max: u32,
+    /// Width of the answer.
+    pub dims: u32,
+    /// How a sequence's rows become one vector.
+    pub pooling: Pooling,
+    /// No file told the pooling: `pooling` is the usual one for a bare encoder, and callers should warn.
+    pub pooling_assumed: bool,
+    /// Whether the answer has length 1.
+    pub normalizes: bool,
+    /// Whether the pipeline lowercases texts before its tokenizer sees them, whatever the tokenizer does itself.
+    pub lowercases: bool,
+    /// What is put before a text.
+    pub prompts: Prompts,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the loader reads it; it lands with the kernels")
+    )]
+    pub(crate) names: WeightNames,
+}
+
+/// Named texts that a model wants before its input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompts {
+    /// By name.
+    pub by_name: BTreeMap<String, String>,
+    /// The name of the one that is used when the caller names none; a key of `by_name`.
+    pub default_name: Option<String>,
+}
+
+/// Larger than any real one; `tokenizer_config.json` lists every added token.
+const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// `tokenizer_config.json` says 10^30 for "no limit".
+const TOKENIZER_TOKENS_MAX: f64 = (1 << 30) as f64;
+
+impl ModelDescription {
+    /// Describes the model in `dir`. Reads no weights: of safetensors only the headers.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it, or what of the model is not covered and what is.
+    pub fn from_dir(dir: &Path) -> Result<Self, DescribeError> {
+        let pipeline = Pipeline::read(dir)?;
+        let Pipeline {
+            dir,
+            pooling,
+            pooling_assumed,
+            normalizes,
+            lowercases,
+            tokens_max,
+            prompts,
+        } = pipeline;
+        let path = dir.join("config.json");
+        let config = json::required(&path, json::BYTES_MAX)?;
+        let checkpoint = Checkpoint::open(&dir)?;
+        let head = Head::Embedding {
+            pooling,
+            normalize: normalizes,
+        };
+        let family = families::describe(&config, &checkpoint, head);
+        let Family { spec, names } = family.map_err(|source| DescribeError::Family { path, source })?;
+        let limits = [tokens_max, tokenizer_tokens_max(&dir)?];
+        let tokens_max = limits
+            .into_iter()
+            .flatten()
+            .fold(spec.position.tokens_max() as u32, u32::min);
+        let dims = spec.hidden as u32;
+        Ok(Self {
+            dir,
+            spec,
+            tokens_max,
+            dims,
+            pooling,
+            pooling_assumed,
+            normalizes,
+            lowercases,
+            prompts,
+            names,
+        })
+    }
+
+    /// Bytes that the weights will take in a device's memory, before padding; measured bytes are known once loaded.
+    pub fn weight_bytes_estimate(&self, dtype: Dtype) -> u64 {
+        self.spec.parameters() * dtype.bytes() as u64
+    }
+}
+
+/// The tokenizer's own limit, where it states a sane one.
+fn tokenizer_tokens_max(dir: &Path) -> Result<Option<u32>, DescribeError> {
+    #[derive(Deserialize)]
+    struct TokenizerConfig {
+        #[serde(default)]
+        model_max_length: Option<f64>,
+    }
+    let path = dir.join("tokenizer_config.json");
+    let config: Option<TokenizerConfig> = json::optional(&path, TOKENIZER_CONFIG_BYTES_MAX)?;
+    let limit = config.and_then(|config| config.model_max_length);
+    Ok(limit
+        .filter(|limit| (1.0..=TOKENIZER_TOKENS_MAX).contains(limit))
+        .map(|limit| limit as u32))
+}
+
+#[cfg(test)]
+mod tests;

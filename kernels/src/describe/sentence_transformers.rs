@@ -1,0 +1,265 @@
+//! The files that sentence-transformers writes around an encoder, as versions 2 to 6 write them.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{DescribeError, Prompts, json};
+use crate::spec::Pooling;
+
+/// What the files around the encoder say.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    /// Where the encoder's own files lie.
+    pub(super) dir: PathBuf,
+    pub(super) pooling: Pooling,
+    pub(super) pooling_assumed: bool,
+    pub(super) normalizes: bool,
+    pub(super) lowercases: bool,
+    pub(super) tokens_max: Option<u32>,
+    pub(super) prompts: Prompts,
+}
+
+#[derive(Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    class: String,
+}
+
+const CHAIN_COVERED: &str = "Transformer, Pooling, optionally Normalize";
+
+impl Pipeline {
+    pub(super) fn read(root: &Path) -> Result<Self, DescribeError> {
+        let modules_path = root.join("modules.json");
+        let Some(modules) = json::optional::<Vec<Module>>(&modules_path, json::BYTES_MAX)? else {
+            return Self::bare(root);
+        };
+        let kinds = modules.iter().map(Module::kind).collect::<Vec<_>>();
+        let normalizes = match kinds.as_slice() {
+            ["Transformer", "Pooling"] => false,
+            ["Transformer", "Pooling", "Normalize"] => true,
+            other => {
+                let found = format!("the chain of modules {}", other.join(", "));
+                return Err(DescribeError::NotCovered {
+                    path: modules_path,
+                    found,
+                    covered: CHAIN_COVERED,
+                });
+            }
+        };
+        let dir = modules[0].dir(root, &modules_path)?;
+        let prompts = read_prompts(root)?;
+        let pooling_path = modules[1].dir(root, &modules_path)?.join("config.json");
+        let pooling = json::required::<PoolingConfig>(&pooling_path, json::BYTES_MAX)?;
+        if !pooling.include_prompt && prompts.by_name.values().any(|prompt| !prompt.is_empty()) {
+            let found = "a pooling that leaves the prompt out (include_prompt: false)".into();
+            return Err(DescribeError::NotCovered {
+                path: pooling_path,
+                found,
+                covered: "include_prompt: true",
+            });
+        }
+        let pooling = pooling.mode(&pooling_path)?;
+        let TransformerConfig {
+            max_seq_length,
+            do_lower_case,
+        } = read_transformer(&dir)?;
+        Ok(Self {
+            dir,
+            pooling,
+            pooling_assumed: false,
+            normalizes,
+            lowercases: do_lower_case,
+            tokens_max: max_seq_length,
+            prompts,
+        })
+    }
+
+    /// An encoder without any of these files: the mean over its tokens, as sentence-transformers assumes too.
+    fn bare(root: &Path) -> Result<Self, DescribeError> {
+        let TransformerConfig {
+            max_seq_length,
+            do_lower_case,
+        } = read_transformer(root)?;
+        Ok(Self {
+            dir: root.to_owned(),
+            pooling: Pooling::Mean,
+            pooling_assumed: true,
+            normalizes: false,
+            lowercases: do_lower_case,
+            tokens_max: max_seq_length,
+            prompts: read_prompts(root)?,
+        })
+    }
+}
+
+impl Module {
+    /// The class without its package, which moved between versions; a class from elsewhere keeps its whole name.
+    fn kind(&self) -> &str {
+        match self
+            .class
+            .strip_prefix("sentence_transformers.")
+            .and_then(|rest| rest.rsplit('.').next())
+        {
+            Some(class) => class,
+            None => &self.class,
+        }
+    }
+
+    /// The module's directory, which must lie inside the model's.
+    fn dir(&self, root: &Path, modules_path: &Path) -> Result<PathBuf, DescribeError> {
+        if Path::new(&self.path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        {
+            return Ok(root.join(&self.path));
+        }
+        let reason = format!("the path {:?} of a module leads outside of the model", self.path);
+        Err(DescribeError::Contradiction {
+            path: modules_path.to_owned(),
+            reason,
+        })
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct TransformerConfig {
+    #[serde(default)]
+    max_seq_length: Option<u32>,
+    #[serde(default)]
+    do_lower_case: bool,
+}
+
+fn read_transformer(dir: &Path) -> Result<TransformerConfig, DescribeError> {
+    let path = dir.join("sentence_bert_config.json");
+    let config: TransformerConfig = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
+    if config.max_seq_length == Some(0) {
+        return Err(DescribeError::Contradiction {
+            path,
+            reason: "max_seq_length is 0".into(),
+        });
+    }
+    Ok(config)
+}
+
+/// One boolean per mode until version 5, then one field with a name or a list of names.
+#[derive(Deserialize)]
+struct PoolingConfig {
+    #[serde(default)]
+    pooling_mode: Option<OneOrMore>,
+    #[serde(default = "yes")]
+    include_prompt: bool,
+    #[serde(flatten)]
+    booleans: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// The boolean's name, the name since version 5, the mode.
+const MODES: [(&str, &str, Pooling); 6] = [
+    ("pooling_mode_cls_token", "cls", Pooling::Cls),
+    ("pooling_mode_max_tokens", "max", Pooling::Max),
+    ("pooling_mode_mean_tokens", "mean", Pooling::Mean),
+    (
+        "pooling_mode_mean_sqrt_len_tokens",
+        "mean_sqrt_len_tokens",
+        Pooling::MeanSqrtLen,
+    ),
+    (
+        "pooling_mode_weightedmean_tokens",
+        "weightedmean",
+        Pooling::WeightedMean,
+    ),
+    ("pooling_mode_lasttoken", "lasttoken", Pooling::LastToken),
+];
+const MODES_COVERED: &str = "one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken";
+
+impl PoolingConfig {
+    fn mode(self, path: &Path) -> Result<Pooling, DescribeError> {
+        let names = match self.pooling_mode {
+            Some(OneOrMore::One(name)) => vec![name],
+            Some(OneOrMore::More(names)) => names,
+            None => self.booleans.into_iter().filter_map(active).collect(),
+        };
+        // With no mode set, sentence-transformers takes the mean.
+        let name = match names.as_slice() {
+            [] => "mean",
+            [name] => name,
+            more => {
+                return Err(not_covered(
+                    path,
+                    format!("pooling by {} together", more.join(", ")),
+                ));
+            }
+        };
+        let mode = MODES.iter().find(|(_, current, _)| *current == name);
+        mode.map(|(.., pooling)| *pooling)
+            .ok_or_else(|| not_covered(path, format!("pooling by {name:?}")))
+    }
+}
+
+/// The mode that a boolean of the older layout turns on; an unknown one keeps its name, to be refused by it.
+fn active((field, value): (String, serde_json::Value)) -> Option<String> {
+    if !field.starts_with("pooling_mode_") || value != serde_json::Value::Bool(true) {
+        return None;
+    }
+    let known = MODES.iter().find(|(boolean, ..)| *boolean == field);
+    Some(known.map_or(field, |(_, current, _)| (*current).to_owned()))
+}
+
+fn not_covered(path: &Path, found: String) -> DescribeError {
+    DescribeError::NotCovered {
+        path: path.to_owned(),
+        found,
+        covered: MODES_COVERED,
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct PipelineConfig {
+    #[serde(default)]
+    prompts: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    default_prompt_name: Option<String>,
+    #[serde(default)]
+    model_type: Option<String>,
+}
+
+fn read_prompts(root: &Path) -> Result<Prompts, DescribeError> {
+    let path = root.join("config_sentence_transformers.json");
+    let config: PipelineConfig = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
+    let PipelineConfig {
+        prompts,
+        default_prompt_name: default_name,
+        model_type,
+    } = config;
+    if let Some(found) = model_type.filter(|kind| kind != "SentenceTransformer") {
+        return Err(DescribeError::NotCovered {
+            path,
+            found,
+            covered: "SentenceTransformer",
+        });
+    }
+    let by_name = prompts.unwrap_or_default();
+    if let Some(name) = default_name.as_ref().filter(|name| !by_name.contains_key(*name)) {
+        let reason = format!("default_prompt_name {name:?} is not one of the prompts");
+        return Err(DescribeError::Contradiction { path, reason });
+    }
+    Ok(Prompts {
+        by_name,
+        default_name,
+    })
+}

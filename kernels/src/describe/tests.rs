@@ -1,0 +1,313 @@
+//! Whole directories: what is read, and what is refused with the file's name.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::weights::fixture::{self, counting};
+
+/// A configuration of one layer of width 4.
+fn config() -> Value {
+    json!({
+        "architectures": ["BertModel"], "vocab_size": 6, "hidden_size": 4, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 40,
+    })
+}
+
+/// The tensors that it needs, with the norms named as TensorFlow names them.
+fn shapes() -> Vec<(String, Vec<usize>)> {
+    let linear = |name: &str, rows: usize, columns: usize| {
+        [
+            (format!("{name}.weight"), vec![rows, columns]),
+            (format!("{name}.bias"), vec![rows]),
+        ]
+    };
+    let norm = |name: &str| ["gamma", "beta"].map(|part| (format!("{name}.LayerNorm.{part}"), vec![4]));
+    let mut shapes = vec![
+        ("embeddings.word_embeddings.weight".to_owned(), vec![6, 4]),
+        ("embeddings.position_embeddings.weight".to_owned(), vec![40, 4]),
+        ("embeddings.token_type_embeddings.weight".to_owned(), vec![2, 4]),
+    ];
+    shapes.extend(norm("embeddings"));
+    for name in ["self.query", "self.key", "self.value", "output.dense"] {
+        shapes.extend(linear(&format!("encoder.layer.0.attention.{name}"), 4, 4));
+    }
+    shapes.extend(norm("encoder.layer.0.attention.output"));
+    shapes.extend(linear("encoder.layer.0.intermediate.dense", 8, 4));
+    shapes.extend(linear("encoder.layer.0.output.dense", 4, 8));
+    shapes.extend(norm("encoder.layer.0.output"));
+    shapes
+}
+
+fn put_weights(dir: &Path, prefix: &str, shapes: &[(String, Vec<usize>)]) {
+    let names = shapes
+        .iter()
+        .map(|(name, _)| format!("{prefix}{name}"))
+        .collect::<Vec<_>>();
+    let tensors = names
+        .iter()
+        .zip(shapes)
+        .map(|(name, (_, shape))| counting(name, shape));
+    fixture::write(&dir.join("model.safetensors"), &tensors.collect::<Vec<_>>());
+}
+
+/// A directory that holds such a model and the files given.
+fn model(prefix: &str, files: &[(&str, Value)]) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    put(dir.path(), "config.json", &config());
+    for (name, content) in files {
+        put(dir.path(), name, content);
+    }
+    put_weights(dir.path(), prefix, &shapes());
+    dir
+}
+
+fn put(dir: &Path, name: &str, content: &Value) {
+    let path = dir.join(name);
+    std::fs::create_dir_all(path.parent().expect("below the directory")).expect("created");
+    std::fs::write(path, content.to_string()).expect("written");
+}
+
+fn refusal(files: &[(&str, Value)]) -> String {
+    let dir = model("", files);
+    let error = ModelDescription::from_dir(dir.path())
+        .expect_err("the directory is not covered")
+        .to_string();
+    error.replace(dir.path().to_str().expect("UTF-8"), "DIR")
+}
+
+fn modules(kinds: &[&str]) -> (&'static str, Value) {
+    let modules = kinds.iter().enumerate().map(|(idx, kind)| {
+        let path = if idx == 0 { String::new() } else { format!("{idx}_{kind}") };
+        json!({"idx": idx, "name": idx.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}")})
+    });
+    ("modules.json", modules.collect())
+}
+
+fn pooling(config: Value) -> [(&'static str, Value); 2] {
+    [
+        modules(&["Transformer", "Pooling"]),
+        ("1_Pooling/config.json", config),
+    ]
+}
+
+#[test]
+fn a_bare_encoder_assumes_the_mean() {
+    let dir = model("bert.", &[]);
+    let description = ModelDescription::from_dir(dir.path()).expect("covered");
+    assert_eq!(
+        (description.pooling, description.pooling_assumed),
+        (Pooling::Mean, true)
+    );
+    assert_eq!(
+        (description.normalizes, description.tokens_max, description.dims),
+        (false, 40, 4)
+    );
+    assert_eq!(
+        description.names.embedding_norm.weight,
+        "bert.embeddings.LayerNorm.gamma"
+    );
+    assert_eq!(description.prompts, Prompts::default());
+    assert_eq!(
+        description.weight_bytes_estimate(Dtype::Bf16),
+        2 * description.spec.parameters()
+    );
+}
+
+#[test]
+fn the_older_layout_is_read() {
+    let booleans = json!({"word_embedding_dimension": 4, "pooling_mode_cls_token": true,
+        "pooling_mode_mean_tokens": false, "pooling_mode_max_tokens": false});
+    let dir = model(
+        "",
+        &[
+            modules(&["Transformer", "Pooling", "Normalize"]),
+            ("1_Pooling/config.json", booleans),
+            (
+                "sentence_bert_config.json",
+                json!({"max_seq_length": 16, "do_lower_case": true}),
+            ),
+            ("tokenizer_config.json", json!({"model_max_length": 1e30})),
+            (
+                "config_sentence_transformers.json",
+                json!({"prompts": {"query": "q: "}, "default_prompt_name": "query"}),
+            ),
+        ],
+    );
+    let description = ModelDescription::from_dir(dir.path()).expect("covered");
+    assert_eq!(
+        (description.pooling, description.pooling_assumed),
+        (Pooling::Cls, false)
+    );
+    assert_eq!(
+        (
+            description.normalizes,
+            description.lowercases,
+            description.tokens_max
+        ),
+        (true, true, 16)
+    );
+    assert_eq!(description.prompts.by_name["query"], "q: ");
+    assert_eq!(description.prompts.default_name.as_deref(), Some("query"));
+}
+
+#[test]
+fn the_current_layout_is_read() {
+    let class = |name: &str| format!("sentence_transformers.{name}");
+    let dir = model(
+        "",
+        &[
+            (
+                "modules.json",
+                json!([
+                    {"idx": 0, "name": "0", "path": "", "type": class("base.modules.transformer.Transformer")},
+                    {"idx": 1, "name": "1", "path": "1_Pooling", "type": class("sentence_transformer.modules.pooling.Pooling")},
+                ]),
+            ),
+            (
+                "1_Pooling/config.json",
+                json!({"embedding_dimension": 4, "pooling_mode": "lasttoken", "include_prompt": true}),
+            ),
+            (
+                "sentence_bert_config.json",
+                json!({"transformer_task": "feature-extraction"}),
+            ),
+            ("tokenizer_config.json", json!({"model_max_length": 24})),
+        ],
+    );
+    let description = ModelDescription::from_dir(dir.path()).expect("covered");
+    assert_eq!(
+        (description.pooling, description.tokens_max),
+        (Pooling::LastToken, 24)
+    );
+    assert!(!description.normalizes);
+}
+
+#[test]
+fn every_pooling_has_two_spellings() {
+    for (boolean, name, expected) in [
+        ("cls_token", "cls", Pooling::Cls),
+        ("max_tokens", "max", Pooling::Max),
+        ("mean_tokens", "mean", Pooling::Mean),
+        (
+            "mean_sqrt_len_tokens",
+            "mean_sqrt_len_tokens",
+            Pooling::MeanSqrtLen,
+        ),
+        ("weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
+        ("lasttoken", "lasttoken", Pooling::LastToken),
+    ] {
+        let mut older = serde_json::Map::new();
+        older.insert(format!("pooling_mode_{boolean}"), true.into());
+        for config in [
+            Value::Object(older),
+            json!({"pooling_mode": name}),
+            json!({"pooling_mode": [name]}),
+        ] {
+            let dir = model("", &pooling(config));
+            assert_eq!(
+                ModelDescription::from_dir(dir.path()).expect("covered").pooling,
+                expected
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_not_covered_is_named_with_its_file() {
+    let chain = refusal(&[modules(&["Transformer", "Pooling", "Dense", "Normalize"])]);
+    assert_eq!(
+        chain,
+        "DIR/modules.json: the chain of modules Transformer, Pooling, Dense, Normalize is not covered; \
+         covered: Transformer, Pooling, optionally Normalize"
+    );
+    let own = json!([{"path": "", "type": "custom_st.Transformer"}]);
+    assert!(refusal(&[("modules.json", own)]).contains("the chain of modules custom_st.Transformer is not"));
+    let two = refusal(&pooling(json!({"pooling_mode": ["cls", "mean"]})));
+    assert!(
+        two.starts_with("DIR/1_Pooling/config.json: pooling by cls, mean together is not covered"),
+        "{two}"
+    );
+    let unknown = refusal(&pooling(json!({"pooling_mode_magic": true})));
+    assert!(
+        unknown.contains("pooling by \"pooling_mode_magic\" is not covered"),
+        "{unknown}"
+    );
+    let [chain, config] = pooling(json!({"pooling_mode": "mean", "include_prompt": false}));
+    let prompts = (
+        "config_sentence_transformers.json",
+        json!({"prompts": {"query": "q: "}}),
+    );
+    assert!(refusal(&[chain, config, prompts]).contains("include_prompt: false"));
+    let sparse = (
+        "config_sentence_transformers.json",
+        json!({"model_type": "SparseEncoder"}),
+    );
+    assert!(refusal(&[sparse]).contains("SparseEncoder is not covered; covered: SentenceTransformer"));
+}
+
+#[test]
+fn what_does_not_fit_is_named_with_its_file() {
+    assert!(
+        refusal(&[modules(&["Transformer", "Pooling"])]).starts_with("cannot read DIR/1_Pooling/config.json")
+    );
+    let outside = json!([{"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "../x", "type": "sentence_transformers.models.Pooling"}]);
+    assert!(refusal(&[("modules.json", outside)]).contains("\"../x\" of a module leads outside"));
+    let prompt = (
+        "config_sentence_transformers.json",
+        json!({"default_prompt_name": "query"}),
+    );
+    assert!(refusal(&[prompt]).ends_with("default_prompt_name \"query\" is not one of the prompts"));
+    let zero = ("sentence_bert_config.json", json!({"max_seq_length": 0}));
+    assert_eq!(
+        refusal(&[zero]),
+        "DIR/sentence_bert_config.json: max_seq_length is 0"
+    );
+    let negative = ("sentence_bert_config.json", json!({"max_seq_length": -1}));
+    assert!(refusal(&[negative]).starts_with("DIR/sentence_bert_config.json: invalid value: integer `-1`"));
+}
+
+#[test]
+fn weights_must_be_those_of_the_configuration() {
+    let changed = |field: &str, value: usize| {
+        let mut config = config();
+        config[field] = value.into();
+        refusal(&[("config.json", config)])
+    };
+    assert_eq!(
+        changed("vocab_size", 7),
+        "DIR/config.json: tensor \"embeddings.word_embeddings.weight\": shape [6, 4], the configuration needs [7, 4]"
+    );
+    assert_eq!(
+        changed("num_hidden_layers", 2),
+        "DIR/config.json: tensor \"encoder.layer.1.attention.self.query.weight\": not in the checkpoint"
+    );
+    let dir = model("", &[]);
+    let told = |shapes: &[(String, Vec<usize>)]| {
+        put_weights(dir.path(), "", shapes);
+        ModelDescription::from_dir(dir.path())
+            .expect_err("the weights do not fit")
+            .to_string()
+    };
+    let mut shapes = shapes();
+    shapes.push(("encoder.layer.1.output.dense.bias".to_owned(), vec![4]));
+    assert!(told(&shapes).contains("\"encoder.layer.1.output.dense.bias\" is not accounted for"));
+    assert!(told(&shapes[1..]).ends_with("\"embeddings.word_embeddings.weight\": not in the checkpoint"));
+}
+
+#[test]
+fn a_missing_or_garbled_configuration_is_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let told = |dir: &Path| ModelDescription::from_dir(dir).expect_err("no model").to_string();
+    assert!(told(dir.path()).starts_with("cannot read "));
+    std::fs::write(dir.path().join("config.json"), "{\"hidden_size\": ").expect("written");
+    assert!(
+        told(dir.path()).contains("config.json: EOF while parsing"),
+        "{}",
+        told(dir.path())
+    );
+    assert!(told(&dir.path().join("none")).contains("none/config.json"));
+}

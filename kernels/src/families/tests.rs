@@ -1,0 +1,115 @@
+//! Published configurations, and everything a configuration may get wrong.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::spec::Pooling;
+
+const HEAD: Head = Head::Embedding {
+    pooling: Pooling::Mean,
+    normalize: true,
+};
+
+fn tiny() -> Value {
+    json!({
+        "architectures": ["BertModel"], "model_type": "bert", "vocab_size": 11, "hidden_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 5,
+    })
+}
+
+/// `tiny` with one field changed; null removes it.
+fn with(field: &str, value: Value) -> Result<EncoderSpec, FamilyError> {
+    let mut config = tiny();
+    let object = config.as_object_mut().expect("an object");
+    match value {
+        Value::Null => object.remove(field),
+        value => object.insert(field.to_owned(), value),
+    };
+    spec(&config, HEAD)
+}
+
+fn refusal(field: &str, value: Value) -> String {
+    with(field, value)
+        .expect_err("the configuration is not covered")
+        .to_string()
+}
+
+#[test]
+fn defaults_are_those_of_transformers() {
+    let explicit = json!({
+        "architectures": null, "hidden_act": "gelu", "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+        "position_embedding_type": "absolute", "is_decoder": false, "auto_map": {},
+    });
+    let mut full = tiny();
+    full.as_object_mut()
+        .expect("an object")
+        .extend(explicit.as_object().expect("an object").clone());
+    assert_eq!(
+        spec(&full, HEAD).expect("covered"),
+        spec(&tiny(), HEAD).expect("covered")
+    );
+    assert!(
+        with("model_type", Value::Null).is_ok(),
+        "the architecture alone suffices"
+    );
+}
+
+#[test]
+fn an_unknown_architecture_is_named_with_what_is_covered() {
+    let covered = "is not covered; covered: BertModel, BertForMaskedLM, BertForPreTraining";
+    for name in [
+        "JinaBertForMaskedLM",
+        "BertForSequenceClassification",
+        "Qwen3ForCausalLM",
+    ] {
+        assert_eq!(
+            refusal("architectures", json!([name])),
+            format!("architecture {name} {covered}")
+        );
+    }
+    assert_eq!(
+        spec(&json!({"model_type": "mamba"}), HEAD)
+            .expect_err("unknown")
+            .to_string(),
+        format!("architecture mamba {covered}")
+    );
+    assert_eq!(
+        spec(&json!({}), HEAD).expect_err("unknown").to_string(),
+        format!("architecture (none named) {covered}")
+    );
+    assert!(refusal("auto_map", json!({"AutoModel": "modeling.Own"})).contains("code of its own"));
+}
+
+#[test]
+fn fields_are_checked() {
+    assert_eq!(refusal("hidden_size", Value::Null), "missing field `hidden_size`");
+    assert!(refusal("hidden_size", json!(-8)).contains("-8"));
+    assert!(refusal("hidden_size", json!("8")).contains("invalid type: string"));
+    assert!(
+        refusal("hidden_act", json!("quick_gelu")).starts_with("hidden_act is \"quick_gelu\", which is not")
+    );
+    assert!(refusal("position_embedding_type", json!("relative_key")).contains("covered: absolute"));
+    assert!(refusal("is_decoder", json!(true)).starts_with("is_decoder is true"));
+    assert_eq!(
+        refusal("num_attention_heads", json!(3)),
+        "hidden_size (8) is not a multiple of num_attention_heads (3)"
+    );
+    assert!(refusal("num_attention_heads", json!(0)).contains("num_attention_heads (0)"));
+    assert!(refusal("num_hidden_layers", json!(1_000_000)).starts_with("layers is 1000000"));
+    assert!(refusal("layer_norm_eps", json!(0)).starts_with("norm eps is 0"));
+    assert!(spec(&json!([1]), HEAD).is_err() && spec(&Value::Null, HEAD).is_err());
+}
+
+#[test]
+fn activations_have_many_names() {
+    for (name, printed) in [
+        ("gelu", "gelu_erf"),
+        ("gelu_new", "gelu_tanh"),
+        ("gelu_pytorch_tanh", "gelu_tanh"),
+        ("swish", "silu"),
+        ("relu", "relu"),
+    ] {
+        let spec = with("hidden_act", json!(name)).expect("covered").to_string();
+        assert!(spec.contains(&format!("mlp: 16, {printed}\n")), "{name}: {spec}");
+    }
+}

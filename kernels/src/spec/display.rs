@@ -1,0 +1,132 @@
+//! The printed form of a description: what snapshots compare and `--verbose` shows.
+
+use std::fmt;
+
+use super::{
+    Activation, Attention, EncoderSpec, Ffn, Head, LayerPattern, Mask, Norm, NormPlacement, Pooling,
+};
+use super::{Position, QkvLayout};
+
+impl fmt::Display for EncoderSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            hidden,
+            embeddings,
+            position,
+            layers,
+            head,
+        } = self;
+        writeln!(f, "encoder: hidden {hidden}, {} parameters", self.parameters())?;
+        write!(
+            f,
+            "  embed: token[{}] + {position} + type[{}]",
+            embeddings.vocab, embeddings.token_types
+        )?;
+        writeln!(f, " -> {}", embeddings.norm)?;
+        let LayerPattern::Uniform { count, layer } = layers;
+        writeln!(f, "  {count} x")?;
+        writeln!(f, "    {}", layer.attention)?;
+        writeln!(f, "    {}", layer.ffn)?;
+        writeln!(f, "    {} {}", layer.placement, layer.norm)?;
+        writeln!(f, "  {head}")
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Learned { rows, offset: 0 } => write!(f, "position[{rows}]"),
+            Self::Learned { rows, offset } => write!(f, "position[{rows}, offset {offset}]"),
+        }
+    }
+}
+
+impl fmt::Display for Norm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LayerNorm { eps } => write!(f, "layer_norm(eps {eps:e})"),
+        }
+    }
+}
+
+impl fmt::Display for NormPlacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Post => f.write_str("post"),
+        }
+    }
+}
+
+impl fmt::Display for Attention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            heads,
+            kv_heads,
+            head_dim,
+            qkv,
+            bias,
+            mask,
+        } = self;
+        let qkv = match qkv {
+            QkvLayout::Split => "split",
+        };
+        let bias = if *bias { " + bias" } else { "" };
+        let mask = match mask {
+            Mask::Bidirectional => "bidirectional",
+        };
+        write!(
+            f,
+            "attention: {heads} heads x {head_dim}, {kv_heads} kv heads, qkv {qkv}{bias}, {mask}"
+        )
+    }
+}
+
+impl fmt::Display for Ffn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mlp {
+                intermediate,
+                activation,
+            } => write!(f, "mlp: {intermediate}, {activation}"),
+        }
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GeluErf => "gelu_erf",
+            Self::GeluTanh => "gelu_tanh",
+            Self::Silu => "silu",
+            Self::Relu => "relu",
+        })
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding {
+                pooling,
+                normalize: true,
+            } => write!(f, "pool {pooling} -> l2"),
+            Self::Embedding {
+                pooling,
+                normalize: false,
+            } => write!(f, "pool {pooling}"),
+        }
+    }
+}
+
+impl fmt::Display for Pooling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cls => "cls",
+            Self::Mean => "mean",
+            Self::Max => "max",
+            Self::LastToken => "last_token",
+            Self::WeightedMean => "weighted_mean",
+            Self::MeanSqrtLen => "mean_sqrt_len",
+        })
+    }
+}

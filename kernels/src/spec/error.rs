@@ -1,0 +1,49 @@
+//! Why a description is not a model.
+
+/// The description contradicts itself or leaves its limits. Nothing was loaded.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// A dimension is zero.
+    #[error("{field} is 0; it must be positive")]
+    Zero {
+        /// The dimension.
+        field: &'static str,
+    },
+    /// A dimension is larger than anything this program would compute.
+    #[error("{field} is {value}; the largest value covered is {max}")]
+    TooLarge {
+        /// The dimension.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// Its bound.
+        max: usize,
+    },
+    /// One dimension must be a multiple of another.
+    #[error("{field} ({value}) is not a multiple of {divisor} ({divisor_value})")]
+    Indivisible {
+        /// The dividend.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// The divisor.
+        divisor: &'static str,
+        /// Its value.
+        divisor_value: usize,
+    },
+    /// The position table has no row left for a token.
+    #[error("position offset ({offset}) leaves no row of the position table ({rows} rows)")]
+    NoPositions {
+        /// Rows that no position uses.
+        offset: usize,
+        /// All rows.
+        rows: usize,
+    },
+    /// The norm would divide by zero or by nonsense.
+    #[error("norm eps is {eps}; it must be finite and positive")]
+    Eps {
+        /// The given value.
+        eps: f32,
+    },
+}

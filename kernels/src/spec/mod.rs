@@ -1,0 +1,239 @@
+//! What a model is, before any weight is touched: one enum per axis, no family names.
+//!
+//! A new family is a new *value* of these types. An arm is added only when a kernel differs, and `plan` is the only
+//! reader of the axes. Where the data flow itself differs (disentangled attention, KV caches), write another block
+//! instead of stretching this one.
+
+mod display;
+mod error;
+mod validate;
+
+pub use error::SpecError;
+pub(crate) use validate::multiple;
+
+/// A transformer encoder with its head: `[tokens]` ids in, `[sequences, hidden]` vectors out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderSpec {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// How ids become the first hidden states.
+    pub embeddings: Embeddings,
+    /// How a token knows where it stands.
+    pub position: Position,
+    /// The stack.
+    pub layers: LayerPattern,
+    /// What turns the last hidden states into the answer.
+    pub head: Head,
+}
+
+/// Tables summed per token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    /// Rows of the token table `[vocab, hidden]`.
+    pub vocab: usize,
+    /// Rows of the segment table `[token_types, hidden]`.
+    pub token_types: usize,
+    /// Applied to the sum.
+    pub norm: Norm,
+}
+
+/// How positions enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// A table `[rows, hidden]` added to the embeddings; position `p` reads row `p + offset`
+    /// (BERT: offset 0, Devlin et al. 2018; RoBERTa: offset 2).
+    Learned {
+        /// Rows of the table.
+        rows: usize,
+        /// Rows at its start that no position uses.
+        offset: usize,
+    },
+}
+
+impl Position {
+    /// The longest sequence that has a position for every token.
+    pub const fn tokens_max(self) -> usize {
+        match self {
+            Self::Learned { rows, offset } => rows.saturating_sub(offset),
+        }
+    }
+}
+
+/// Which layers stand where.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LayerPattern {
+    /// `count` times the same layer.
+    Uniform {
+        /// Number of layers.
+        count: usize,
+        /// Each of them.
+        layer: LayerSpec,
+    },
+}
+
+/// One block: attention, then feed-forward, each with a residual.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// Both norms of the block.
+    pub norm: Norm,
+    /// Where they stand.
+    pub placement: NormPlacement,
+    /// Token mixing.
+    pub attention: Attention,
+    /// Channel mixing.
+    pub ffn: Ffn,
+}
+
+/// Normalisation over `hidden`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// `(x - mean) / sqrt(var + eps) * weight + bias` (Ba et al. 2016).
+    LayerNorm {
+        /// Added to the variance.
+        eps: f32,
+    },
+}
+
+/// Where a block's norms stand relative to its residuals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// `norm(x + f(x))` (Vaswani et al. 2017; BERT).
+    Post,
+}
+
+/// Multi-head attention (Vaswani et al. 2017), scaled by `1 / sqrt(head_dim)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; equal to `heads` without grouped queries.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// How the checkpoint stores the three input projections.
+    pub qkv: QkvLayout,
+    /// Whether the four projections add a bias.
+    pub bias: bool,
+    /// Who sees whom inside one sequence.
+    pub mask: Mask,
+}
+
+/// How a checkpoint stores the query, key and value projections; the plan fuses them whatever the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkvLayout {
+    /// Three tensors.
+    Split,
+}
+
+/// Who attends to whom inside one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// Every token sees every token of its sequence.
+    Bidirectional,
+}
+
+/// The feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ffn {
+    /// `down(activation(up(x)))`, both with bias.
+    Mlp {
+        /// Width between the two projections.
+        intermediate: usize,
+        /// Applied in between.
+        activation: Activation,
+    },
+}
+
+/// Element-wise non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * Phi(x)` with the exact normal distribution (Hendrycks and Gimpel 2016).
+    GeluErf,
+    /// The same paper's tanh approximation.
+    GeluTanh,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// What becomes of the last hidden states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// One vector per sequence.
+    Embedding {
+        /// How a sequence's rows become one.
+        pooling: Pooling,
+        /// Whether the vector is scaled to length 1 (L2).
+        normalize: bool,
+    },
+}
+
+/// How the rows of one sequence become one vector (the modes of sentence-transformers' `Pooling` module).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token.
+    Cls,
+    /// The mean over all tokens.
+    Mean,
+    /// The maximum per channel.
+    Max,
+    /// The last token.
+    LastToken,
+    /// The mean with weights 1, 2, 3, … by position (SGPT, Muennighoff 2022).
+    WeightedMean,
+    /// The sum divided by the square root of the length.
+    MeanSqrtLen,
+}
+
+impl EncoderSpec {
+    /// The number of layers.
+    pub const fn layer_count(&self) -> usize {
+        match &self.layers {
+            LayerPattern::Uniform { count, .. } => *count,
+        }
+    }
+
+    /// The layer that stands at `index`.
+    pub const fn layer(&self, _index: usize) -> &LayerSpec {
+        match &self.layers {
+            LayerPattern::Uniform { layer, .. } => layer,
+        }
+    }
+
+    /// The number of weights, tables and norms included.
+    pub fn parameters(&self) -> u64 {
+        let Position::Learned { rows, .. } = self.position;
+        let tables = (self.embeddings.vocab + self.embeddings.token_types + rows) * self.hidden;
+        let layers: usize = (0..self.layer_count())
+            .map(|index| self.layer(index).parameters(self.hidden))
+            .sum();
+        (tables + self.embeddings.norm.parameters(self.hidden) + layers) as u64
+    }
+}
+
+impl Norm {
+    const fn parameters(self, hidden: usize) -> usize {
+        match self {
+            Self::LayerNorm { .. } => 2 * hidden,
+        }
+    }
+}
+
+impl LayerSpec {
+    fn parameters(&self, hidden: usize) -> usize {
+        let Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            bias,
+            ..
+        } = self.attention;
+        let (query, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
+        let projections = hidden * (query + kv) + query * hidden;
+        let biases = if bias { query + kv + hidden } else { 0 };
+        let Ffn::Mlp { intermediate, .. } = self.ffn;
+        let ffn = 2 * hidden * intermediate + intermediate + hidden;
+        projections + biases + ffn + 2 * self.norm.parameters(hidden)
+    }
+}

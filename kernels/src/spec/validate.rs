@@ -1,0 +1,186 @@
+//! Refuses descriptions that no kernel could run, before memory is sized after them.
+
+use super::{Attention, Embeddings, EncoderSpec, Ffn, LayerSpec, Norm, Position, SpecError};
+
+/// Bounds far above any published encoder and low enough that no product of two of them overflows 64 bits.
+const HIDDEN_MAX: usize = 1 << 16;
+const INTERMEDIATE_MAX: usize = 1 << 18;
+const HEADS_MAX: usize = 1 << 10;
+const LAYERS_MAX: usize = 1 << 10;
+const VOCAB_MAX: usize = 1 << 23;
+const POSITIONS_MAX: usize = 1 << 20;
+/// A segment id is one byte in the packed batch.
+const TOKEN_TYPES_MAX: usize = 1 << 8;
+
+impl EncoderSpec {
+    /// Checks every dimension and every pair of dimensions that must fit each other.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        within("hidden", self.hidden, HIDDEN_MAX)?;
+        self.embeddings.validate()?;
+        let Position::Learned { rows, offset } = self.position;
+        within("position rows", rows, POSITIONS_MAX)?;
+        if offset >= rows {
+            return Err(SpecError::NoPositions { offset, rows });
+        }
+        within("layers", self.layer_count(), LAYERS_MAX)?;
+        (0..self.layer_count()).try_for_each(|index| self.layer(index).validate())
+    }
+}
+
+impl Embeddings {
+    fn validate(&self) -> Result<(), SpecError> {
+        within("vocab", self.vocab, VOCAB_MAX)?;
+        within("token types", self.token_types, TOKEN_TYPES_MAX)?;
+        self.norm.validate()
+    }
+}
+
+impl LayerSpec {
+    fn validate(&self) -> Result<(), SpecError> {
+        let Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.attention;
+        within("heads", heads, HEADS_MAX)?;
+        within("kv_heads", kv_heads, HEADS_MAX)?;
+        within("head_dim", head_dim, HIDDEN_MAX)?;
+        multiple(("heads", heads), ("kv_heads", kv_heads))?;
+        let Ffn::Mlp { intermediate, .. } = self.ffn;
+        within("intermediate", intermediate, INTERMEDIATE_MAX)?;
+        self.norm.validate()
+    }
+}
+
+impl Norm {
+    fn validate(self) -> Result<(), SpecError> {
+        let Self::LayerNorm { eps } = self;
+        if eps.is_finite() && eps > 0.0 {
+            Ok(())
+        } else {
+            Err(SpecError::Eps { eps })
+        }
+    }
+}
+
+fn within(field: &'static str, value: usize, max: usize) -> Result<(), SpecError> {
+    match value {
+        0 => Err(SpecError::Zero { field }),
+        value if value > max => Err(SpecError::TooLarge { field, value, max }),
+        _ => Ok(()),
+    }
+}
+
+/// Names both dimensions when the first is not a multiple of the second.
+pub(crate) fn multiple(
+    (field, value): (&'static str, usize),
+    (divisor, divisor_value): (&'static str, usize),
+) -> Result<(), SpecError> {
+    if divisor_value != 0 && value.is_multiple_of(divisor_value) {
+        return Ok(());
+    }
+    Err(SpecError::Indivisible {
+        field,
+        value,
+        divisor,
+        divisor_value,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Activation, Head, LayerPattern, Mask, NormPlacement, Pooling, QkvLayout};
+
+    fn spec() -> EncoderSpec {
+        let norm = Norm::LayerNorm { eps: 1e-12 };
+        let attention = Attention {
+            heads: 4,
+            kv_heads: 4,
+            head_dim: 8,
+            qkv: QkvLayout::Split,
+            bias: true,
+            mask: Mask::Bidirectional,
+        };
+        let ffn = Ffn::Mlp {
+            intermediate: 64,
+            activation: Activation::Relu,
+        };
+        let layer = LayerSpec {
+            norm,
+            placement: NormPlacement::Post,
+            attention,
+            ffn,
+        };
+        EncoderSpec {
+            hidden: 32,
+            embeddings: Embeddings {
+                vocab: 100,
+                token_types: 2,
+                norm,
+            },
+            position: Position::Learned { rows: 16, offset: 0 },
+            layers: LayerPattern::Uniform { count: 2, layer },
+            head: Head::Embedding {
+                pooling: Pooling::Mean,
+                normalize: true,
+            },
+        }
+    }
+
+    /// What `validate` says once `change` was made to a valid description.
+    fn refusal(change: impl FnOnce(&mut EncoderSpec, &mut LayerSpec)) -> String {
+        let mut spec = spec();
+        let LayerPattern::Uniform { count, mut layer } = spec.layers.clone();
+        change(&mut spec, &mut layer);
+        spec.layers = LayerPattern::Uniform { count, layer };
+        spec.validate()
+            .expect_err("the changed description is not valid")
+            .to_string()
+    }
+
+    #[test]
+    fn a_sound_description_passes() {
+        assert_eq!(spec().validate(), Ok(()));
+        assert_eq!(spec().position.tokens_max(), 16);
+    }
+
+    #[test]
+    fn refusals_name_the_fields() {
+        assert_eq!(
+            refusal(|spec, _| spec.hidden = 0),
+            "hidden is 0; it must be positive"
+        );
+        assert_eq!(
+            refusal(|spec, _| spec.embeddings.vocab = usize::MAX),
+            "vocab is 18446744073709551615; the largest value covered is 8388608"
+        );
+        assert_eq!(
+            refusal(|_, layer| layer.attention.kv_heads = 3),
+            "heads (4) is not a multiple of kv_heads (3)"
+        );
+        assert_eq!(
+            refusal(|spec, _| spec.position = Position::Learned { rows: 2, offset: 2 }),
+            "position offset (2) leaves no row of the position table (2 rows)"
+        );
+        assert_eq!(
+            refusal(|_, layer| layer.norm = Norm::LayerNorm { eps: f32::NAN }),
+            "norm eps is NaN; it must be finite and positive"
+        );
+        assert_eq!(
+            refusal(|_, layer| layer.ffn = Ffn::Mlp {
+                intermediate: 0,
+                activation: Activation::Silu
+            }),
+            "intermediate is 0; it must be positive"
+        );
+    }
+
+    #[test]
+    fn parameters_are_counted() {
+        let tables = (100 + 2 + 16) * 32 + 2 * 32;
+        let layer = 4 * (32 * 32 + 32) + (2 * 32 * 64 + 64 + 32) + 4 * 32;
+        assert_eq!(spec().parameters(), tables + 2 * layer);
+    }
+}

@@ -1,0 +1,26 @@
+//! Checkpoint files as untrusted input: headers checked whole, tensors read row by row as f32.
+//!
+//! Format: <https://github.com/huggingface/safetensors#format>. Nothing of a file is believed before it is checked:
+//! the header's length, every offset, every shape, and that the tensors tile the data without gap or overlap.
+
+mod checkpoint;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod header;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the loader reads it; it lands with the kernels")
+)]
+mod mapped;
+mod shards;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the loader reads it; it lands with the kernels")
+)]
+mod storage;
+
+pub(crate) use checkpoint::Checkpoint;
+pub use error::{HeaderError, TensorError, WeightsError};
+#[cfg(test)]
+pub(crate) use mapped::MappedCheckpoint;
