@@ -1,3 +1,5 @@
-//! Shoal: placeholder face, replaced by the first slice.
+//! Shoal: the node as a library, and the binary around it.
 
+pub mod config;
 pub mod core;
+pub mod store;

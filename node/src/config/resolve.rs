@@ -1,0 +1,352 @@
+//! Raw to resolved: the one place where defaults, ranges and contradictions are decided.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shoal_kernels::DtypePolicy;
+
+use super::error::ConfigError;
+use super::raw::{RawConfig, RawDevice, RawHttp, RawModels, RawQuic};
+use super::resolved::{
+    DeviceConfig, DeviceKind, HttpConfig, LocalModel, ModelsConfig, NodeConfig, QuicConfig, StoreConfig,
+    TokenIdsPolicy,
+};
+use super::source::Source;
+use super::{ApiKeys, Environment, Machine};
+
+/// The schema that this build reads.
+const VERSION: u64 = 1;
+/// The word that closes a port.
+const OFF: &str = "off";
+
+/// What the command line sets; each wins over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--data`
+    pub data_dir: Option<PathBuf>,
+    /// `--http`: an address or `off`.
+    pub http: Option<String>,
+    /// `--quic`: an address or `off`.
+    pub quic: Option<String>,
+    /// `--advertise`
+    pub advertise: Option<String>,
+    /// `--identity`
+    pub identity_dir: Option<PathBuf>,
+    /// `--api-key-file`
+    pub api_key_file: Option<PathBuf>,
+    /// `--preload` and `--model`: names, or directories in Hugging Face layout.
+    pub preload: Vec<String>,
+    /// `--device`
+    pub device: Option<DeviceKind>,
+    /// `--dtype`
+    pub dtype: Option<DtypePolicy>,
+    /// `--threads`
+    pub threads: Option<usize>,
+    /// `--offline`
+    pub offline: bool,
+}
+
+/// Reads `file` (or takes the defaults), applies `flags` and checks everything.
+///
+/// # Errors
+/// The first thing that is wrong, with file, line, key and what is allowed.
+pub fn resolve(
+    file: Option<&Path>,
+    flags: &Overrides,
+    environment: &Environment,
+    machine: Machine,
+) -> Result<NodeConfig, ConfigError> {
+    let source = match file {
+        Some(file) => Source::read(file)?,
+        None => Source::default(),
+    };
+    let raw: RawConfig = source.parse()?;
+    if let Some(file) = file {
+        require_version(&source, &raw, file)?;
+    }
+    let resolver = Resolver {
+        source: &source,
+        flags,
+        environment,
+        machine,
+    };
+    let data_dir = flags
+        .data_dir
+        .clone()
+        .or_else(|| raw.node.data_dir.as_ref().map(|dir| source.path(dir.get_ref())))
+        .unwrap_or_else(|| environment.data_dir());
+    Ok(NodeConfig {
+        drain: source.seconds("node.drain_s", raw.node.drain_s.as_ref(), 20, 0..=600)?,
+        http: resolver.http(&raw.http)?,
+        quic: resolver.quic(&raw.quic, &data_dir)?,
+        device: resolver.device(&raw.device)?,
+        models: resolver.models(&raw.models, &data_dir)?,
+        data_dir,
+    })
+}
+
+fn require_version(source: &Source, raw: &RawConfig, file: &Path) -> Result<(), ConfigError> {
+    match &raw.version {
+        Some(version) if u64::from(*version.get_ref()) == VERSION => Ok(()),
+        Some(version) => Err(source.refuse(
+            "version",
+            Some(version.span()),
+            version.get_ref(),
+            format!("this build reads version {VERSION}"),
+        )),
+        None => Err(ConfigError::Syntax {
+            file: file.to_owned(),
+            line: 1,
+            key: Some("version".to_owned()),
+            message: format!("missing; write `version = {VERSION}` as the first line"),
+        }),
+    }
+}
+
+struct Resolver<'a> {
+    source: &'a Source,
+    flags: &'a Overrides,
+    environment: &'a Environment,
+    machine: Machine,
+}
+
+impl Resolver<'_> {
+    fn http(&self, raw: &RawHttp) -> Result<Option<HttpConfig>, ConfigError> {
+        let source = self.source;
+        let addr = source.text(
+            "http.addr",
+            raw.addr.as_ref(),
+            self.flags.http.as_deref(),
+            "127.0.0.1:8080",
+        );
+        let connections_max = source.count(
+            "http.connections_max",
+            raw.connections_max.as_ref(),
+            1024,
+            1..=65_536,
+        )?;
+        let body_bytes_max = source.count(
+            "http.body_bytes_max",
+            raw.body_bytes_max.as_ref(),
+            32 << 20,
+            1024..=(1 << 30),
+        )?;
+        let deadline = source.millis(
+            "http.deadline_ms",
+            raw.deadline_ms.as_ref(),
+            30_000,
+            1..=3_600_000,
+        )?;
+        let key_file = self.flags.api_key_file.clone().or_else(|| {
+            let named = raw.api_key_file.as_ref().map(|file| file.get_ref().as_str());
+            named
+                .filter(|file| !file.is_empty())
+                .map(|file| source.path(file))
+        });
+        let api_keys = key_file.map(|file| ApiKeys::read(&file)).transpose()?;
+        if addr.value == OFF {
+            return Ok(None);
+        }
+        let addr: SocketAddr = addr.parse("an IP address and a port such as 127.0.0.1:8080, or \"off\"")?;
+        if !addr.ip().is_loopback() && api_keys.is_none() {
+            return Err(ConfigError::PublicWithoutKeys { addr });
+        }
+        Ok(Some(HttpConfig {
+            addr,
+            api_keys,
+            connections_max: to_usize(connections_max),
+            body_bytes_max: to_usize(body_bytes_max),
+            deadline,
+        }))
+    }
+
+    fn quic(&self, raw: &RawQuic, data_dir: &Path) -> Result<Option<QuicConfig>, ConfigError> {
+        let source = self.source;
+        let addr = source.text("quic.addr", raw.addr.as_ref(), self.flags.quic.as_deref(), OFF);
+        let advertise = source.text(
+            "quic.advertise",
+            raw.advertise.as_ref(),
+            self.flags.advertise.as_deref(),
+            "",
+        );
+        let connections_max = source.count(
+            "quic.connections_max",
+            raw.connections_max.as_ref(),
+            1024,
+            1..=65_536,
+        )?;
+        let streams_max = source.count("quic.streams_max", raw.streams_max.as_ref(), 256, 1..=4096)?;
+        let identity_dir = self.flags.identity_dir.clone().or_else(|| {
+            let named = raw.identity_dir.as_ref().map(|dir| dir.get_ref().as_str());
+            named.filter(|dir| !dir.is_empty()).map(|dir| source.path(dir))
+        });
+        if addr.value == OFF {
+            return Ok(None);
+        }
+        Ok(Some(QuicConfig {
+            addr: addr.parse("an IP address and a port such as 0.0.0.0:7000, or \"off\"")?,
+            advertise: match advertise.value {
+                "" => None,
+                _ => Some(advertise.parse("an IP address and a port such as 203.0.113.7:7000, or empty")?),
+            },
+            identity_dir: identity_dir.unwrap_or_else(|| data_dir.join("identity")),
+            connections_max: to_u32(connections_max),
+            streams_max: to_u32(streams_max),
+        }))
+    }
+
+    fn device(&self, raw: &RawDevice) -> Result<DeviceConfig, ConfigError> {
+        let (source, cores) = (self.source, self.machine.cores as u64);
+        let kind = source.choice(
+            "device.kind",
+            raw.kind.as_ref(),
+            &[("auto", DeviceKind::Auto), ("cpu", DeviceKind::Cpu)],
+        )?;
+        let dtype = source.text("device.dtype", raw.dtype.as_ref(), None, "auto");
+        let dtype = dtype.parse("one of auto, f32, f16, bf16, int8")?;
+        let threads = source.or_auto("device.threads", raw.threads.as_ref(), cores, 1024)?;
+        let tokenizer_threads = source.or_auto(
+            "device.tokenizer_threads",
+            raw.tokenizer_threads.as_ref(),
+            cores.min(4),
+            256,
+        )?;
+        let speed = source.count(
+            "device.tokens_per_s_max",
+            raw.tokens_per_s_max.as_ref(),
+            0,
+            0..=1 << 30,
+        )?;
+        let keep_alive = source.seconds(
+            "device.keep_alive_s",
+            raw.keep_alive_s.as_ref(),
+            3600,
+            0..=365 * 24 * 3600,
+        )?;
+        let half_of_memory = self.machine.memory_bytes / 2;
+        Ok(DeviceConfig {
+            kind: self.flags.device.unwrap_or(kind),
+            dtype: self.flags.dtype.unwrap_or(dtype),
+            threads: self.flags.threads.unwrap_or(to_usize(threads)),
+            tokenizer_threads: to_usize(tokenizer_threads),
+            tokens_per_s_max: Some(to_u32(speed)).filter(|speed| *speed > 0),
+            resident_bytes_max: source.or_auto(
+                "device.resident_bytes_max",
+                raw.resident_bytes_max.as_ref(),
+                half_of_memory,
+                1 << 50,
+            )?,
+            queue_tokens_max: source.count(
+                "device.queue_tokens_max",
+                raw.queue_tokens_max.as_ref(),
+                524_288,
+                1024..=1 << 32,
+            )?,
+            admitted_bytes_max: source.count(
+                "device.admitted_bytes_max",
+                raw.admitted_bytes_max.as_ref(),
+                32 << 20,
+                64 * 1024..=1 << 36,
+            )?,
+            batch_target: Duration::from_micros(source.count(
+                "device.batch_target_us",
+                raw.batch_target_us.as_ref(),
+                30_000,
+                1000..=10_000_000,
+            )?),
+            batch_tokens_max: to_u32(source.count(
+                "device.batch_tokens_max",
+                raw.batch_tokens_max.as_ref(),
+                2048,
+                16..=1 << 20,
+            )?),
+            keep_alive: Some(keep_alive).filter(|keep_alive| !keep_alive.is_zero()),
+            residency_min: source.seconds(
+                "device.residency_min_s",
+                raw.residency_min_s.as_ref(),
+                5,
+                0..=86_400,
+            )?,
+        })
+    }
+
+    fn models(&self, raw: &RawModels, data_dir: &Path) -> Result<ModelsConfig, ConfigError> {
+        let source = self.source;
+        let mut hub = self.environment.hub();
+        hub.offline |= self.flags.offline || raw.offline.as_ref().is_some_and(|offline| *offline.get_ref());
+        let catalogue_dir = raw.catalogue_dir.as_ref().map(|dir| dir.get_ref().as_str());
+        let in_file =
+            |list: &Option<toml::Spanned<Vec<String>>>| list.as_ref().map(|list| list.get_ref().clone());
+        let mut local = Vec::new();
+        let mut preload = Vec::new();
+        for name in in_file(&raw.preload).unwrap_or_default() {
+            preload.push(name_or_directory(
+                "models.preload",
+                &name,
+                Some(source),
+                &mut local,
+            )?);
+        }
+        for name in &self.flags.preload {
+            preload.push(name_or_directory("--preload", name, None, &mut local)?);
+        }
+        Ok(ModelsConfig {
+            store: StoreConfig {
+                models_dir: data_dir.join("models"),
+                catalogue_dir: catalogue_dir
+                    .filter(|dir| !dir.is_empty())
+                    .map_or_else(|| data_dir.join("catalogue"), |dir| source.path(dir)),
+                local,
+                hub,
+            },
+            preload,
+            pin: in_file(&raw.pin).unwrap_or_default(),
+            token_ids: source.choice(
+                "models.token_ids",
+                raw.token_ids.as_ref(),
+                &[
+                    ("refuse", TokenIdsPolicy::Refuse),
+                    ("model", TokenIdsPolicy::Model),
+                ],
+            )?,
+        })
+    }
+}
+
+/// A name of the catalogue stays a name; a path becomes a local model that is called by its last component.
+fn name_or_directory(
+    key: &'static str,
+    name: &str,
+    source: Option<&Source>,
+    local: &mut Vec<LocalModel>,
+) -> Result<String, ConfigError> {
+    let dir = source.map_or_else(|| PathBuf::from(name), |source| source.path(name));
+    let written_as_path = name.starts_with(['.', '/', '~']) || name.ends_with('/');
+    let is_model = dir.join("config.json").is_file();
+    if written_as_path && !is_model {
+        return Err(ConfigError::NotAModelDirectory { key, dir });
+    }
+    if !is_model {
+        return Ok(name.to_owned());
+    }
+    let dir = fs::canonicalize(&dir).unwrap_or(dir);
+    let last = dir.file_name().map(|last| last.to_string_lossy().into_owned());
+    let called = last.unwrap_or_else(|| name.to_owned());
+    local.push(LocalModel {
+        name: called.clone(),
+        aliases: vec![name.to_owned()],
+        dir,
+    });
+    Ok(called)
+}
+
+/// Values are checked against a range that fits before they come here.
+fn to_usize(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn to_u32(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,197 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::raw::RawConfig;
+use super::*;
+
+const MACHINE: Machine = Machine {
+    cores: 2,
+    memory_bytes: 8 << 30,
+};
+const EXAMPLE: &str = include_str!("../../../configs/node.toml");
+
+fn environment() -> Environment {
+    Environment::from_vars([("SHOAL_HOME", "/srv/shoal"), ("HOME", "/home/ada")])
+}
+
+fn resolve_text(text: &str) -> Result<NodeConfig, ConfigError> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("node.toml");
+    fs::write(&file, text).expect("write");
+    resolve(Some(&file), &Overrides::default(), &environment(), MACHINE)
+}
+
+fn resolve_flags(flags: &Overrides) -> Result<NodeConfig, ConfigError> {
+    resolve(None, flags, &environment(), MACHINE)
+}
+
+/// The message without the temporary directory.
+fn refusal(text: &str) -> String {
+    let message = resolve_text(text).expect_err("refused").to_string();
+    message[message.find("node.toml").unwrap_or(0)..].to_owned()
+}
+
+#[test]
+fn the_example_shows_every_key_at_its_default() {
+    let raw: RawConfig = toml::from_str(EXAMPLE).expect("the example parses");
+    let unset = format!("{raw:?}").matches("None").count();
+    assert_eq!(unset, 1, "only data_dir is commented out: {raw:?}");
+    assert!(EXAMPLE.contains("\n# data_dir = "));
+    let from_example = resolve_text(EXAMPLE).expect("the example resolves");
+    let defaults = resolve_flags(&Overrides::default()).expect("the defaults resolve");
+    assert_eq!(format!("{from_example:#?}"), format!("{defaults:#?}"));
+}
+
+#[test]
+fn every_key_of_the_example_tells_its_cost() {
+    for paragraph in EXAMPLE
+        .split("\n\n")
+        .filter(|paragraph| paragraph.contains("_max = "))
+    {
+        let key = paragraph.lines().last().unwrap_or_default();
+        assert!(paragraph.contains(" to "), "{key}: no range");
+        assert!(
+            paragraph.contains("High:") || key.starts_with("quic"),
+            "{key}: no cost"
+        );
+    }
+}
+
+#[test]
+fn defaults_follow_the_machine_and_the_environment() {
+    let config = resolve_flags(&Overrides::default()).expect("defaults");
+    assert_eq!(config.data_dir, Path::new("/srv/shoal"));
+    assert_eq!(
+        (config.device.threads, config.device.resident_bytes_max),
+        (2, 4 << 30)
+    );
+    assert_eq!(config.models.store.models_dir, Path::new("/srv/shoal/models"));
+    let http = config.http.expect("HTTP is on by default");
+    assert!(http.addr.ip().is_loopback());
+    assert!(
+        config.quic.is_none(),
+        "QUIC needs an identity, so it is off by default"
+    );
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("node.toml");
+    fs::write(
+        &file,
+        "version = 1\n[http]\naddr = \"off\"\n[device]\nthreads = 9\ndtype = \"bf16\"\n",
+    )
+    .expect("write");
+    let flags = Overrides {
+        http: Some("127.0.0.1:0".into()),
+        threads: Some(1),
+        ..Overrides::default()
+    };
+    let config = resolve(Some(&file), &flags, &environment(), MACHINE).expect("resolves");
+    assert_eq!(config.http.map(|http| http.addr.port()), Some(0));
+    assert_eq!(config.device.threads, 1);
+    assert_eq!(config.device.dtype.to_string(), "bf16", "what no flag sets stays");
+}
+
+#[test]
+fn errors_name_file_line_key_and_what_is_allowed() {
+    assert_eq!(
+        refusal("version = 1\n[device]\n\nbatch_target_us = 1\n"),
+        "node.toml:4: device.batch_target_us = 1: must be 1000 to 10000000"
+    );
+    let unknown = refusal("version = 1\n[device]\nthread = 2\n");
+    assert!(
+        unknown.starts_with("node.toml:3: device.thread: unknown field"),
+        "{unknown}"
+    );
+    assert!(unknown.contains("`threads`"), "{unknown}");
+    let wrong_type = refusal("version = 1\n\n[http]\nconnections_max = \"many\"\n");
+    assert!(
+        wrong_type.starts_with("node.toml:4: http.connections_max: invalid type"),
+        "{wrong_type}"
+    );
+    let word = refusal("version = 1\n[models]\ntoken_ids = \"yes\"\n");
+    assert_eq!(
+        word,
+        "node.toml:3: models.token_ids = yes: must be one of refuse, model"
+    );
+    let address = refusal("version = 1\n[http]\naddr = \"localhost\"\n");
+    assert!(
+        address.starts_with("node.toml:3: http.addr = localhost: must be an IP address"),
+        "{address}"
+    );
+    assert!(refusal("version = 1\n[http\n").starts_with("node.toml:2: "));
+}
+
+#[test]
+fn the_version_is_required_and_checked() {
+    assert!(refusal("[http]\n").contains("version = 1"));
+    assert_eq!(
+        refusal("\nversion = 2\n"),
+        "node.toml:2: version = 2: this build reads version 1"
+    );
+}
+
+#[test]
+fn a_public_address_needs_keys() {
+    let flags = Overrides {
+        http: Some("0.0.0.0:8080".into()),
+        ..Overrides::default()
+    };
+    assert!(matches!(
+        resolve_flags(&flags),
+        Err(ConfigError::PublicWithoutKeys { .. })
+    ));
+
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let keys = dir.path().join("keys");
+    fs::write(&keys, "0123456789abcdef\n").expect("write");
+    let with_keys = Overrides {
+        api_key_file: Some(keys),
+        ..flags
+    };
+    let http = resolve_flags(&with_keys).expect("resolves").http.expect("on");
+    assert!(
+        http.api_keys
+            .is_some_and(|keys| keys.accepts(b"0123456789abcdef"))
+    );
+}
+
+#[test]
+fn zero_means_unlimited_where_the_file_says_so() {
+    let config =
+        resolve_text("version = 1\n[device]\ntokens_per_s_max = 0\nkeep_alive_s = 0\n").expect("resolves");
+    assert_eq!(
+        (config.device.tokens_per_s_max, config.device.keep_alive),
+        (None, None)
+    );
+    let config =
+        resolve_text("version = 1\n[device]\ntokens_per_s_max = 500\nkeep_alive_s = 7\n").expect("resolves");
+    assert_eq!(config.device.tokens_per_s_max, Some(500));
+    assert_eq!(config.device.keep_alive, Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn a_directory_is_preloaded_under_its_own_name() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let model = dir.path().join("my-model");
+    fs::create_dir(&model).expect("create");
+    let flags = |name: &Path| Overrides {
+        preload: vec![name.display().to_string()],
+        ..Overrides::default()
+    };
+    let missing = resolve_flags(&flags(&model));
+    assert!(
+        matches!(missing, Err(ConfigError::NotAModelDirectory { .. })),
+        "{missing:?}"
+    );
+    fs::write(model.join("config.json"), "{}").expect("write");
+    let config = resolve_flags(&flags(&model)).expect("resolves");
+    assert_eq!(config.models.preload, ["my-model"]);
+    assert_eq!(
+        config.models.store.local[0].aliases,
+        [model.display().to_string()]
+    );
+}
