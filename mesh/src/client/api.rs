@@ -1,0 +1,195 @@
+//! The client and its calls.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use shoal_protocol::message::{ServedBy, Status, StatusRequest, Timings};
+use shoal_protocol::{ErrorCode, Frame, Message, RequestId};
+
+use super::driver::{EncodeStream, now};
+use super::encode::Encode;
+use crate::core::{AttemptFailure, Call, CallSpec, ClientError, ItemResult, Shared};
+use crate::link::{Exchange, FrameError, LinkError, MemoryLink, Service};
+
+/// How long a node may take to tell its status.
+const STATUS_WAIT: Duration = Duration::from_secs(5);
+
+/// A client of one node. Clones share the connection and what was learnt.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// A finished call.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// One result for every text, in input order.
+    pub items: Vec<ItemResult>,
+    /// The request, naming the node that answered last.
+    pub request_id: RequestId,
+    /// Where the last part ran; `None` where nothing had to be sent (no texts, or none that fits a frame).
+    pub served_by: Option<ServedBy>,
+    /// The largest of each stage over the parts, which overlap.
+    pub timings: Timings,
+    /// Tokens that the model saw, over all items.
+    pub tokens: u64,
+    /// Parts that the call was cut into.
+    pub parts: u32,
+    /// Attempts beyond the first of each part.
+    pub retries: u32,
+}
+
+pub(super) struct Inner {
+    link: Link,
+    shared: Mutex<Shared>,
+    /// Random at start; every request takes the next number, mixed.
+    unique: AtomicU64,
+}
+
+enum Link {
+    Memory(MemoryLink),
+}
+
+impl Inner {
+    pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
+        // A panic under the lock leaves counters that are at worst a little off.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a stream and sends the request on it.
+    pub(super) async fn send(&self, frame: Frame) -> Result<Exchange, AttemptFailure> {
+        match &self.link {
+            Link::Memory(link) => link.send(&frame).map_err(AttemptFailure::from),
+        }
+    }
+}
+
+impl From<LinkError> for AttemptFailure {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Gone => Self::Lost(error.to_string()),
+            LinkError::Encode(_) | LinkError::Misplaced(_) => {
+                Self::Refused(ErrorCode::InvalidRequest, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<FrameError> for AttemptFailure {
+    fn from(error: FrameError) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+impl Client {
+    /// A client of a service in this process. The frames are the same as over QUIC.
+    #[must_use]
+    pub fn in_process(service: Arc<dyn Service>) -> Self {
+        Self::new(Link::Memory(MemoryLink::new(service)))
+    }
+
+    fn new(link: Link) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                link,
+                shared: Mutex::default(),
+                unique: AtomicU64::new(random()),
+            }),
+        }
+    }
+
+    /// Encodes any number of texts and collects the results in input order. Dropping the future cancels the call and
+    /// frees its slot at the node.
+    ///
+    /// # Errors
+    /// When the call fails as a whole: see [`ClientError`]. An item that fails by itself is an
+    /// [`ItemResult::Failed`] among the others.
+    pub async fn encode(&self, call: Encode) -> Result<Encoded, ClientError> {
+        let mut items = Vec::with_capacity(call.total.map_or(0, |total| total as usize));
+        let mut stream = self.encode_stream(call);
+        while let Some(item) = stream.next().await {
+            items.push(item?.1);
+        }
+        // The stream ended without an error, so that there is a summary.
+        let summary = stream.summary().ok_or(ClientError::NoRuntime)?.clone();
+        Ok(Encoded {
+            items,
+            request_id: summary.request_id,
+            served_by: summary.served_by,
+            timings: summary.timings,
+            tokens: summary.tokens,
+            parts: summary.parts,
+            retries: summary.retries,
+        })
+    }
+
+    /// Encodes any number of texts and gives the results in input order as they come, in bounded memory.
+    pub fn encode_stream(&self, call: Encode) -> EncodeStream {
+        let now = now();
+        let unique = self
+            .inner
+            .unique
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let spec = CallSpec {
+            request_id: RequestId::new(call.request_unique.unwrap_or(unique)),
+            deadline: call.deadline_after().and_then(|after| now.checked_add(after)),
+            model: call.model,
+            options: call.options,
+            priority: call.priority,
+            when_overloaded: call.when_overloaded,
+            seed: unique,
+        };
+        let inner = self.inner.clone();
+        EncodeStream::new(
+            inner,
+            Call::new(spec, now),
+            call.inputs,
+            call.total,
+            call.progress,
+        )
+    }
+
+    /// The node's status; with histograms it is some hundred kilobytes.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, refuses, or does not answer within 5 s.
+    pub async fn status(&self, histograms: bool) -> Result<Status, ClientError> {
+        let request = Message::StatusRequest(StatusRequest { histograms });
+        let ask = async {
+            let mut exchange = self.inner.send(request.into()).await?;
+            Ok(exchange.read().await?.message)
+        };
+        let answer = tokio::time::timeout(STATUS_WAIT, ask)
+            .await
+            .map_err(|_| ClientError::DeadlineExceeded { answered: 0 })?;
+        match answer {
+            Ok(Message::Status(status)) => Ok(*status),
+            Ok(Message::Failure(failure)) => Err(ClientError::Refused {
+                code: failure.code,
+                message: failure.message,
+                retry_after: failure.retry_after_us.map(Duration::from),
+            }),
+            Ok(other) => Err(ClientError::Lost {
+                attempts: 1,
+                what: format!("a status was asked for, {:?} came", other.kind()),
+            }),
+            Err(AttemptFailure::Unreachable(what)) => Err(ClientError::Unreachable { what }),
+            Err(AttemptFailure::Lost(what)) => Err(ClientError::Lost { attempts: 1, what }),
+            Err(AttemptFailure::Refused(code, message)) => Err(ClientError::Refused {
+                code,
+                message,
+                retry_after: None,
+            }),
+        }
+    }
+}
+
+/// Chance for request ids and jitter, from the operating system.
+fn random() -> u64 {
+    let random = ring::rand::generate(&ring::rand::SystemRandom::new());
+    random.map_or(0, |bytes: ring::rand::Random<[u8; 8]>| {
+        u64::from_le_bytes(bytes.expose())
+    })
+}

@@ -1,0 +1,15 @@
+//! The client library: one call of any length, exactly one outcome for every text.
+//!
+//! Everything runs in the caller's own task: a [`Client`] spawns nothing for a call, so that dropping the future (or
+//! the stream) is all it takes to cancel, and a stream that is not polled takes no more texts.
+
+mod api;
+mod driver;
+mod encode;
+
+pub use api::{Client, Encoded};
+pub use driver::EncodeStream;
+pub use encode::Encode;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,22 @@
+//! The pure half: what a client decides, with time and chance as arguments. No runtime, no socket, no clock.
+//!
+//! One [`Call`] per request of the application composes [`Split`] (which texts travel together), the attempts in
+//! flight and the order of the answers; [`Shared`] is what a client's calls learn and spend together. A driver feeds
+//! events in (`handle_*`) and takes outputs out (`poll_*`); the order in which it asks is written at
+//! [`Call`]. Where there are several nodes to send to, the router sits between [`Call::poll_submit`] and the link: an
+//! attempt is a part of a call and a number, and names no node.
+
+mod attempts;
+mod call;
+mod error;
+mod item;
+mod part;
+mod shared;
+mod split;
+
+pub use attempts::{AttemptFailure, AttemptKey};
+pub use call::{Call, CallSpec, Submit, Summary, WhenOverloaded};
+pub use error::ClientError;
+pub use item::{ItemResult, Vector};
+pub use shared::Shared;
+pub use split::Split;

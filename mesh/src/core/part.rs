@@ -1,0 +1,249 @@
+//! One part of a call: its texts until they are answered, its results until they are handed out.
+
+use std::time::{Duration, Instant};
+
+use shoal_protocol::ErrorCode;
+use shoal_protocol::limits::{ITEM_TEXT_BYTES_MAX, ITEM_TOKEN_IDS_MAX};
+use shoal_protocol::message::{EncodeResult, Input};
+
+use super::item::{ItemResult, items_of};
+
+/// How often a node proves progress at the latest.
+const BEACON_INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// Beacons that may be missing before the attempt counts as lost.
+const BEACONS_MISSED_MAX: u32 = 3;
+/// From the last byte handed to the transport to the first frame back: a round trip and the node's reading, with
+/// room for a machine whose cores are all computing.
+const FIRST_FRAME_WAIT: Duration = Duration::from_secs(2);
+/// From the submission until the transport took all of it: dialing, waiting for a stream, back pressure.
+const SEND_WAIT: Duration = Duration::from_secs(10);
+/// The slowest uplink that is still waited for, added to both waits above.
+const UPLINK_BYTES_PER_S_MIN: u64 = 1 << 20;
+
+/// Where a part stands.
+#[derive(Debug)]
+pub(super) enum State {
+    /// To be submitted, at once or not before some time.
+    Ready { not_before: Option<Instant> },
+    /// An attempt is out.
+    Flying(Flight),
+    /// Every item is answered and no attempt is out.
+    Done,
+}
+
+/// An attempt that is out.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) attempt: u32,
+    /// Position in the attempt's request -> position in the part.
+    positions: Vec<u32>,
+    /// Bytes of text sent, and tokens that came back for them: what the ratio is learnt from.
+    pub(super) text_bytes: u64,
+    pub(super) text_tokens: u64,
+    pub(super) text_items: u64,
+    uplink: Duration,
+    heard: Instant,
+    patience: Duration,
+    waits_for: &'static str,
+}
+
+impl Flight {
+    pub(super) fn new(attempt: u32, positions: Vec<u32>, bytes: u64, now: Instant) -> Self {
+        let uplink = Duration::from_millis(bytes.saturating_mul(1000) / UPLINK_BYTES_PER_S_MIN);
+        Self {
+            attempt,
+            positions,
+            text_bytes: 0,
+            text_tokens: 0,
+            text_items: 0,
+            uplink,
+            heard: now,
+            patience: SEND_WAIT + uplink,
+            waits_for: "request not sent",
+        }
+    }
+
+    pub(super) fn items(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// The transport took the whole request.
+    pub(super) fn handle_sent(&mut self, now: Instant) {
+        if self.patience == SEND_WAIT + self.uplink {
+            self.heard = now;
+            self.patience = FIRST_FRAME_WAIT + self.uplink;
+            self.waits_for = "no answer";
+        }
+    }
+
+    /// A frame came.
+    pub(super) fn handle_heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.patience = BEACON_INTERVAL_MAX * BEACONS_MISSED_MAX;
+        self.waits_for = "beacons missed";
+    }
+
+    /// When the silence counts as a failure, and as which.
+    pub(super) fn silent_at(&self) -> (Instant, &'static str) {
+        (self.heard + self.patience, self.waits_for)
+    }
+}
+
+/// What became of an item so far. An item leaves `Open` once and for all: that is what "exactly one outcome" rests on.
+#[derive(Debug)]
+enum Slot {
+    Open,
+    Answered(ItemResult),
+    HandedOut,
+}
+
+/// A result frame that names an item which was not in the request: the peer is broken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UnaskedItem;
+
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) number: u32,
+    /// Position of its first item in the call.
+    first: u64,
+    /// Emptied one by one as they are answered.
+    items: Vec<Input>,
+    slots: Vec<Slot>,
+    handed_out: usize,
+    pub(super) unanswered: usize,
+    /// Attempts made.
+    pub(super) attempts: u32,
+    /// Attempts that were lost or failed, overload not counted.
+    pub(super) losses: u32,
+    /// Consecutive answers of overload.
+    pub(super) overloads: u32,
+    pub(super) state: State,
+}
+
+impl Part {
+    /// A part whose first item has position `first` in the call. Items that no frame may carry fail at once.
+    pub(super) fn new(number: u32, first: u64, items: Vec<Input>) -> Self {
+        let slot = |item| too_long(item).map_or(Slot::Open, Slot::Answered);
+        let slots: Vec<_> = items.iter().map(slot).collect();
+        let unanswered = slots.iter().filter(|slot| matches!(slot, Slot::Open)).count();
+        let state = if unanswered == 0 {
+            State::Done
+        } else {
+            State::Ready { not_before: None }
+        };
+        Self {
+            number,
+            first,
+            items,
+            slots,
+            handed_out: 0,
+            unanswered,
+            attempts: 0,
+            losses: 0,
+            overloads: 0,
+            state,
+        }
+    }
+
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    pub(super) fn items_len(&self) -> u64 {
+        self.items.len() as u64
+    }
+
+    /// Starts an attempt at the unanswered items and gives them back, copied.
+    pub(super) fn start(&mut self, now: Instant) -> Vec<Input> {
+        // A part has at most REQUEST_ITEMS_MAX items, so that every position fits.
+        let open = |(position, slot): (u32, &Slot)| matches!(slot, Slot::Open).then_some(position);
+        let positions: Vec<u32> = (0..).zip(&self.slots).filter_map(open).collect();
+        let inputs: Vec<_> = positions
+            .iter()
+            .map(|position| self.items[*position as usize].clone())
+            .collect();
+        let bytes = inputs.iter().map(|input| input.bytes() as u64).sum();
+        self.state = State::Flying(Flight::new(self.attempts, positions, bytes, now));
+        self.attempts += 1;
+        inputs
+    }
+
+    /// Takes the results that are new; those of items that are answered already are dropped. Gives back how many
+    /// were new and the tokens that they took.
+    pub(super) fn take(&mut self, result: EncodeResult) -> Result<(u64, u64), UnaskedItem> {
+        let State::Flying(flight) = &mut self.state else {
+            return Ok((0, 0));
+        };
+        let (mut answered, mut tokens) = (0, 0);
+        for (position, item) in items_of(result) {
+            let position = *flight.positions.get(position as usize).ok_or(UnaskedItem)? as usize;
+            let slot = &mut self.slots[position];
+            if !matches!(slot, Slot::Open) {
+                continue;
+            }
+            let seen = u64::from(item.tokens_seen());
+            if let (Input::Text(text), ItemResult::Vector { truncated: false, .. }) =
+                (&self.items[position], &item)
+            {
+                flight.text_bytes += text.len() as u64;
+                flight.text_tokens += seen;
+                flight.text_items += 1;
+            }
+            tokens += seen;
+            answered += 1;
+            self.unanswered -= 1;
+            self.items[position] = Input::Text(String::new());
+            *slot = Slot::Answered(item);
+        }
+        Ok((answered, tokens))
+    }
+
+    /// The next result in input order, once it is there.
+    pub(super) fn hand_out(&mut self) -> Option<(u64, ItemResult)> {
+        let slot = self.slots.get_mut(self.handed_out)?;
+        if !matches!(slot, Slot::Answered(_)) {
+            return None;
+        }
+        let Slot::Answered(item) = std::mem::replace(slot, Slot::HandedOut) else {
+            return None;
+        };
+        let index = self.first + self.handed_out as u64;
+        self.handed_out += 1;
+        Some((index, item))
+    }
+
+    /// Whether nothing of it is left to do or to hand out.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Done) && self.handed_out == self.slots.len()
+    }
+}
+
+/// Fails an item that no frame may carry. It is over every model's limit by orders of magnitude, whatever the
+/// truncation, and is not sent.
+fn too_long(input: &Input) -> Option<ItemResult> {
+    let message = match input {
+        Input::Text(text) if text.len() > ITEM_TEXT_BYTES_MAX => {
+            format!(
+                "text of {} bytes, at most {ITEM_TEXT_BYTES_MAX} allowed",
+                text.len()
+            )
+        }
+        Input::TokenIds(ids) if ids.len() > ITEM_TOKEN_IDS_MAX => {
+            format!("{} token ids, at most {ITEM_TOKEN_IDS_MAX} allowed", ids.len())
+        }
+        _ => return None,
+    };
+    let (tokens, limit) = match input {
+        Input::Text(_) => (0, 0),
+        Input::TokenIds(ids) => (
+            u32::try_from(ids.len()).unwrap_or(u32::MAX),
+            ITEM_TOKEN_IDS_MAX as u32,
+        ),
+    };
+    Some(ItemResult::Failed {
+        code: ErrorCode::TooLong,
+        message,
+        tokens,
+        limit,
+    })
+}
