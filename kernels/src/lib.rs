@@ -8,10 +8,12 @@
 )]
 
 mod batch;
+pub mod cpu;
 mod describe;
 mod dtype;
 mod families;
 mod files;
+pub mod reference;
 pub mod spec;
 mod weights;
 

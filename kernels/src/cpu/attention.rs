@@ -1,0 +1,439 @@
+//! Scaled dot-product attention over packed sequences, softmax fused.
+//!
+//! One item is one sequence and one key head. Keys and values are packed into the panels of the GEMM tiles once, then
+//! every tile of query rows goes through scores, softmax and values while its scores are in the first-level cache.
+
+use super::element::{self, Element};
+use super::error::{OpError, expect_cu_seqlens, expect_size};
+use super::ops::{AttentionScratch, CpuOps, Scratch};
+use super::shared::SharedMut;
+use super::simd::{Kernel, Simd, dispatch, math};
+use super::tile::{COLUMNS_MAX, ROWS_MAX, Tile, TileArgs, TileFormat, balanced, panel_columns, tiles};
+use crate::Dtype;
+use std::ops::Range;
+
+const OP: &str = "attention";
+
+/// The widest head.
+pub const HEAD_DIM_MAX: usize = 256;
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// All keys of its sequence.
+    Bidirectional,
+}
+
+/// The shape of one attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` neighbouring query heads (arXiv 2305.13245).
+    pub kv_heads: usize,
+    /// Elements of one head: even, at most 256.
+    pub head_dim: usize,
+    /// What the scores are multiplied with, above 0; usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Which keys a query sees.
+    pub mask: Mask,
+}
+
+/// Rows inside of a wider buffer: the queries, keys or values of a fused `[tokens, stride]` projection.
+#[derive(Clone, Copy)]
+pub struct Rows<'a, T> {
+    data: &'a [T],
+    stride: usize,
+    column: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// Rows that start at `column` of each row of `data [tokens, stride]`.
+    pub fn new(data: &'a [T], stride: usize, column: usize) -> Self {
+        Self { data, stride, column }
+    }
+
+    fn check(&self, what: &'static str, width: usize) -> Result<usize, OpError> {
+        let tokens = self.data.len() / self.stride.max(1);
+        expect_size(OP, what, self.data.len(), tokens * self.stride)?;
+        if self.column.saturating_add(width) > self.stride {
+            return Err(OpError::Shape {
+                op: OP,
+                what,
+                found: self.stride,
+                expected: self.column.saturating_add(width),
+            });
+        }
+        Ok(tokens)
+    }
+
+    /// `len` elements of row `token`, from element `start` on.
+    fn part(&self, token: usize, start: usize, len: usize) -> &'a [T] {
+        &self.data[token * self.stride + self.column + start..][..len]
+    }
+}
+
+impl CpuOps<'_> {
+    /// `out[i] = softmax(scale q_i k^T) v` for each query row and head, within its sequence: `q` has `heads` heads side by
+    /// side, `k` and `v` have `kv_heads`, `out [tokens_q, heads * head_dim]`. A sequence without keys gives zeros.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the operands of varlen attention, named as in FlashAttention"
+    )]
+    pub fn attention<T: Element>(
+        &mut self,
+        shape: &AttentionShape,
+        q: Rows<'_, T>,
+        k: Rows<'_, T>,
+        v: Rows<'_, T>,
+        cu_seqlens_q: &[u32],
+        cu_seqlens_k: &[u32],
+        out: &mut [T],
+    ) -> Result<(), OpError> {
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *shape;
+        check_shape(shape)?;
+        let tokens_q = q.check("q", heads * head_dim)?;
+        if T::DTYPE == Dtype::Bf16 {
+            expect_size(OP, "stride of q", q.stride, q.stride.next_multiple_of(2))?;
+        }
+        let tokens_k = k.check("k", kv_heads * head_dim)?;
+        expect_size(OP, "rows of v", v.check("v", kv_heads * head_dim)?, tokens_k)?;
+        expect_cu_seqlens(OP, "cu_seqlens_q", cu_seqlens_q, tokens_q)?;
+        expect_cu_seqlens(OP, "cu_seqlens_k", cu_seqlens_k, tokens_k)?;
+        expect_size(OP, "cu_seqlens_k", cu_seqlens_k.len(), cu_seqlens_q.len())?;
+        expect_size(OP, "out", out.len(), tokens_q * heads * head_dim)?;
+        let (isa, out) = (self.isa, SharedMut::new(out));
+        let range = |cu_seqlens: &[u32], sequence: usize| {
+            cu_seqlens[sequence] as usize..cu_seqlens[sequence + 1] as usize
+        };
+        let format = if T::DTYPE == Dtype::F32 {
+            TileFormat::F32
+        } else {
+            TileFormat::Bf16
+        };
+        let tiles = tiles(isa.get(), format);
+        let columns = panel_columns(isa.get());
+        self.for_each((cu_seqlens_q.len() - 1) * kv_heads, &|scratch, item| {
+            let (sequence, kv_head) = (item / kv_heads, item % kv_heads);
+            let rows_q = range(cu_seqlens_q, sequence);
+            let rows_k = range(cu_seqlens_k, sequence);
+            dispatch(
+                isa,
+                Head {
+                    shape,
+                    kv_head,
+                    q,
+                    k,
+                    v,
+                    rows_q,
+                    rows_k,
+                    tiles,
+                    columns,
+                    scratch,
+                    out,
+                },
+            );
+        });
+        Ok(())
+    }
+}
+
+fn check_shape(shape: &AttentionShape) -> Result<(), OpError> {
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale,
+        ..
+    } = *shape;
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(OpError::Shape {
+            op: OP,
+            what: "kv_heads",
+            found: kv_heads,
+            expected: heads,
+        });
+    }
+    if head_dim == 0 || head_dim > HEAD_DIM_MAX || head_dim % 2 != 0 {
+        let expected = head_dim.next_multiple_of(2).clamp(2, HEAD_DIM_MAX);
+        return Err(OpError::Shape {
+            op: OP,
+            what: "head_dim",
+            found: head_dim,
+            expected,
+        });
+    }
+    if !(scale > 0.0 && scale.is_finite()) {
+        return Err(OpError::Scale {
+            op: OP,
+            bits: scale.to_bits(),
+        });
+    }
+    Ok(())
+}
+
+/// The query heads of one key head over one sequence.
+struct Head<'a, T> {
+    shape: &'a AttentionShape,
+    kv_head: usize,
+    q: Rows<'a, T>,
+    k: Rows<'a, T>,
+    v: Rows<'a, T>,
+    rows_q: Range<usize>,
+    rows_k: Range<usize>,
+    tiles: &'a [Tile],
+    /// Of one panel.
+    columns: usize,
+    scratch: &'a mut Scratch,
+    out: SharedMut<'a, T>,
+}
+
+impl<T: Element> Kernel for Head<'_, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self) {
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *self.shape;
+        let group = heads / kv_heads;
+        let first_head = self.kv_head * group;
+        if self.rows_k.is_empty() {
+            for token in self.rows_q.clone() {
+                // SAFETY: these heads of this sequence's rows belong to this item.
+                let row = unsafe {
+                    self.out
+                        .part((token * heads + first_head) * head_dim, group * head_dim)
+                };
+                row.fill(T::zeroed());
+            }
+            return;
+        }
+        self.pack_keys();
+        self.pack_values();
+        self.reserve_scores();
+        for head in first_head..first_head + group {
+            for block in balanced(self.rows_q.len(), self.tiles.len()) {
+                let rows = self.rows_q.start + block.start..self.rows_q.start + block.end;
+                // SAFETY: the caller vouches for S; keys, values and scores were packed and reserved for this sequence.
+                unsafe {
+                    self.scores::<S>(head, rows.clone());
+                    let inverse_sums = self.softmax::<S>(rows.len());
+                    self.values::<S>(head, rows, &inverse_sums);
+                }
+            }
+        }
+    }
+}
+
+/// The sums that attention's products start with.
+static ZEROS: [f32; COLUMNS_MAX] = [0.0; COLUMNS_MAX];
+
+impl<T: Element> Head<'_, T> {
+    /// Elements of `T` in one unit of 32 bits.
+    const PER_UNIT: usize = 4 / size_of::<T>();
+
+    fn keys_padded(&self) -> usize {
+        self.rows_k.len().next_multiple_of(self.columns)
+    }
+
+    /// Units of the keys along `head_dim`.
+    fn key_steps(&self) -> usize {
+        self.shape.head_dim / Self::PER_UNIT
+    }
+
+    /// Units of the values along the key rows.
+    fn value_steps(&self) -> usize {
+        self.rows_k.len().div_ceil(Self::PER_UNIT)
+    }
+
+    /// Keys as panels over the key rows; columns beyond the last key hold what was there: their scores are overwritten.
+    fn pack_keys(&mut self) {
+        let (steps, columns) = (self.key_steps(), self.columns);
+        let keys = &mut self.scratch.attention.keys;
+        keys.reserve(self.rows_k.len().next_multiple_of(columns) * steps);
+        for (key, token) in self.rows_k.clone().enumerate() {
+            let row = self
+                .k
+                .part(token, self.kv_head * self.shape.head_dim, self.shape.head_dim);
+            let column = keys[key / columns * columns * steps + key % columns..]
+                .iter_mut()
+                .step_by(columns);
+            for (unit, elements) in column.zip(row.chunks_exact(Self::PER_UNIT)) {
+                *unit = unit_of(elements);
+            }
+        }
+    }
+
+    /// Values as panels over `head_dim`; an odd last row is paired with zeros.
+    fn pack_values(&mut self) {
+        let (steps, columns, head_dim) = (self.value_steps(), self.columns, self.shape.head_dim);
+        let values = &mut self.scratch.attention.values;
+        let panels = head_dim.div_ceil(columns);
+        values.reserve(panels * steps * columns);
+        for panel in 0..panels {
+            let dims = panel * columns..head_dim.min((panel + 1) * columns);
+            let start = self.kv_head * head_dim + dims.start;
+            let panel = &mut values[panel * steps * columns..][..steps * columns];
+            for (step, units) in panel.chunks_exact_mut(columns).enumerate() {
+                let token = self.rows_k.start + step * Self::PER_UNIT;
+                let row = self.v.part(token, start, dims.len());
+                if Self::PER_UNIT == 1 {
+                    let units: &mut [T] = bytemuck::cast_slice_mut(units);
+                    units[..row.len()].copy_from_slice(row);
+                } else if token + 1 < self.rows_k.end {
+                    let next = self.v.part(token + 1, start, dims.len());
+                    units
+                        .iter_mut()
+                        .zip(row.iter().zip(next))
+                        .for_each(|(unit, (&a, &b))| *unit = unit_of(&[a, b]));
+                } else {
+                    units
+                        .iter_mut()
+                        .zip(row)
+                        .for_each(|(unit, &a)| *unit = unit_of(&[a, T::zeroed()]));
+                }
+            }
+        }
+    }
+
+    fn reserve_scores(&mut self) {
+        let scores = ROWS_MAX * self.keys_padded();
+        let AttentionScratch {
+            scores: buffer,
+            weights,
+            ..
+        } = &mut self.scratch.attention;
+        buffer.reserve(scores);
+        if T::DTYPE == Dtype::Bf16 {
+            weights.reserve(scores);
+        }
+    }
+
+    /// Scores of some query rows with every key, not yet scaled.
+    ///
+    /// # Safety
+    /// The machine supports `S`; the keys are packed and the scores reserved.
+    #[inline(always)]
+    unsafe fn scores<S: Simd>(&mut self, head: usize, rows: Range<usize>) {
+        let (steps, columns, stride) = (self.key_steps(), self.columns, self.keys_padded());
+        let q = self
+            .q
+            .part(rows.start, head * self.shape.head_dim, self.shape.head_dim);
+        let AttentionScratch { keys, scores, .. } = &mut self.scratch.attention;
+        for (panel, units) in keys[..stride * steps].chunks_exact(steps * columns).enumerate() {
+            let args = TileArgs {
+                steps,
+                a: q.as_ptr().cast(),
+                a_stride: self.q.stride / Self::PER_UNIT,
+                b: units.as_ptr(),
+                next: units.as_ptr_range().end.cast(),
+                start: ZEROS.as_ptr(),
+                out: scores[panel * columns..].as_mut_ptr(),
+                out_stride: stride,
+            };
+            // SAFETY: the query rows are inside of `q` by the checks of `attention`; a panel has `steps` rows of units; the
+            // scores hold ROWS_MAX rows of `stride`.
+            unsafe { self.tiles[rows.len() - 1](&args) }
+        }
+    }
+
+    /// Turns scores into `e^(scale (score - maximum))` and returns one over each row's sum.
+    ///
+    /// # Safety
+    /// The machine supports `S`; `rows` rows of scores are there.
+    #[inline(always)]
+    unsafe fn softmax<S: Simd>(&mut self, rows: usize) -> [f32; ROWS_MAX] {
+        let (keys, stride) = (self.rows_k.len(), self.keys_padded());
+        let used = keys.next_multiple_of(S::LANES);
+        let mut inverse_sums = [0.0; ROWS_MAX];
+        let AttentionScratch { scores, weights, .. } = &mut self.scratch.attention;
+        for (row, inverse_sum) in inverse_sums.iter_mut().enumerate().take(rows) {
+            let scores = &mut scores[row * stride..][..used];
+            // The exponential makes 1e-38 of these, which the values' product does not read or multiplies with 0.
+            scores[keys..].fill(f32::NEG_INFINITY);
+            // SAFETY: whole vectors inside of the row of scores, and of the row of weights, which is as long.
+            unsafe {
+                let scale = S::splat(self.shape.scale);
+                let mut maxima = S::splat(f32::NEG_INFINITY);
+                for column in (0..used).step_by(S::LANES) {
+                    maxima = S::max(maxima, S::load(scores.as_ptr().add(column)));
+                }
+                let maximum = S::mul(S::splat(S::max_lane(maxima)), scale);
+                let mut sum = S::splat(0.0);
+                for column in (0..used).step_by(S::LANES) {
+                    let at = scores.as_mut_ptr().add(column);
+                    let weight = math::exp::<S>(S::sub(S::mul(S::load(at), scale), maximum));
+                    sum = S::add(sum, weight);
+                    if T::DTYPE == Dtype::F32 {
+                        S::store(at, weight);
+                    } else {
+                        S::store_bf16(weights.as_mut_ptr().add(row * stride + column), weight);
+                    }
+                }
+                *inverse_sum = 1.0 / S::sum(sum);
+            }
+        }
+        inverse_sums
+    }
+
+    /// The weighted values of some query rows, into the output.
+    ///
+    /// # Safety
+    /// The machine supports `S`; the values are packed and the rows' weights computed.
+    #[inline(always)]
+    unsafe fn values<S: Simd>(&mut self, head: usize, rows: Range<usize>, inverse_sums: &[f32; ROWS_MAX]) {
+        let AttentionShape { heads, head_dim, .. } = *self.shape;
+        let (steps, columns, stride) = (self.value_steps(), self.columns, self.keys_padded());
+        let Scratch { tile, attention, .. } = &mut *self.scratch;
+        let a = if T::DTYPE == Dtype::F32 {
+            attention.scores.as_ptr().cast()
+        } else {
+            attention.weights.as_ptr().cast()
+        };
+        for first in (0..head_dim).step_by(columns) {
+            let units = &attention.values[first * steps..][..steps * columns];
+            let args = TileArgs {
+                steps,
+                a,
+                a_stride: stride / Self::PER_UNIT,
+                b: units.as_ptr(),
+                next: units.as_ptr_range().end.cast(),
+                start: ZEROS.as_ptr(),
+                out: tile.as_mut_ptr(),
+                out_stride: columns,
+            };
+            // SAFETY: weights and values have `steps` units per row; the tile buffer holds ROWS_MAX rows of a panel; these
+            // heads of these rows belong to this item.
+            unsafe {
+                self.tiles[rows.len() - 1](&args);
+                for (row, token) in rows.clone().enumerate() {
+                    let inverse_sum = S::splat(inverse_sums[row]);
+                    let out = self.out.at((token * heads + head) * head_dim + first);
+                    let used = columns.min(head_dim - first);
+                    for column in (0..used).step_by(S::LANES) {
+                        let sum = S::load(args.out.add(row * columns + column));
+                        element::store::<S, T>(out.add(column), S::mul(sum, inverse_sum), used - column);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One f32, or a pair of bf16 with the first in the lower half.
+#[inline(always)]
+fn unit_of<T: Element>(elements: &[T]) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(bytemuck::cast_slice(elements));
+    u32::from_le_bytes(bytes)
+}

@@ -1,0 +1,313 @@
+//! The linear layer with its epilogue fused.
+
+use super::AlignedBuf;
+use super::element::{self, Element};
+use super::error::{OpError, expect_size};
+use super::ops::{CpuOps, Scratch};
+use super::shared::SharedMut;
+use super::simd::{Kernel, Simd, dispatch, math};
+use super::tile::{ROWS_MAX, Tile, TileArgs, TileFormat, balanced, panel_columns, tiles};
+use super::weights::PackedLinear;
+use super::{Activation, Epilogue};
+use crate::Dtype;
+use std::ops::Range;
+
+/// Bytes of A that stay in the second-level cache while every panel of B passes by.
+const A_BLOCK_BYTES_MAX: usize = 512 << 10;
+
+/// Up to here threads share the panels of B, so that each weight is read by one of them; above, they share the rows.
+const PANEL_SPLIT_ROWS_MAX: usize = 64;
+
+/// Rows of one item when threads share the rows.
+const SPLIT_ROWS: usize = 64;
+
+impl CpuOps<'_> {
+    /// `out = activation(x W^T + b)` or `out += x W^T + b`, for `x [rows, inputs]` and `out [rows, outputs]`.
+    ///
+    /// Sums are f32 and run over `inputs` in one order: a row's bits depend on that row alone.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, weights packed for another set, bf16 activations with f32 weights.
+    pub fn linear<T: Element>(
+        &mut self,
+        weights: &PackedLinear,
+        x: &[T],
+        epilogue: Epilogue,
+        out: &mut [T],
+    ) -> Result<(), OpError> {
+        const OP: &str = "linear";
+        let rows = x.len() / weights.inputs();
+        expect_size(OP, "x", x.len(), rows * weights.inputs())?;
+        expect_size(OP, "out", out.len(), rows * weights.outputs())?;
+        if weights.isa() != self.isa() {
+            return Err(OpError::IsaMismatch {
+                packed: weights.isa(),
+                requested: self.isa(),
+            });
+        }
+        let format = match (T::DTYPE, weights.dtype()) {
+            (Dtype::F32, Dtype::F32) => TileFormat::F32,
+            (Dtype::F32, _) => TileFormat::F32ByBf16,
+            (_, Dtype::Bf16) => TileFormat::Bf16,
+            (activations, weights) => {
+                return Err(OpError::UnsupportedDtype {
+                    isa: self.isa(),
+                    activations,
+                    weights,
+                });
+            }
+        };
+        let product = Product {
+            weights,
+            format,
+            x,
+            epilogue,
+            out: SharedMut::new(out),
+        };
+        let (row_parts, panel_parts) = self.split(rows, weights.panels());
+        self.for_each(row_parts * panel_parts, &|scratch, item| {
+            let part =
+                |index: usize, parts: usize, len: usize| len * index / parts..len * (index + 1) / parts;
+            let rows = part(item / panel_parts, row_parts, rows);
+            let panels = part(item % panel_parts, panel_parts, weights.panels());
+            // SAFETY: the items of one call cover different parts of the output.
+            unsafe { product.run(rows, panels, scratch) }
+        });
+        Ok(())
+    }
+
+    /// Into how many parts rows and panels are cut.
+    fn split(&self, rows: usize, panels: usize) -> (usize, usize) {
+        if self.threads == 1 {
+            (1, 1)
+        } else if rows <= PANEL_SPLIT_ROWS_MAX {
+            (1, panels.min(6 * self.threads))
+        } else {
+            (self.threads * rows.div_ceil(SPLIT_ROWS * self.threads), 1)
+        }
+    }
+}
+
+/// One call of `linear`, its shapes checked.
+struct Product<'a, T> {
+    weights: &'a PackedLinear,
+    format: TileFormat,
+    x: &'a [T],
+    epilogue: Epilogue,
+    out: SharedMut<'a, T>,
+}
+
+impl<T: Element> Product<'_, T> {
+    /// Computes the outputs of `panels` for `rows`, block by block.
+    ///
+    /// # Safety
+    /// No other thread writes these outputs.
+    unsafe fn run(&self, rows: Range<usize>, panels: Range<usize>, scratch: &mut Scratch) {
+        let inputs = self.weights.inputs();
+        let cap = (A_BLOCK_BYTES_MAX / (inputs * size_of::<T>())).max(ROWS_MAX);
+        for block in balanced(rows.len(), cap) {
+            let rows = rows.start + block.start..rows.start + block.end;
+            let x = &self.x[rows.start * inputs..rows.end * inputs];
+            let Scratch {
+                tile,
+                panel,
+                padded_rows,
+                ..
+            } = scratch;
+            let a = rows_of_units(x, inputs, padded_rows);
+            let block = Block {
+                product: self,
+                rows,
+                panels: panels.clone(),
+                a,
+                tile,
+                panel,
+            };
+            dispatch(self.weights.verified_isa(), block);
+        }
+    }
+}
+
+/// The rows as 32-bit units: in place, or copied where an odd row of bf16 does not fill its last pair.
+/// Returns the first unit and the units from one row to the next.
+fn rows_of_units<T: Element>(x: &[T], inputs: usize, padded: &mut AlignedBuf<u32>) -> (*const u32, usize) {
+    if T::DTYPE == Dtype::F32 {
+        return (x.as_ptr().cast(), inputs);
+    }
+    if inputs.is_multiple_of(2) {
+        return (x.as_ptr().cast(), inputs / 2);
+    }
+    let stride = inputs.div_ceil(2);
+    padded.reserve(x.len() / inputs * stride);
+    for (from, to) in x.chunks_exact(inputs).zip(padded.chunks_exact_mut(stride)) {
+        let to: &mut [T] = bytemuck::cast_slice_mut(to);
+        to[..inputs].copy_from_slice(from);
+        to[inputs] = T::zeroed();
+    }
+    (padded.as_ptr(), stride)
+}
+
+/// The product of one block of rows with some panels.
+struct Block<'a, 'b, T> {
+    product: &'b Product<'a, T>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    a: (*const u32, usize),
+    tile: &'b mut AlignedBuf<f32>,
+    panel: &'b mut AlignedBuf<f32>,
+}
+
+impl<T: Element> Kernel for Block<'_, '_, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Product {
+            weights,
+            format,
+            epilogue,
+            out,
+            ..
+        } = *self.product;
+        let isa = weights.isa();
+        let columns = panel_columns(isa);
+        let mut heights = tiles(isa, format);
+        let widen = format == TileFormat::F32ByBf16 && self.rows.len() > heights.len();
+        if widen {
+            self.panel.reserve(weights.inputs().next_multiple_of(2) * columns);
+            heights = tiles(isa, TileFormat::F32);
+        }
+        // Pairs of bf16 count once on both sides; f32 rows count their own elements.
+        let steps = if format == TileFormat::Bf16 {
+            weights.steps()
+        } else {
+            weights.inputs()
+        };
+        for panel in self.panels.clone() {
+            let (units, bias) = weights.panel(panel);
+            let mut b = units.as_ptr();
+            if widen {
+                // SAFETY: the caller vouches for S; the scratch was made large enough above.
+                unsafe { widen_panel::<S>(units, columns, self.panel) };
+                b = self.panel.as_ptr().cast();
+            }
+            let next = units.as_ptr().wrapping_add(units.len()).cast::<u8>();
+            let column = panel * columns;
+            let used = columns.min(weights.outputs() - column);
+            for tile_rows in balanced(self.rows.len(), heights.len()) {
+                let first = (self.rows.start + tile_rows.start) * weights.outputs() + column;
+                let args = TileArgs {
+                    steps,
+                    a: self.a.0.wrapping_add(tile_rows.start * self.a.1),
+                    a_stride: self.a.1,
+                    b,
+                    next: next.wrapping_add(tile_rows.start * units.len() * 4 / self.rows.len()),
+                    start: bias.as_ptr(),
+                    out: self.tile.as_mut_ptr(),
+                    out_stride: columns,
+                };
+                let shape = (tile_rows.len(), used, weights.outputs());
+                // SAFETY: the rows of A and the panel have `steps` units by the checks of `linear` and `pack`; the output rows
+                // belong to this call alone, and `used` keeps inside of them.
+                unsafe { finish::<S, T>(heights[tile_rows.len() - 1], args, epilogue, out.at(first), shape) }
+            }
+        }
+    }
+}
+
+/// Widens a panel of pairs to f32, one row per input.
+///
+/// # Safety
+/// The machine supports `S`; `wide` is twice as long as `units`.
+#[inline(always)]
+unsafe fn widen_panel<S: Simd>(units: &[u32], columns: usize, wide: &mut [f32]) {
+    for (pairs, rows) in units
+        .chunks_exact(columns)
+        .zip(wide.chunks_exact_mut(2 * columns))
+    {
+        for vector in (0..columns).step_by(S::LANES) {
+            // SAFETY: `columns` is a multiple of LANES, so the vectors lie inside of the chunks.
+            unsafe {
+                let pairs = S::load(pairs.as_ptr().add(vector).cast());
+                S::store(rows.as_mut_ptr().add(vector), S::even(pairs));
+                S::store(rows.as_mut_ptr().add(columns + vector), S::odd(pairs));
+            }
+        }
+    }
+}
+
+/// Computes one tile and applies the epilogue; `shape` is rows, used columns and the stride of the output.
+///
+/// # Safety
+/// As for [`Tile`], and `rows` rows of `used` elements are writable at `out`.
+#[inline(always)]
+unsafe fn finish<S: Simd, T: Element>(
+    tile: Tile,
+    mut args: TileArgs,
+    epilogue: Epilogue,
+    out: *mut T,
+    shape: (usize, usize, usize),
+) {
+    let (rows, used, stride) = shape;
+    if epilogue == Epilogue::Activate(Activation::Identity)
+        && T::DTYPE == Dtype::F32
+        && used == args.out_stride
+    {
+        args.out = out.cast();
+        args.out_stride = stride;
+        // SAFETY: the caller's contract; a whole panel's columns are used.
+        return unsafe { tile(&args) };
+    }
+    // SAFETY: the caller's contract, and the tile buffer holds ROWS_MAX rows of a panel.
+    unsafe {
+        tile(&args);
+        let rows = TileRows {
+            from: args.out,
+            from_stride: args.out_stride,
+            to: out,
+            to_stride: stride,
+            rows,
+            used,
+        };
+        match epilogue {
+            Epilogue::Add => rows.map::<S>(|sum, old| S::add(sum, old), true),
+            Epilogue::Activate(Activation::Identity) => rows.map::<S>(|sum, _| sum, false),
+            Epilogue::Activate(Activation::GeluErf) => rows.map::<S>(|sum, _| S::gelu_erf(sum), false),
+            Epilogue::Activate(other) => rows.map::<S>(|sum, _| math::activate::<S>(other, sum), false),
+        }
+    }
+}
+
+/// A finished tile and where its rows go.
+struct TileRows<T> {
+    from: *const f32,
+    from_stride: usize,
+    to: *mut T,
+    to_stride: usize,
+    rows: usize,
+    used: usize,
+}
+
+impl<T: Element> TileRows<T> {
+    /// Writes `map(sum, old)`; `old` is read only on demand.
+    ///
+    /// # Safety
+    /// The machine supports `S`; the rows are as `finish` says.
+    #[inline(always)]
+    unsafe fn map<S: Simd>(&self, map: impl Fn(S::V, S::V) -> S::V, read_old: bool) {
+        for row in 0..self.rows {
+            for column in (0..self.used).step_by(S::LANES) {
+                let count = self.used - column;
+                // SAFETY: inside of `rows` rows of `used` elements; a tile's row is whole vectors long.
+                unsafe {
+                    let to = self.to.add(row * self.to_stride + column);
+                    let old = if read_old {
+                        element::load::<S, T>(to, count)
+                    } else {
+                        S::splat(0.0)
+                    };
+                    let sum = S::load(self.from.add(row * self.from_stride + column));
+                    element::store::<S, T>(to, map(sum, old), count);
+                }
+            }
+        }
+    }
+}

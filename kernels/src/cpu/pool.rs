@@ -1,0 +1,155 @@
+//! From token rows to one vector per sequence.
+
+use super::element::{Element, load, store};
+use super::error::{OpError, expect_cu_seqlens, expect_size};
+use super::ops::CpuOps;
+use super::shared::SharedMut;
+use super::simd::{Kernel, Simd, dispatch};
+use std::ops::Range;
+
+/// How a sequence's rows become one vector, as in sentence-transformers' `Pooling` module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pooling {
+    /// The first row.
+    Cls,
+    /// The greatest value of each dimension.
+    Max,
+    /// The mean.
+    Mean,
+    /// The sum divided by the square root of the number of rows.
+    MeanSqrtLen,
+    /// The mean with weights 1, 2, 3, ...
+    WeightedMean,
+    /// The last row.
+    Last,
+}
+
+impl CpuOps<'_> {
+    /// Pools each sequence of `x [tokens, dims]` in every way of `poolings`, side by side:
+    /// `out [sequences, dims * poolings.len()]`. An empty sequence gives zeros.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn pool<T: Element>(
+        &mut self,
+        poolings: &[Pooling],
+        dims: usize,
+        x: &[T],
+        cu_seqlens: &[u32],
+        out: &mut [f32],
+    ) -> Result<(), OpError> {
+        const OP: &str = "pool";
+        let tokens = x.len() / dims.max(1);
+        expect_size(OP, "x", x.len(), tokens * dims)?;
+        expect_cu_seqlens(OP, "cu_seqlens", cu_seqlens, tokens)?;
+        let sequences = cu_seqlens.len() - 1;
+        let width = dims * poolings.len();
+        expect_size(OP, "out", out.len(), sequences * width)?;
+        let (isa, shared) = (self.isa, SharedMut::new(out));
+        self.for_rows(sequences, 1, &|_, sequences| {
+            // SAFETY: the items of one call cover different sequences.
+            let out = unsafe { shared.part(sequences.start * width, sequences.len() * width) };
+            dispatch(
+                isa,
+                PoolSequences {
+                    poolings,
+                    dims,
+                    x,
+                    cu_seqlens,
+                    sequences,
+                    out,
+                },
+            );
+        });
+        Ok(())
+    }
+}
+
+struct PoolSequences<'a, T> {
+    poolings: &'a [Pooling],
+    dims: usize,
+    x: &'a [T],
+    cu_seqlens: &'a [u32],
+    sequences: Range<usize>,
+    out: &'a mut [f32],
+}
+
+impl<T: Element> Kernel for PoolSequences<'_, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let vectors = self.out.chunks_exact_mut(self.dims.max(1));
+        let ways = self
+            .sequences
+            .flat_map(|sequence| self.poolings.iter().map(move |&pooling| (sequence, pooling)));
+        for ((sequence, pooling), out) in ways.zip(vectors) {
+            let [start, end] = [sequence, sequence + 1].map(|index| self.cu_seqlens[index] as usize);
+            let rows = &self.x[start * self.dims..end * self.dims];
+            // SAFETY: the caller vouches for S; `rows` is whole rows as wide as `out`.
+            unsafe { pool_rows::<S, T>(pooling, rows, out) }
+        }
+    }
+}
+
+/// # Safety
+/// The machine supports `S`; `rows` is whole rows, each as long as `out`.
+#[inline(always)]
+unsafe fn pool_rows<S: Simd, T: Element>(pooling: Pooling, rows: &[T], out: &mut [f32]) {
+    let count = rows.len() / out.len();
+    // SAFETY: the caller's contract is the same for each reduction.
+    unsafe {
+        match pooling {
+            Pooling::Cls => reduce::<S, T>(&rows[..out.len().min(rows.len())], out, 1.0, |_, _, row| row),
+            Pooling::Last => reduce::<S, T>(
+                &rows[rows.len().saturating_sub(out.len())..],
+                out,
+                1.0,
+                |_, _, row| row,
+            ),
+            Pooling::Max => reduce::<S, T>(
+                rows,
+                out,
+                1.0,
+                |index, sum, row| if index == 0 { row } else { S::max(sum, row) },
+            ),
+            Pooling::Mean => reduce::<S, T>(rows, out, 1.0 / count as f32, |_, sum, row| S::add(sum, row)),
+            Pooling::MeanSqrtLen => {
+                reduce::<S, T>(rows, out, 1.0 / (count as f32).sqrt(), |_, sum, row| {
+                    S::add(sum, row)
+                });
+            }
+            Pooling::WeightedMean => {
+                let total = count as f64 * (count as f64 + 1.0) / 2.0;
+                let weigh = |index, sum, row| S::fma(S::splat(index as f32 + 1.0), row, sum);
+                reduce::<S, T>(rows, out, (1.0 / total) as f32, weigh);
+            }
+        }
+    }
+}
+
+/// `out = scale * fold(rows)`, dimension by dimension, in the order of the rows; zeros for no rows.
+///
+/// # Safety
+/// The machine supports `S`; `rows` is whole rows, each as long as `out`.
+#[inline(always)]
+unsafe fn reduce<S: Simd, T: Element>(
+    rows: &[T],
+    out: &mut [f32],
+    scale: f32,
+    fold: impl Fn(usize, S::V, S::V) -> S::V,
+) {
+    let dims = out.len();
+    if rows.is_empty() {
+        return out.fill(0.0);
+    }
+    for column in (0..dims).step_by(S::LANES) {
+        let count = dims - column;
+        // SAFETY: `count` elements are left in each row and in `out`.
+        unsafe {
+            let mut sum = S::splat(0.0);
+            for (index, row) in rows.chunks_exact(dims).enumerate() {
+                sum = fold(index, sum, load::<S, T>(row.as_ptr().add(column), count));
+            }
+            store::<S, f32>(out.as_mut_ptr().add(column), S::mul(sum, S::splat(scale)), count);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! AVX-512 F, BW, VL, DQ: sixteen lanes.
+
+use super::{Kernel, Simd, gelu_table};
+use half::bf16;
+use std::arch::x86_64::*;
+
+/// AVX-512 F, BW, VL, DQ; with `BF16` also the conversions of AVX-512-BF16.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512<const BF16: bool>;
+
+/// Runs a kernel compiled for AVX-512.
+///
+/// # Safety
+/// The machine has F, BW, VL, DQ and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+pub(super) unsafe fn run(kernel: impl Kernel) {
+    // SAFETY: the caller vouches for the set.
+    unsafe { kernel.run::<Avx512<false>>() }
+}
+
+/// Runs a kernel compiled for AVX-512 with BF16.
+///
+/// # Safety
+/// The machine has F, BW, VL, DQ, BF16 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+pub(super) unsafe fn run_bf16(kernel: impl Kernel) {
+    // SAFETY: the caller vouches for the set.
+    unsafe { kernel.run::<Avx512<true>>() }
+}
+
+/// A method whose body is intrinsics of the set and accesses that the trait's contract covers.
+macro_rules! lanes {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty { $($body:tt)* })*) => { $(
+        #[inline(always)]
+        unsafe fn $name($($arg: $type),*) -> $out {
+            // SAFETY: the caller vouches for the set and for the elements that the trait names; masks keep the `first`
+            // variants to `count` elements.
+            unsafe { $($body)* }
+        }
+    )* };
+}
+
+#[inline(always)]
+fn first(count: usize) -> __mmask16 {
+    debug_assert!(count < 16);
+    ((1u32 << count) - 1) as __mmask16
+}
+
+/// Rounds to bf16: nearest, ties to even, NaN stays NaN. One instruction with `BF16`, which takes subnormals for 0.
+///
+/// # Safety
+/// The machine supports the set.
+#[inline(always)]
+unsafe fn round_bf16<const BF16: bool>(vector: __m512) -> __m256i {
+    // SAFETY: the caller vouches for the set; the transmute is between 32-byte vectors of plain data.
+    unsafe {
+        if BF16 {
+            return std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(vector));
+        }
+        let bits = _mm512_castps_si512(vector);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(vector, vector);
+        let quiet = _mm512_set1_epi32(0x0040_0000);
+        let chosen = _mm512_mask_or_epi32(rounded, nan, bits, quiet);
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(chosen))
+    }
+}
+
+impl<const BF16: bool> Simd for Avx512<BF16> {
+    const LANES: usize = 16;
+    type V = __m512;
+
+    #[inline(always)]
+    fn prefetch(line: *const u8) {
+        // SAFETY: SSE is part of x86-64, and a prefetch of a bad address is ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    }
+
+    lanes! {
+        splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        store(to: *mut f32, vector: __m512) -> () { _mm512_storeu_ps(to, vector) }
+        load_bf16(from: *const bf16) -> __m512 {
+            let halves = _mm256_loadu_si256(from.cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+        store_bf16(to: *mut bf16, vector: __m512) -> () { _mm256_storeu_si256(to.cast(), round_bf16::<BF16>(vector)) }
+        even(pairs: __m512) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs)))
+        }
+        odd(pairs: __m512) -> __m512 {
+            let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
+            _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), upper))
+        }
+        dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
+            if BF16 {
+                let pairs = |bits: __m512| std::mem::transmute::<__m512, __m512bh>(bits);
+                return _mm512_dpbf16_ps(c, pairs(a), pairs(b));
+            }
+            let upper = _mm512_fmadd_ps(Self::odd(a), Self::odd(b), c);
+            _mm512_fmadd_ps(Self::even(a), Self::even(b), upper)
+        }
+        add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        round(a: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
+        scale_pow2(a: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(a, n) }
+        sum(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
+        max_lane(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        load_first(from: *const f32, count: usize) -> __m512 { _mm512_maskz_loadu_ps(first(count), from) }
+        store_first(to: *mut f32, count: usize, vector: __m512) -> () {
+            _mm512_mask_storeu_ps(to, first(count), vector)
+        }
+        load_bf16_first(from: *const bf16, count: usize) -> __m512 {
+            let halves = _mm256_maskz_loadu_epi16(first(count), from.cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+        store_bf16_first(to: *mut bf16, count: usize, vector: __m512) -> () {
+            _mm256_mask_storeu_epi16(to.cast(), first(count), round_bf16::<BF16>(vector))
+        }
+        gelu_erf(a: __m512) -> __m512 { gelu_table::gelu_erf(a) }
+    }
+}

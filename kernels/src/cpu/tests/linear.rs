@@ -1,0 +1,238 @@
+use super::super::{Activation, CpuIsa, CpuWorkers, Element, Epilogue, OpError, PackedLinear};
+use super::{Values, assert_close, bits, on_every_isa, rounding, wide};
+use crate::{Dtype, reference};
+use half::bf16;
+use proptest::prelude::*;
+
+/// Weights rounded to what they are stored as, so that only the arithmetic is measured.
+struct Layer {
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: usize,
+}
+
+impl Layer {
+    fn new(dtype: Dtype, outputs: usize, inputs: usize) -> Self {
+        let mut values = Values::new((outputs * 7919 + inputs) as u64);
+        let weights: Vec<f32> = values.take(outputs * inputs, 1.0 / (inputs as f32).sqrt());
+        let round = |weight: f32| {
+            if dtype == Dtype::Bf16 {
+                bf16::from_f32(weight).to_f32()
+            } else {
+                weight
+            }
+        };
+        Self {
+            weights: weights.into_iter().map(round).collect(),
+            bias: values.take(outputs, 0.5),
+            inputs,
+        }
+    }
+
+    fn pack(&self, isa: CpuIsa, dtype: Dtype) -> PackedLinear {
+        let rows = |output: usize, row: &mut [f32]| {
+            row.copy_from_slice(&self.weights[output * row.len()..][..row.len()])
+        };
+        PackedLinear::pack(isa, dtype, self.bias.len(), self.inputs, Some(&self.bias), rows).unwrap()
+    }
+}
+
+const SHAPES: [(usize, usize, usize); 12] = [
+    // rows, inputs, outputs
+    (1, 1, 1),
+    (1, 384, 32),
+    (7, 17, 31),
+    (14, 31, 33),
+    (15, 32, 16),
+    (17, 33, 63),
+    (31, 65, 130),
+    (33, 64, 65),
+    (63, 130, 48),
+    (65, 513, 33),
+    (130, 48, 17),
+    (513, 16, 40),
+];
+
+fn check<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dtype: Dtype, shape: (usize, usize, usize)) {
+    let (rows, inputs, outputs) = shape;
+    let layer = Layer::new(dtype, outputs, inputs);
+    let packed = layer.pack(isa, dtype);
+    let x: Vec<T> = Values::new(5).take(rows * inputs, 1.0);
+    let sums = reference::linear(&wide(&x), &wide(&layer.weights), &wide(&layer.bias));
+    // Each of the sum's steps may round once; terms are about 1/sqrt(inputs), so sums stay near 1.
+    let noise = 2f64.powi(-24) * (8.0 + inputs as f64) + 1e-6;
+    let stored = rounding(T::DTYPE);
+    let old: Vec<T> = Values::new(6).take(rows * outputs, 1.0);
+    let mut epilogues: Vec<Epilogue> = ACTIVATIONS.map(Epilogue::Activate).to_vec();
+    epilogues.push(Epilogue::Add);
+    for epilogue in epilogues {
+        let mut out = old.clone();
+        workers
+            .ops(isa, 2)
+            .unwrap()
+            .linear(&packed, &x, epilogue, &mut out)
+            .unwrap();
+        let expected: Vec<f64> = match epilogue {
+            Epilogue::Add => sums.iter().zip(wide(&old)).map(|(sum, old)| sum + old).collect(),
+            Epilogue::Activate(function) => sums
+                .iter()
+                .map(|&sum| reference::activate(function, sum))
+                .collect(),
+        };
+        let what = format!("{isa} {dtype} {} {shape:?} {epilogue:?}", T::DTYPE);
+        assert_close(&out, &expected, 2.0 * noise, stored + 1e-6, &what);
+    }
+}
+
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::Identity,
+    Activation::GeluErf,
+    Activation::GeluTanh,
+    Activation::Silu,
+    Activation::Relu,
+    Activation::Tanh,
+];
+
+#[test]
+fn products_and_epilogues_match_f64() {
+    on_every_isa(2, |isa, workers| {
+        for shape in SHAPES {
+            check::<f32>(isa, workers, Dtype::F32, shape);
+            check::<f32>(isa, workers, Dtype::Bf16, shape);
+            check::<bf16>(isa, workers, Dtype::Bf16, shape);
+        }
+    });
+}
+
+#[test]
+fn activations_hold_over_their_whole_range() {
+    // An identity matrix of one input: the epilogue sees the input itself.
+    on_every_isa(1, |isa, workers| {
+        let one = PackedLinear::pack(isa, Dtype::F32, 1, 1, None, |_, row| row.fill(1.0)).unwrap();
+        let x: Vec<f32> = (-4000..=4000).map(|step| step as f32 * 0.005).collect();
+        for function in ACTIVATIONS {
+            let mut out = vec![0.0f32; x.len()];
+            workers
+                .ops(isa, 1)
+                .unwrap()
+                .linear(&one, &x, Epilogue::Activate(function), &mut out)
+                .unwrap();
+            let expected: Vec<f64> = wide(&x)
+                .into_iter()
+                .map(|x| reference::activate(function, x))
+                .collect();
+            assert_close(&out, &expected, 1.5e-6, 1e-6, &format!("{isa} {function:?}"));
+            let mut nan = [0.0f32];
+            workers
+                .ops(isa, 1)
+                .unwrap()
+                .linear(&one, &[f32::NAN], Epilogue::Activate(function), &mut nan)
+                .unwrap();
+            assert!(nan[0].is_nan(), "{isa} {function:?} hides a NaN");
+        }
+    });
+}
+
+fn run<T: Element>(workers: &mut CpuWorkers, packed: &PackedLinear, threads: usize, x: &[T]) -> Vec<u32> {
+    let mut out = vec![T::zeroed(); x.len() / packed.inputs() * packed.outputs()];
+    let mut ops = workers.ops(packed.isa(), threads).unwrap();
+    ops.linear(packed, x, Epilogue::Activate(Activation::GeluErf), &mut out)
+        .unwrap();
+    bits(&out)
+}
+
+fn rows_are_independent<T: Element>(
+    isa: CpuIsa,
+    dtype: Dtype,
+    rows: usize,
+    first: usize,
+    count: usize,
+    threads: usize,
+) {
+    let (inputs, outputs) = (130, 65);
+    let packed = Layer::new(dtype, outputs, inputs).pack(isa, dtype);
+    let mut workers = CpuWorkers::new(4);
+    let x: Vec<T> = Values::new(11).take(rows * inputs, 1.0);
+    let all = run(&mut workers, &packed, 1, &x);
+    let some = run(
+        &mut workers,
+        &packed,
+        threads,
+        &x[first * inputs..(first + count) * inputs],
+    );
+    assert_eq!(
+        some,
+        all[first * outputs..(first + count) * outputs],
+        "{isa} {dtype} rows {first}+{count} of {rows}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// A row's bits are the same alone and in company, on one thread and on several.
+    #[test]
+    fn bits_depend_on_the_row_alone(rows in 1usize..200, cut in 0.0f64..1.0, share in 0.0f64..1.0, threads in 1usize..5) {
+        let first = (cut * (rows - 1) as f64) as usize;
+        let count = 1 + (share * (rows - first - 1) as f64) as usize;
+        for isa in CpuIsa::available() {
+            rows_are_independent::<f32>(isa, Dtype::F32, rows, first, count, threads);
+            rows_are_independent::<f32>(isa, Dtype::Bf16, rows, first, count, threads);
+            rows_are_independent::<bf16>(isa, Dtype::Bf16, rows, first, count, threads);
+        }
+    }
+}
+
+#[test]
+fn packing_measures_its_bytes_and_streams_rows_in_order() {
+    let mut seen = Vec::new();
+    let packed = PackedLinear::pack(CpuIsa::Portable, Dtype::Bf16, 5, 3, None, |output, row| {
+        assert_eq!(row.len(), 3);
+        seen.push(output);
+    });
+    assert_eq!(seen, [0, 1, 2, 3, 4]);
+    // One panel of 16 columns: two pairs of bf16 and one f32 of bias each.
+    assert_eq!(packed.unwrap().bytes(), 16 * 2 * 4 + 16 * 4);
+}
+
+#[test]
+fn wrong_operands_are_refused_before_anything_is_written() {
+    let mut workers = CpuWorkers::new(1);
+    let isa = CpuIsa::Portable;
+    let packed = Layer::new(Dtype::F32, 4, 3).pack(isa, Dtype::F32);
+    let epilogue = Epilogue::Activate(Activation::Identity);
+    let mut ops = workers.ops(isa, 1).unwrap();
+    let mut out = [9.0f32; 8];
+    assert!(matches!(
+        ops.linear(&packed, &[1.0; 7], epilogue, &mut out),
+        Err(OpError::Shape { what: "x", .. })
+    ));
+    assert!(matches!(
+        ops.linear(&packed, &[1.0; 9], epilogue, &mut out),
+        Err(OpError::Shape { what: "out", .. })
+    ));
+    let x = [bf16::ONE; 6];
+    let refused = ops.linear(&packed, &x, epilogue, &mut [bf16::ONE; 8]);
+    assert!(matches!(refused, Err(OpError::UnsupportedDtype { .. })));
+    assert_eq!(out, [9.0; 8]);
+    for (outputs, inputs, bias, dtype) in [
+        (0, 1, 0, Dtype::F32),
+        (1, 0, 1, Dtype::F32),
+        (2, 1, 3, Dtype::F32),
+        (1, 1, 1, Dtype::I8),
+    ] {
+        assert!(PackedLinear::pack(isa, dtype, outputs, inputs, Some(&vec![0.0; bias]), |_, _| ()).is_err());
+    }
+    if let Some(other) = CpuIsa::available().nth(1) {
+        let refused = workers
+            .ops(other, 1)
+            .unwrap()
+            .linear(&packed, &[1.0f32; 3], epilogue, &mut [0.0; 4]);
+        assert_eq!(
+            refused,
+            Err(OpError::IsaMismatch {
+                packed: isa,
+                requested: other
+            })
+        );
+    }
+}

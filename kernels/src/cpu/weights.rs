@@ -1,0 +1,252 @@
+//! Weights in the layouts that the kernels read.
+
+use super::AlignedBuf;
+use super::error::{OpError, expect_size};
+use super::isa::{CpuIsa, VerifiedIsa};
+use super::tile::panel_columns;
+use crate::Dtype;
+use half::bf16;
+
+/// The weights of one linear layer, `out = x W^T + b` with `W [outputs, inputs]`, packed for one instruction set.
+///
+/// Panels of as many outputs as one register tile is wide, `[outputs / columns][inputs / unit][columns]` in units of 32
+/// bits: one f32, or a pair of bf16 that are neighbours in `inputs`. The last panel and the last pair are filled up with
+/// zeros. A panel is read from its start to its end, once for all rows of a block.
+pub struct PackedLinear {
+    isa: VerifiedIsa,
+    dtype: Dtype,
+    outputs: usize,
+    inputs: usize,
+    units: AlignedBuf<u32>,
+    /// Zeros where the layer has no bias; as long as all panels.
+    bias: AlignedBuf<f32>,
+}
+
+impl PackedLinear {
+    /// Packs `outputs` rows of `inputs` weights. `fill_row(output, row)` is called once per output, in order, so that a
+    /// mapped file is read front to back and never copied whole.
+    ///
+    /// # Errors
+    /// A set that the machine lacks, a format other than f32 and bf16, a bias of the wrong length, a size of 0.
+    pub fn pack(
+        isa: CpuIsa,
+        dtype: Dtype,
+        outputs: usize,
+        inputs: usize,
+        bias: Option<&[f32]>,
+        mut fill_row: impl FnMut(usize, &mut [f32]),
+    ) -> Result<Self, OpError> {
+        const OP: &str = "pack linear";
+        let isa = isa.verified()?;
+        if outputs == 0 || inputs == 0 {
+            return Err(OpError::Shape {
+                op: OP,
+                what: "outputs or inputs",
+                found: 0,
+                expected: 1,
+            });
+        }
+        if let Some(bias) = bias {
+            expect_size(OP, "bias", bias.len(), outputs)?;
+        }
+        let columns = panel_columns(isa.get());
+        let steps = steps(dtype, inputs)?;
+        let panels = outputs.div_ceil(columns);
+        let mut units = AlignedBuf::<u32>::zeroed(panels * steps * columns);
+        let mut padded_bias = AlignedBuf::zeroed(panels * columns);
+        if let Some(bias) = bias {
+            padded_bias[..outputs].copy_from_slice(bias);
+        }
+        // One element more than a row, so that an odd row ends in a zero.
+        let mut row = vec![0.0f32; inputs + 1];
+        for output in 0..outputs {
+            fill_row(output, &mut row[..inputs]);
+            let panel = &mut units[output / columns * steps * columns..][..steps * columns];
+            let column = panel[output % columns..].iter_mut().step_by(columns);
+            match dtype {
+                Dtype::F32 => column
+                    .zip(&row)
+                    .for_each(|(unit, weight)| *unit = weight.to_bits()),
+                _ => column
+                    .zip(row.chunks(2))
+                    .for_each(|(unit, pair)| *unit = bf16_pair(pair[0], pair[1])),
+            }
+        }
+        Ok(Self {
+            isa,
+            dtype,
+            outputs,
+            inputs,
+            units,
+            bias: padded_bias,
+        })
+    }
+
+    /// Columns of the input.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Columns of the output.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// The format that the weights are stored in.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The instruction set that the weights are packed for.
+    pub fn isa(&self) -> CpuIsa {
+        self.isa.get()
+    }
+
+    /// The heap that the packed weights hold.
+    pub fn bytes(&self) -> usize {
+        self.units.bytes() + self.bias.bytes()
+    }
+
+    pub(crate) fn verified_isa(&self) -> VerifiedIsa {
+        self.isa
+    }
+
+    /// Units of 32 bits in one column of a panel.
+    pub(crate) fn steps(&self) -> usize {
+        match self.dtype {
+            Dtype::F32 => self.inputs,
+            _ => self.inputs.div_ceil(2),
+        }
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.bias.len() / panel_columns(self.isa.get())
+    }
+
+    /// Panel `index`: its units and its bias.
+    pub(crate) fn panel(&self, index: usize) -> (&[u32], &[f32]) {
+        let columns = panel_columns(self.isa.get());
+        let units = self.steps() * columns;
+        (
+            &self.units[index * units..][..units],
+            &self.bias[index * columns..][..columns],
+        )
+    }
+}
+
+fn steps(dtype: Dtype, inputs: usize) -> Result<usize, OpError> {
+    match dtype {
+        Dtype::F32 => Ok(inputs),
+        Dtype::Bf16 => Ok(inputs.div_ceil(2)),
+        Dtype::F16 | Dtype::I8 => Err(OpError::UnsupportedStorage { dtype }),
+    }
+}
+
+fn bf16_pair(even: f32, odd: f32) -> u32 {
+    let bits = |value| u32::from(bf16::from_f32(value).to_bits());
+    bits(even) | bits(odd) << 16
+}
+
+/// A table of rows that ids look up: token, position or type embeddings.
+pub struct EmbeddingTable {
+    rows: usize,
+    dims: usize,
+    pub(crate) values: TableValues,
+}
+
+/// The rows, end to end.
+pub(crate) enum TableValues {
+    F32(AlignedBuf<f32>),
+    Bf16(AlignedBuf<bf16>),
+}
+
+impl EmbeddingTable {
+    /// Stores `rows` rows of `dims` values; `fill_row(row, values)` is called once per row, in order.
+    ///
+    /// # Errors
+    /// A format other than f32 and bf16, or a size of 0.
+    pub fn pack(
+        dtype: Dtype,
+        rows: usize,
+        dims: usize,
+        mut fill_row: impl FnMut(usize, &mut [f32]),
+    ) -> Result<Self, OpError> {
+        if rows == 0 || dims == 0 {
+            return Err(OpError::Shape {
+                op: "pack table",
+                what: "rows or dims",
+                found: 0,
+                expected: 1,
+            });
+        }
+        let values = match dtype {
+            Dtype::F32 => {
+                let mut values = AlignedBuf::zeroed(rows * dims);
+                values
+                    .chunks_exact_mut(dims)
+                    .enumerate()
+                    .for_each(|(index, row)| fill_row(index, row));
+                TableValues::F32(values)
+            }
+            Dtype::Bf16 => {
+                let mut values = AlignedBuf::zeroed(rows * dims);
+                let mut wide = vec![0.0; dims];
+                for (index, row) in values.chunks_exact_mut(dims).enumerate() {
+                    fill_row(index, &mut wide);
+                    row.iter_mut()
+                        .zip(&wide)
+                        .for_each(|(to, &from)| *to = bf16::from_f32(from));
+                }
+                TableValues::Bf16(values)
+            }
+            Dtype::F16 | Dtype::I8 => return Err(OpError::UnsupportedStorage { dtype }),
+        };
+        Ok(Self { rows, dims, values })
+    }
+
+    /// Ids that the table answers.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values of one row.
+    pub fn dims(&self) -> usize {
+        self.dims
+    }
+
+    /// The heap that the table holds.
+    pub fn bytes(&self) -> usize {
+        match &self.values {
+            TableValues::F32(values) => values.bytes(),
+            TableValues::Bf16(values) => values.bytes(),
+        }
+    }
+}
+
+/// Layer normalisation (Ba, Kiros and Hinton, arXiv 1607.06450): `(x - mean) / sqrt(variance + epsilon) * gamma + beta`.
+pub struct LayerNorm {
+    pub(crate) gamma: Vec<f32>,
+    pub(crate) beta: Vec<f32>,
+    pub(crate) epsilon: f32,
+}
+
+impl LayerNorm {
+    /// The scale and shift of each dimension.
+    ///
+    /// # Errors
+    /// When the two differ in length or are empty.
+    pub fn new(gamma: Vec<f32>, beta: Vec<f32>, epsilon: f32) -> Result<Self, OpError> {
+        expect_size("layer norm", "beta", beta.len(), gamma.len().max(1))?;
+        Ok(Self { gamma, beta, epsilon })
+    }
+
+    /// Values of one row.
+    pub fn dims(&self) -> usize {
+        self.gamma.len()
+    }
+
+    /// The heap that the parameters hold.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.gamma) + size_of_val(&*self.beta)
+    }
+}

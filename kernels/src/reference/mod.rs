@@ -1,0 +1,153 @@
+//! Every op in f64, written for clarity: what the kernels are tested against.
+//!
+//! Operands are contiguous and row-major. Sizes are the caller's duty: a wrong one panics.
+
+use crate::cpu::{Activation, AttentionShape, Mask, Pooling};
+
+mod special;
+
+pub use special::{erf, normal_cdf};
+
+/// `x W^T + b` for `x [rows, inputs]`, `weights [outputs, inputs]`, `bias [outputs]`.
+pub fn linear(x: &[f64], weights: &[f64], bias: &[f64]) -> Vec<f64> {
+    let inputs = weights.len() / bias.len();
+    let dot = |row: &[f64], column: &[f64]| row.iter().zip(column).map(|(a, b)| a * b).sum::<f64>();
+    let outputs = |row| {
+        weights
+            .chunks_exact(inputs)
+            .zip(bias)
+            .map(move |(column, bias)| dot(row, column) + bias)
+    };
+    x.chunks_exact(inputs).flat_map(outputs).collect()
+}
+
+/// One activation function.
+pub fn activate(activation: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::Identity => x,
+        Activation::GeluErf => x * normal_cdf(x),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Activation::Silu => x * sigmoid(x),
+        Activation::Relu => x.max(0.0),
+        Activation::Tanh => x.tanh(),
+    }
+}
+
+/// Layer normalisation of each row of `x [rows, dims]`.
+pub fn layer_norm(x: &[f64], gamma: &[f64], beta: &[f64], epsilon: f64) -> Vec<f64> {
+    let dims = gamma.len() as f64;
+    let normalise = |row: &[f64]| {
+        let mean = row.iter().sum::<f64>() / dims;
+        let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / dims;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        let parameters = gamma.iter().zip(beta);
+        row.iter()
+            .zip(parameters)
+            .map(|(v, (g, b))| (v - mean) * scale * g + b)
+            .collect::<Vec<_>>()
+    };
+    x.chunks_exact(gamma.len()).flat_map(normalise).collect()
+}
+
+/// The sum of the rows that each token looks up; each table is `[rows, dims]` with the ids of all tokens.
+pub fn embed(dims: usize, tables: &[(&[f64], &[u32])]) -> Vec<f64> {
+    let tokens = tables.first().map_or(0, |(_, ids)| ids.len());
+    let value = |token: usize, dim: usize| {
+        tables
+            .iter()
+            .map(|(rows, ids)| rows[ids[token] as usize * dims + dim])
+            .sum()
+    };
+    (0..tokens * dims)
+        .map(|index| value(index / dims, index % dims))
+        .collect()
+}
+
+/// Attention for `q [tokens_q, heads * head_dim]`, `k` and `v` `[tokens_k, kv_heads * head_dim]`.
+pub fn attention(
+    shape: &AttentionShape,
+    (q, k, v): (&[f64], &[f64], &[f64]),
+    cu_seqlens_q: &[u32],
+    cu_seqlens_k: &[u32],
+) -> Vec<f64> {
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale,
+        mask,
+    } = *shape;
+    let Mask::Bidirectional = mask;
+    let head_of = |data: &[f64], width: usize, token: u32, head: usize| {
+        let start = token as usize * width + head * head_dim;
+        data[start..start + head_dim].to_vec()
+    };
+    let mut out = vec![0.0; q.len()];
+    for (lengths_q, lengths_k) in cu_seqlens_q.windows(2).zip(cu_seqlens_k.windows(2)) {
+        for (token, head) in (lengths_q[0]..lengths_q[1]).flat_map(|t| (0..heads).map(move |h| (t, h))) {
+            let kv_head = head / (heads / kv_heads);
+            let query = head_of(q, heads * head_dim, token, head);
+            let keys = lengths_k[0]..lengths_k[1];
+            let score = |key| {
+                let key = head_of(k, kv_heads * head_dim, key, kv_head);
+                f64::from(scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+            };
+            let weights = softmax(&keys.clone().map(score).collect::<Vec<_>>());
+            for (key, weight) in keys.zip(weights) {
+                let start = token as usize * heads * head_dim + head * head_dim;
+                let value = head_of(v, kv_heads * head_dim, key, kv_head);
+                out[start..start + head_dim]
+                    .iter_mut()
+                    .zip(value)
+                    .for_each(|(o, value)| *o += weight * value);
+            }
+        }
+    }
+    out
+}
+
+/// The softmax of one row.
+pub fn softmax(scores: &[f64]) -> Vec<f64> {
+    let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - maximum).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
+}
+
+/// One sequence's rows `[tokens, dims]` pooled to `[dims]`; zeros for no tokens.
+pub fn pool(pooling: Pooling, dims: usize, rows: &[f64]) -> Vec<f64> {
+    let tokens = rows.len() / dims;
+    if tokens == 0 {
+        return vec![0.0; dims];
+    }
+    let column = |dim: usize| rows.iter().skip(dim).step_by(dims).copied();
+    let count = tokens as f64;
+    let one = |dim: usize| match pooling {
+        Pooling::Cls => rows[dim],
+        Pooling::Last => rows[(tokens - 1) * dims + dim],
+        Pooling::Max => column(dim).fold(f64::NEG_INFINITY, f64::max),
+        Pooling::Mean => column(dim).sum::<f64>() / count,
+        Pooling::MeanSqrtLen => column(dim).sum::<f64>() / count.sqrt(),
+        Pooling::WeightedMean => {
+            let weighted: f64 = column(dim)
+                .enumerate()
+                .map(|(index, v)| (index + 1) as f64 * v)
+                .sum();
+            weighted / (count * (count + 1.0) / 2.0)
+        }
+    };
+    (0..dims).map(one).collect()
+}
+
+/// Each row of `x [rows, dims]` divided by its length, which is at least 1e-12.
+pub fn l2_normalise(dims: usize, x: &[f64]) -> Vec<f64> {
+    let unit = |row: &[f64]| {
+        let length = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
+        row.iter().map(|v| v / length).collect::<Vec<_>>()
+    };
+    x.chunks_exact(dims).flat_map(unit).collect()
+}
