@@ -3,11 +3,18 @@
 //! [`DeviceCore`] composes admission, batcher, residency and drain of one device. An actor drives it in production
 //! and the simulator drives three hundred of it on a virtual clock: the same code.
 
+mod admission;
+mod batcher;
 mod config;
 mod device;
+mod drain;
 mod error;
 mod event;
 mod ids;
+mod rate;
+mod residency;
+#[cfg(test)]
+mod testing;
 
 pub use config::CoreConfig;
 pub use device::DeviceCore;

@@ -1,16 +1,24 @@
 //! One device: admission, batching and residency composed.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod lanes;
+mod models;
+mod report;
+mod request;
 
-use shoal_protocol::message::{Beacon, GaugeSet, LoadRecord, ModelState};
-use shoal_protocol::{BatchId, Bytes, ErrorCode};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
 
+use slotmap::SlotMap;
+
+use self::request::{Progress, Request};
+use super::admission::{Admission, bounded_retry};
+use super::batcher::Batcher;
 use super::config::CoreConfig;
+use super::drain::{Drain, DrainOutput};
 use super::error::RequestError;
-use super::event::{BatchItem, ItemTokens, ModelSpec, Output, RequestSpec};
-use super::ids::{LaneIndex, ModelKey, RequestKey};
+use super::event::{BatchItem, ItemTokens, Output, RequestSpec, StageTimes};
+use super::ids::{ModelKey, RequestKey};
+use super::residency::{Residency, ResidencyOutput};
 
 /// The pure machine of one device. Whoever drives it owns the clock, the lanes, the loader and the reply handles.
 ///
@@ -38,7 +46,21 @@ use super::ids::{LaneIndex, ModelKey, RequestKey};
 #[derive(Debug)]
 pub struct DeviceCore {
     config: CoreConfig,
+    admission: Admission,
+    batcher: Batcher,
+    residency: Residency,
+    drain: Drain,
+    requests: SlotMap<RequestKey, Request>,
+    deadlines: BTreeSet<(Instant, RequestKey)>,
     outputs: VecDeque<Output>,
+    /// The items that the last `handle_batch_done` returned.
+    delivered: Vec<BatchItem>,
+    /// Lanes that hung since a batch was last done.
+    hangs: u32,
+    failed: bool,
+    cancelled: u64,
+    expired: u64,
+    restarts: u64,
 }
 
 impl DeviceCore {
@@ -46,8 +68,20 @@ impl DeviceCore {
     #[must_use]
     pub fn new(config: CoreConfig) -> Self {
         Self {
-            config,
+            admission: Admission::new(&config),
+            batcher: Batcher::new(&config),
+            residency: Residency::new(&config),
+            drain: Drain::new(),
+            requests: SlotMap::with_key(),
+            deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
+            delivered: Vec::new(),
+            hangs: 0,
+            failed: false,
+            cancelled: 0,
+            expired: 0,
+            restarts: 0,
+            config,
         }
     }
 
@@ -57,74 +91,137 @@ impl DeviceCore {
         &self.config
     }
 
-    /// Makes a model known. Nothing is loaded before it is asked for; pinned bytes are set aside at once.
-    pub fn register_model(&mut self, _spec: ModelSpec) -> ModelKey {
-        ModelKey(0)
-    }
-
-    /// Loads a model ahead of the first request.
-    ///
-    /// # Errors
-    /// [`RequestError::ModelTooLarge`], [`RequestError::LoadFailed`] (in backoff), [`RequestError::Draining`].
-    pub fn handle_preload(&mut self, _model: ModelKey, _now: Instant) -> Result<(), RequestError> {
-        Ok(())
-    }
-
     /// Gate 1, before tokenizing: the byte and request budgets, draining, and whether the model can ever be served.
     ///
     /// # Errors
     /// Why it is refused; nothing is held then.
-    pub fn handle_request(&mut self, _spec: RequestSpec, _now: Instant) -> Result<RequestKey, RequestError> {
-        Err(RequestError::UnknownModel)
+    pub fn handle_request(&mut self, spec: RequestSpec, now: Instant) -> Result<RequestKey, RequestError> {
+        let admitted = self.admit(spec, now);
+        if admitted.is_err() {
+            self.admission.handle_shed();
+        }
+        self.advance(now);
+        admitted
+    }
+
+    fn admit(&mut self, spec: RequestSpec, now: Instant) -> Result<RequestKey, RequestError> {
+        self.check_open()?;
+        self.residency.check(spec.model, now)?;
+        if spec.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(RequestError::Expired);
+        }
+        let permit = self.admission.handle_request(spec.bytes, spec.priority, now)?;
+        self.residency.handle_acquired(spec.model, now);
+        let request = self.requests.insert(Request {
+            permit,
+            model: spec.model,
+            priority: spec.priority,
+            deadline: spec.deadline,
+            progress: Progress::Tokenizing,
+            items_left: 0,
+            items_running: 0,
+            requeued: false,
+            stages: StageTimes::default(),
+            started: false,
+        });
+        self.deadlines
+            .extend(spec.deadline.map(|deadline| (deadline, request)));
+        Ok(request)
+    }
+
+    /// Whether anything new is taken at all.
+    fn check_open(&self) -> Result<(), RequestError> {
+        if self.failed {
+            return Err(RequestError::DeviceFailed);
+        }
+        if self.drain.is_draining() {
+            return Err(RequestError::Draining);
+        }
+        Ok(())
     }
 
     /// Gate 2, after tokenizing: exact tokens against the queue's bound and the deadline. A refusal comes as
     /// `Output::Failed`. Items that failed by themselves (too long) are left out; with no item left the request
     /// is finished at once.
-    pub fn handle_tokenized(&mut self, _request: RequestKey, _items: &[ItemTokens], _now: Instant) {}
+    pub fn handle_tokenized(&mut self, request: RequestKey, items: &[ItemTokens], now: Instant) {
+        if let Err(error) = self.queue(request, items, now) {
+            self.admission.handle_shed();
+            self.fail(request, error, now);
+        }
+        self.advance(now);
+    }
+
+    fn queue(&mut self, key: RequestKey, items: &[ItemTokens], now: Instant) -> Result<(), RequestError> {
+        let Some(request) = self.requests.get_mut(key) else {
+            return Ok(());
+        };
+        if request.progress != Progress::Tokenizing {
+            return Ok(());
+        }
+        request.progress = Progress::Queued { since: now };
+        request.items_left = items.len();
+        if items.is_empty() {
+            self.finish(key, now);
+            return Ok(());
+        }
+        let tokens = items.iter().map(|item| u64::from(item.tokens)).sum();
+        let (model, priority, deadline) = (request.model, request.priority, request.deadline);
+        self.check_deadline(key, tokens, now)?;
+        let Some(request) = self.requests.get_mut(key) else {
+            return Ok(());
+        };
+        self.admission.handle_queued(&mut request.permit, tokens, now)?;
+        self.batcher
+            .handle_job(key, model, priority, deadline, items, now);
+        Ok(())
+    }
+
+    /// Refuses at arrival what by the measured rates cannot meet its deadline.
+    fn check_deadline(&self, key: RequestKey, tokens: u64, now: Instant) -> Result<(), RequestError> {
+        let Some(request) = self.requests.get(key) else {
+            return Ok(());
+        };
+        let Some(deadline) = request.deadline else {
+            return Ok(());
+        };
+        let left = deadline.saturating_duration_since(now);
+        let own = self.batcher.work_time(request.model, tokens);
+        let load = self.residency.measured_eta(request.model, now);
+        let enough = left.saturating_sub(own);
+        let queue = self
+            .batcher
+            .queue_wait(request.priority, Some(deadline), enough, now);
+        let predicted = queue.max(load) + own;
+        if predicted <= left {
+            return Ok(());
+        }
+        let retry_after = (own <= left).then(|| bounded_retry(predicted - left));
+        Err(RequestError::DeadlineUnreachable {
+            predicted,
+            retry_after,
+        })
+    }
 
     /// The caller went away. The request ends here, without an output; its running items are computed and dropped.
-    pub fn handle_cancel(&mut self, _request: RequestKey, _now: Instant) {}
-
-    /// The sequences of a running batch, in row order. Empty if the batch is not running (any more).
-    #[must_use]
-    pub fn batch_items(&self, _batch: BatchId) -> &[BatchItem] {
-        &[]
+    pub fn handle_cancel(&mut self, request: RequestKey, now: Instant) {
+        if self.end(request, now).is_some() {
+            self.cancelled += 1;
+        }
+        self.advance(now);
     }
-
-    /// A lane finished a batch. Returns the items to deliver now: those whose request still waits; none if the
-    /// batch was given up before. Deliver them before polling outputs: `Finished` may be the next one.
-    pub fn handle_batch_done(&mut self, _batch: BatchId, _now: Instant) -> &[BatchItem] {
-        &[]
-    }
-
-    /// A lane gave a batch back with an error. Its requests fail with `DeviceFailed`; the lane is idle again.
-    pub fn handle_batch_failed(&mut self, _batch: BatchId, _now: Instant) {}
-
-    /// A new lane stands in the place of a hung one.
-    pub fn handle_lane_replaced(&mut self, _lane: LaneIndex, _now: Instant) {}
-
-    /// A load ended well: `bytes` as measured.
-    pub fn handle_loaded(&mut self, _model: ModelKey, _bytes: Bytes, _now: Instant) {}
-
-    /// A load failed. Everybody who waits for the model is told.
-    pub fn handle_load_failed(
-        &mut self,
-        _model: ModelKey,
-        _code: ErrorCode,
-        _reason: Arc<str>,
-        _now: Instant,
-    ) {
-    }
-
-    /// The memory of an evicted model is free.
-    pub fn handle_evicted(&mut self, _model: ModelKey, _now: Instant) {}
 
     /// Leave: no new request from now on; what is admitted is done until `deadline`, then failed.
-    pub fn handle_drain(&mut self, _deadline: Instant, _now: Instant) {}
+    pub fn handle_drain(&mut self, deadline: Instant, now: Instant) {
+        self.drain.handle_notice(deadline);
+        self.advance(now);
+    }
 
     /// Time passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.give_up_hung(now);
+        self.drain.handle_timeout(now);
+        self.advance(now);
+    }
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -134,46 +231,95 @@ impl DeviceCore {
     /// When to call [`handle_timeout`](Self::handle_timeout), and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        let deadline = self.deadlines.first().map(|(at, _)| (*at, "request deadline"));
+        let batcher = self.batcher.poll_timeout(|model| self.residency.is_ready(model));
+        [
+            deadline,
+            batcher,
+            self.residency.poll_timeout(),
+            self.drain.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    /// Where every unfinished request stands, in the order of the queue: call it every 100-250 ms and send each
-    /// beacon to its caller. Silent while a lane hangs: a beacon proves progress.
-    pub fn for_each_beacon(&self, _now: Instant, _visit: impl FnMut(RequestKey, Beacon)) {}
-
-    /// The load record. The sender numbers it (`sequence` is 0).
-    #[must_use]
-    pub fn load_record(&self, _now: Instant) -> LoadRecord {
-        LoadRecord::default()
+    /// Everything that follows from the last event: expiries, then leaving, then loads and evictions, then batches.
+    fn advance(&mut self, now: Instant) {
+        self.expire(now);
+        while let Some(output) = self.drain.poll_output(self.requests.len()) {
+            match output {
+                DrainOutput::Announce => self.outputs.push_back(Output::Draining),
+                DrainOutput::Abort => self.fail_all(&RequestError::Draining, now),
+                DrainOutput::Done => self.outputs.push_back(Output::Drained),
+            }
+        }
+        self.residency.advance(now);
+        while let Some(output) = self.residency.poll_output() {
+            match output {
+                ResidencyOutput::Load(model) => self.outputs.push_back(Output::Load { model }),
+                ResidencyOutput::Evict(model) => self.outputs.push_back(Output::Evict { model }),
+                ResidencyOutput::Refuse(model, error) => {
+                    self.fail_model(model, &error, now);
+                    self.residency.advance(now);
+                }
+            }
+        }
+        self.start_batches(now);
     }
 
-    /// Gauges and counters, read from the machines themselves.
-    #[must_use]
-    pub fn gauges(&self, _now: Instant) -> GaugeSet {
-        GaugeSet::default()
+    fn expire(&mut self, now: Instant) {
+        while let Some((_, request)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.expired += 1;
+            self.fail(request, RequestError::Expired, now);
+        }
     }
 
-    /// Where a model stands.
-    #[must_use]
-    pub fn model_state(&self, _model: ModelKey) -> ModelState {
-        ModelState::Stored
+    /// Every item was delivered.
+    fn finish(&mut self, request: RequestKey, now: Instant) {
+        if let Some(ended) = self.end(request, now) {
+            self.outputs.push_back(Output::Finished {
+                request,
+                stages: ended,
+            });
+        }
     }
 
-    /// Resident bytes of a model, as measured by its load; zero unless ready.
-    #[must_use]
-    pub fn model_bytes(&self, _model: ModelKey) -> Bytes {
-        Bytes::ZERO
+    fn fail(&mut self, request: RequestKey, error: RequestError, now: Instant) {
+        if self.end(request, now).is_some() {
+            self.outputs.push_back(Output::Failed { request, error });
+        }
     }
 
-    /// Measured speed of a model with this many threads of one lane, in tokens/s.
-    #[must_use]
-    pub fn model_rate(&self, _model: ModelKey, _threads: u16) -> Option<u32> {
-        None
+    fn fail_all(&mut self, error: &RequestError, now: Instant) {
+        self.fail_where(|_| true, error, now);
     }
 
-    /// Time that an interactive request of `tokens` for `model` would take if it arrived now.
-    #[must_use]
-    pub fn predicted(&self, _model: ModelKey, _tokens: u64, _now: Instant) -> Duration {
-        Duration::ZERO
+    fn fail_model(&mut self, model: ModelKey, error: &RequestError, now: Instant) {
+        self.fail_where(|request| request.model == model, error, now);
+    }
+
+    fn fail_where(&mut self, mut is_hit: impl FnMut(&Request) -> bool, error: &RequestError, now: Instant) {
+        let hit: Vec<RequestKey> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| is_hit(request))
+            .map(|(key, _)| key)
+            .collect();
+        for request in hit {
+            self.fail(request, error.clone(), now);
+        }
+    }
+
+    /// The one place where a request ends, however: its permit, deadline, queued items and hold on the model go.
+    fn end(&mut self, key: RequestKey, now: Instant) -> Option<StageTimes> {
+        let request = self.requests.remove(key)?;
+        if let Some(deadline) = request.deadline {
+            self.deadlines.remove(&(deadline, key));
+        }
+        self.batcher.handle_removed(key);
+        self.residency.handle_released(request.model, now);
+        self.admission.handle_released(request.permit, now);
+        Some(request.stages)
     }
 }

@@ -1,0 +1,350 @@
+//! Which work runs next, together with what, where and how wide.
+
+mod lanes;
+mod queue;
+
+use std::time::{Duration, Instant};
+
+use shoal_protocol::BatchId;
+use shoal_protocol::message::Priority;
+
+use self::lanes::{Estimate, Lanes};
+use self::queue::{WorkQueue, due};
+use super::config::CoreConfig;
+use super::event::{BatchItem, BatchRun, ItemTokens};
+use super::ids::{LaneIndex, ModelKey, RequestKey};
+use super::rate::{RateMeter, Throttle, seconds_to_duration};
+
+pub(super) use self::lanes::EndedBatch;
+pub(super) use self::queue::Queued;
+
+/// Fewer tokens are not worth a batch: the weights' bytes cost more than the arithmetic.
+const BATCH_TOKENS_MIN: u64 = 64;
+/// Speed of one thread before anything was measured, in tokens/s. Sizes the first batches only; no request is ever
+/// refused by it.
+const TOKENS_PER_S_GUESS: f64 = 4000.0;
+/// A bulk request that waited this long is owed its share, whatever interactive work there is.
+const BULK_WAIT: Duration = Duration::from_secs(2);
+/// The share: one batch in this many.
+const BULK_EVERY: u32 = 8;
+
+/// Speeds of one model, by threads of a lane.
+#[derive(Debug)]
+struct Rates(Vec<RateMeter>);
+
+impl Rates {
+    /// Measured at this width, else scaled from the nearest narrower one, else from any.
+    fn per_s(&self, threads: u16) -> Option<f64> {
+        let width = usize::from(threads).clamp(1, self.0.len());
+        let scaled = |from: usize| Some(self.0[from - 1].per_s()? * width as f64 / from as f64);
+        (1..=width).rev().chain(width + 1..=self.0.len()).find_map(scaled)
+    }
+
+    /// All threads busy with narrow lanes, as they are when much waits.
+    fn device_per_s(&self) -> Option<f64> {
+        let threads = self.0.len() as f64;
+        self.0
+            .iter()
+            .zip(1u32..)
+            .find_map(|(meter, width)| Some(meter.per_s()? * threads / f64::from(width)))
+    }
+}
+
+/// The batcher of one device. Requests wait in order of urgency; whenever a lane is free the most urgent one whose
+/// model may run leads a batch of its model and priority, filled in order up to a token budget that the measured
+/// rate turns into about `batch_target` of time. Nothing waits while a lane is free.
+///
+/// # Fairness
+/// Interactive work goes first. Once the most urgent bulk request has waited [`BULK_WAIT`], at least one batch in
+/// [`BULK_EVERY`] is bulk, so `n` bulk tokens with `b` before them are done within about
+/// `BULK_WAIT + BULK_EVERY * (b + n) / rate`. Inside a priority, no later arrival overtakes a request after the
+/// horizon of the queue, so no model and no deadline class starves another.
+#[derive(Debug)]
+pub(super) struct Batcher {
+    target: Duration,
+    tokens_max: u64,
+    sequences_max: u32,
+    queue: WorkQueue,
+    lanes: Lanes,
+    rates: Vec<Rates>,
+    device: RateMeter,
+    throttle: Throttle,
+    started: u64,
+    done: u64,
+    interactive_streak: u32,
+}
+
+impl Batcher {
+    pub(super) fn new(config: &CoreConfig) -> Self {
+        Self {
+            target: config.batch_target,
+            tokens_max: u64::from(config.batch_tokens_max),
+            sequences_max: config.batch_sequences_max.max(1),
+            queue: WorkQueue::default(),
+            lanes: Lanes::new(config.threads),
+            rates: Vec::new(),
+            device: RateMeter::default(),
+            throttle: Throttle::new(config.tokens_per_s_max),
+            started: 0,
+            done: 0,
+            interactive_streak: 0,
+        }
+    }
+
+    pub(super) fn register_model(&mut self) {
+        self.queue.register_model();
+        self.rates.push(Rates(vec![
+            RateMeter::default();
+            usize::from(self.lanes.threads())
+        ]));
+    }
+
+    pub(super) fn handle_job(
+        &mut self,
+        request: RequestKey,
+        model: ModelKey,
+        priority: Priority,
+        deadline: Option<Instant>,
+        items: &[ItemTokens],
+        now: Instant,
+    ) {
+        self.queue
+            .handle_job(request, model, priority, deadline, items, now);
+    }
+
+    /// An item of a given-up batch waits again, at its request's old place.
+    pub(super) fn handle_requeued(&mut self, request: RequestKey, item: ItemTokens) {
+        self.queue.handle_requeued(request, item);
+    }
+
+    /// The request ended; its waiting items are dropped, its running ones computed for nobody.
+    pub(super) fn handle_removed(&mut self, request: RequestKey) {
+        self.queue.handle_removed(request);
+    }
+
+    /// A batch ended well: its speed counts.
+    pub(super) fn handle_done(&mut self, batch: BatchId, now: Instant) -> Option<EndedBatch> {
+        let ended = self.lanes.handle_ended(batch, now)?;
+        let BatchRun {
+            model,
+            threads,
+            tokens,
+            ..
+        } = ended.run;
+        self.rates[model.index()].0[usize::from(threads) - 1].record(u64::from(tokens), ended.took);
+        self.device
+            .record(u64::from(tokens), ended.took * u32::from(threads));
+        self.done += 1;
+        Some(ended)
+    }
+
+    /// A batch ended with an error: its time says nothing.
+    pub(super) fn handle_failed(&mut self, batch: BatchId, now: Instant) -> Option<EndedBatch> {
+        self.lanes.handle_ended(batch, now)
+    }
+
+    /// A batch that overran its time; its lane is hung. Call until `None`.
+    pub(super) fn poll_hung(&mut self, now: Instant) -> Option<EndedBatch> {
+        self.lanes.poll_hung(now)
+    }
+
+    /// Returns the batch that the replaced lane hung on.
+    pub(super) fn handle_lane_replaced(&mut self, lane: LaneIndex) -> Option<BatchRun> {
+        self.lanes.handle_replaced(lane)
+    }
+
+    /// Takes back the list of an [`EndedBatch`].
+    pub(super) fn recycle(&mut self, items: Vec<BatchItem>) {
+        self.lanes.recycle(items);
+    }
+
+    /// The next batch to start now, if a lane is free and something may run.
+    pub(super) fn poll_batch(
+        &mut self,
+        is_runnable: impl Fn(ModelKey) -> bool,
+        now: Instant,
+    ) -> Option<BatchRun> {
+        if !self.throttle.is_ready(now) {
+            return None;
+        }
+        let (lane, threads) = self.lanes.next(self.waiting_batches(&is_runnable))?;
+        let (model, priority) = self.choose(&is_runnable, now)?;
+        let mut items = self.lanes.spare_items();
+        let budget = self.budget(model, threads);
+        let tokens = self
+            .queue
+            .take(model, priority, budget, self.sequences_max, &mut items);
+        self.interactive_streak = match priority {
+            Priority::Interactive => self.interactive_streak.saturating_add(1),
+            Priority::Bulk => 0,
+        };
+        self.started += 1;
+        self.throttle.spend(tokens, now);
+        let run = BatchRun {
+            batch: BatchId(self.started),
+            model,
+            lane,
+            threads,
+            sequences: u32::try_from(items.len()).unwrap_or(u32::MAX),
+            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        };
+        let estimate = self.estimate(model, threads, tokens);
+        self.lanes.handle_started(run, items, estimate, now);
+        Some(run)
+    }
+
+    /// When to look again, unless an event comes first.
+    pub(super) fn poll_timeout(
+        &self,
+        is_runnable: impl Fn(ModelKey) -> bool,
+    ) -> Option<(Instant, &'static str)> {
+        let overrun = self.lanes.overrun_at().map(|at| (at, "batch overrun"));
+        let startable =
+            self.lanes.next(1).is_some() && self.queue.models().any(|(model, _)| is_runnable(model));
+        let paced = self
+            .throttle
+            .ready_at()
+            .filter(|_| startable)
+            .map(|at| (at, "token rate limit"));
+        overrun.into_iter().chain(paced).min()
+    }
+
+    /// The model and priority of the next batch.
+    fn choose(&self, is_runnable: impl Fn(ModelKey) -> bool, now: Instant) -> Option<(ModelKey, Priority)> {
+        let interactive = self.queue.head(Priority::Interactive, &is_runnable, now);
+        let bulk = self.queue.head(Priority::Bulk, &is_runnable, now);
+        let owed = self.interactive_streak + 1 >= BULK_EVERY;
+        match (interactive, bulk) {
+            (Some(_), Some((model, waited))) if owed && waited >= BULK_WAIT => Some((model, Priority::Bulk)),
+            (Some((model, _)), _) => Some((model, Priority::Interactive)),
+            (None, Some((model, _))) => Some((model, Priority::Bulk)),
+            (None, None) => None,
+        }
+    }
+
+    /// How many one-thread batches the runnable work makes.
+    fn waiting_batches(&self, is_runnable: impl Fn(ModelKey) -> bool) -> u64 {
+        let batches = |(model, waiting): (ModelKey, queue::Waiting)| {
+            let by_tokens = waiting.tokens.iter().sum::<u64>().div_ceil(self.budget(model, 1));
+            let by_sequences = waiting.items.div_ceil(u64::from(self.sequences_max));
+            by_tokens.min(waiting.items).max(by_sequences)
+        };
+        self.queue
+            .models()
+            .filter(|(model, _)| is_runnable(*model))
+            .map(batches)
+            .sum()
+    }
+
+    /// Tokens that this many threads compute in the target time.
+    fn budget(&self, model: ModelKey, threads: u16) -> u64 {
+        let (rate, _) = self.rate_or_guess(model, threads);
+        let tokens = (rate * self.target.as_secs_f64()) as u64;
+        tokens.max(BATCH_TOKENS_MIN).min(self.tokens_max.max(1))
+    }
+
+    fn estimate(&self, model: ModelKey, threads: u16, tokens: u64) -> Estimate {
+        let (rate, measured) = self.rate_or_guess(model, threads);
+        Estimate {
+            time: seconds_to_duration(tokens as f64 / rate),
+            measured,
+        }
+    }
+
+    fn rate_or_guess(&self, model: ModelKey, threads: u16) -> (f64, bool) {
+        match self.rate(model, threads) {
+            Some(rate) => (rate, true),
+            None => (TOKENS_PER_S_GUESS * f64::from(threads), false),
+        }
+    }
+
+    /// Measured tokens/s of a model on one lane of this many threads.
+    pub(super) fn rate(&self, model: ModelKey, threads: u16) -> Option<f64> {
+        self.rates.get(model.index())?.per_s(threads)
+    }
+
+    /// Tokens/s of the whole device with this model, limit included.
+    pub(super) fn device_rate(&self, model: ModelKey) -> Option<f64> {
+        self.throttle
+            .cap(self.rates.get(model.index()).and_then(Rates::device_per_s))
+    }
+
+    /// Tokens/s of the whole device with the mix of models that it ran last, limit included.
+    pub(super) fn mixed_rate(&self) -> Option<f64> {
+        self.throttle.cap(
+            self.device
+                .per_s()
+                .map(|rate| rate * f64::from(self.lanes.threads())),
+        )
+    }
+
+    /// Time that the whole device needs for `tokens`; zero while unmeasured.
+    pub(super) fn work_time(&self, model: ModelKey, tokens: u64) -> Duration {
+        self.device_rate(model)
+            .map_or(Duration::ZERO, |rate| seconds_to_duration(tokens as f64 / rate))
+    }
+
+    /// Time until a batch could start if nothing were queued.
+    pub(super) fn lane_wait(&self, now: Instant) -> Duration {
+        self.lanes.wait(now).max(self.throttle.wait(now))
+    }
+
+    /// Time until the queue in front of a request that arrives now is done: an upper bound where that is already
+    /// `enough`, else exact, counting only what would go before it.
+    pub(super) fn queue_wait(
+        &self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        enough: Duration,
+        now: Instant,
+    ) -> Duration {
+        let lane = self.lane_wait(now);
+        let counted = match priority {
+            Priority::Interactive => 1,
+            Priority::Bulk => 2,
+        };
+        let all: Duration = self
+            .queue
+            .models()
+            .map(|(model, waiting)| self.work_time(model, waiting.tokens[..counted].iter().sum()))
+            .sum();
+        if lane + all <= enough {
+            return lane + all;
+        }
+        let ahead = self.queue.ahead(priority, due(priority, deadline, now));
+        lane + ahead
+            .map(|queued| self.work_time(queued.model, queued.tokens))
+            .sum::<Duration>()
+    }
+
+    /// Every queued request in the order in which it would run if all models were resident.
+    pub(super) fn queued(&self) -> impl Iterator<Item = Queued> {
+        self.queue
+            .iter(Priority::Interactive)
+            .chain(self.queue.iter(Priority::Bulk))
+    }
+
+    pub(super) fn running_items(&self, now: Instant) -> impl Iterator<Item = (&BatchItem, Duration)> {
+        self.lanes.running_items(now)
+    }
+
+    pub(super) fn items(&self, batch: BatchId) -> &[BatchItem] {
+        self.lanes.items(batch)
+    }
+
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.queue.oldest()
+    }
+
+    pub(super) fn batches_done(&self) -> u64 {
+        self.done
+    }
+
+    pub(super) fn batches_running(&self) -> usize {
+        self.lanes.batches()
+    }
+
+    pub(super) fn is_hung(&self) -> bool {
+        self.lanes.is_hung()
+    }
+}

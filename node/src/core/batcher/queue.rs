@@ -1,0 +1,242 @@
+//! The work that waits: requests in order of urgency, each with the items that are not in a batch yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::Priority;
+use slotmap::SecondaryMap;
+
+use super::super::event::{BatchItem, ItemTokens};
+use super::super::ids::{ModelKey, RequestKey};
+
+/// After this wait an interactive request goes before any that arrives later, however close the deadline of that
+/// one is: earliest deadline first alone would let a stream of tight deadlines starve the rest.
+const INTERACTIVE_DUE: Duration = Duration::from_secs(10);
+/// The same among bulk requests.
+const BULK_DUE: Duration = Duration::from_secs(300);
+
+/// Order inside a priority: due first, ties by arrival. All items of a request share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    due: Instant,
+    sequence: u64,
+}
+
+#[derive(Debug)]
+struct Job {
+    model: ModelKey,
+    priority: Priority,
+    place: Place,
+    queued_at: Instant,
+    waiting: VecDeque<ItemTokens>,
+    waiting_tokens: u64,
+}
+
+/// What waits for one model.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waiting {
+    /// Tokens by priority.
+    pub(super) tokens: [u64; 2],
+    /// Items of both priorities.
+    pub(super) items: u64,
+}
+
+/// A queued request as others see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queued {
+    pub(crate) request: RequestKey,
+    pub(crate) model: ModelKey,
+    pub(crate) tokens: u64,
+    due: Instant,
+}
+
+/// Two priorities, each in order of urgency over all models. A request keeps its place until it ends, so that items
+/// of a given-up batch return to where they were.
+#[derive(Debug, Default)]
+pub(super) struct WorkQueue {
+    jobs: SecondaryMap<RequestKey, Job>,
+    order: [BTreeMap<Place, RequestKey>; 2],
+    models: Vec<Waiting>,
+    sequence: u64,
+    emptied: Vec<Place>,
+    spare: Vec<VecDeque<ItemTokens>>,
+}
+
+/// When a request that arrives now is due.
+pub(super) fn due(priority: Priority, deadline: Option<Instant>, now: Instant) -> Instant {
+    let horizon = now
+        + match priority {
+            Priority::Interactive => INTERACTIVE_DUE,
+            Priority::Bulk => BULK_DUE,
+        };
+    deadline.map_or(horizon, |deadline| deadline.min(horizon))
+}
+
+impl WorkQueue {
+    pub(super) fn register_model(&mut self) {
+        self.models.push(Waiting::default());
+    }
+
+    pub(super) fn handle_job(
+        &mut self,
+        request: RequestKey,
+        model: ModelKey,
+        priority: Priority,
+        deadline: Option<Instant>,
+        items: &[ItemTokens],
+        now: Instant,
+    ) {
+        self.sequence += 1;
+        let place = Place {
+            due: due(priority, deadline, now),
+            sequence: self.sequence,
+        };
+        let mut waiting = self.spare.pop().unwrap_or_default();
+        waiting.extend(items);
+        let tokens = items.iter().map(|item| u64::from(item.tokens)).sum();
+        if !waiting.is_empty() {
+            self.order[priority as usize].insert(place, request);
+        }
+        let counts = &mut self.models[model.index()];
+        counts.tokens[priority as usize] += tokens;
+        counts.items += waiting.len() as u64;
+        let job = Job {
+            model,
+            priority,
+            place,
+            queued_at: now,
+            waiting,
+            waiting_tokens: tokens,
+        };
+        self.jobs.insert(request, job);
+    }
+
+    /// An item of a given-up batch waits again, in front of its request's others.
+    pub(super) fn handle_requeued(&mut self, request: RequestKey, item: ItemTokens) {
+        let Some(job) = self.jobs.get_mut(request) else {
+            return;
+        };
+        job.waiting.push_front(item);
+        job.waiting_tokens += u64::from(item.tokens);
+        self.order[job.priority as usize].insert(job.place, request);
+        let counts = &mut self.models[job.model.index()];
+        counts.tokens[job.priority as usize] += u64::from(item.tokens);
+        counts.items += 1;
+    }
+
+    /// The request ended: nothing of it waits any more.
+    pub(super) fn handle_removed(&mut self, request: RequestKey) {
+        let Some(mut job) = self.jobs.remove(request) else {
+            return;
+        };
+        self.order[job.priority as usize].remove(&job.place);
+        let counts = &mut self.models[job.model.index()];
+        counts.tokens[job.priority as usize] -= job.waiting_tokens;
+        counts.items -= job.waiting.len() as u64;
+        job.waiting.clear();
+        self.spare.push(job.waiting);
+    }
+
+    /// The most urgent request of a priority whose model may run, with the time since it was queued.
+    pub(super) fn head(
+        &self,
+        priority: Priority,
+        is_runnable: impl Fn(ModelKey) -> bool,
+        now: Instant,
+    ) -> Option<(ModelKey, Duration)> {
+        self.in_order(priority)
+            .map(|(_, job)| job)
+            .find(|job| is_runnable(job.model))
+            .map(|job| (job.model, now.saturating_duration_since(job.queued_at)))
+    }
+
+    /// Fills `batch` with items of one model in order of urgency, up to `tokens_max` and `sequences_max`; an item
+    /// over the budget comes alone. Returns the tokens taken.
+    pub(super) fn take(
+        &mut self,
+        model: ModelKey,
+        priority: Priority,
+        tokens_max: u64,
+        sequences_max: u32,
+        batch: &mut Vec<BatchItem>,
+    ) -> u64 {
+        let mut tokens = 0;
+        let counts = &mut self.models[model.index()];
+        'fill: for (place, request) in &self.order[priority as usize] {
+            let Some(job) = self.jobs.get_mut(*request).filter(|job| job.model == model) else {
+                continue;
+            };
+            while let Some(item) = job.waiting.front().copied() {
+                let row = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+                let item_tokens = u64::from(item.tokens);
+                if row >= sequences_max || row > 0 && tokens + item_tokens > tokens_max {
+                    break 'fill;
+                }
+                job.waiting.pop_front();
+                job.waiting_tokens -= item_tokens;
+                counts.tokens[priority as usize] -= item_tokens;
+                counts.items -= 1;
+                tokens += item_tokens;
+                batch.push(BatchItem {
+                    request: *request,
+                    index: item.index,
+                    tokens: item.tokens,
+                    row,
+                });
+            }
+            self.emptied.push(*place);
+        }
+        for place in self.emptied.drain(..) {
+            self.order[priority as usize].remove(&place);
+        }
+        tokens
+    }
+
+    /// Every queued request, interactive first, in order of urgency.
+    pub(super) fn iter(&self, priority: Priority) -> impl Iterator<Item = Queued> {
+        self.in_order(priority).map(|(request, job)| Queued {
+            request,
+            model: job.model,
+            tokens: job.waiting_tokens,
+            due: job.place.due,
+        })
+    }
+
+    /// Those that go before a request that is due at `due`.
+    pub(super) fn ahead(&self, priority: Priority, due: Instant) -> impl Iterator<Item = Queued> {
+        let before = self
+            .iter(Priority::Interactive)
+            .take_while(move |queued| priority == Priority::Bulk || queued.due <= due);
+        let bulk = match priority {
+            Priority::Interactive => None,
+            Priority::Bulk => Some(
+                self.iter(Priority::Bulk)
+                    .take_while(move |queued| queued.due <= due),
+            ),
+        };
+        before.chain(bulk.into_iter().flatten())
+    }
+
+    /// Models with something waiting, in order of registration.
+    pub(super) fn models(&self) -> impl Iterator<Item = (ModelKey, Waiting)> {
+        (0..)
+            .map(ModelKey)
+            .zip(self.models.iter().copied())
+            .filter(|(_, waiting)| waiting.items > 0)
+    }
+
+    /// When the oldest queued request was queued.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        [Priority::Interactive, Priority::Bulk]
+            .into_iter()
+            .flat_map(|priority| self.in_order(priority))
+            .map(|(_, job)| job.queued_at)
+            .min()
+    }
+
+    fn in_order(&self, priority: Priority) -> impl Iterator<Item = (RequestKey, &Job)> {
+        self.order[priority as usize]
+            .values()
+            .filter_map(|request| self.jobs.get(*request).map(|job| (*request, job)))
+    }
+}

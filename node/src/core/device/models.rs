@@ -1,0 +1,77 @@
+//! Events of models: known, wanted, loaded, gone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use shoal_protocol::message::ModelState;
+use shoal_protocol::{Bytes, ErrorCode};
+
+use super::super::error::RequestError;
+use super::super::event::ModelSpec;
+use super::super::ids::ModelKey;
+use super::super::residency::LoadEnd;
+use super::DeviceCore;
+
+impl DeviceCore {
+    /// Makes a model known. Nothing is loaded before it is asked for; pinned bytes are set aside at once.
+    pub fn register_model(&mut self, spec: ModelSpec) -> ModelKey {
+        self.batcher.register_model();
+        self.residency.register_model(spec)
+    }
+
+    /// Loads a model ahead of the first request.
+    ///
+    /// # Errors
+    /// [`RequestError::ModelTooLarge`], [`RequestError::LoadFailed`] (in backoff), [`RequestError::Draining`],
+    /// [`RequestError::DeviceFailed`]. Nothing changes then.
+    pub fn handle_preload(&mut self, model: ModelKey, now: Instant) -> Result<(), RequestError> {
+        self.check_open()?;
+        self.residency.check(model, now)?;
+        self.residency.handle_preload(model);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// A load ended well: `bytes` as measured. A model that turns out too large for the budget is evicted again.
+    pub fn handle_loaded(&mut self, model: ModelKey, bytes: Bytes, now: Instant) {
+        let end = self.residency.handle_loaded(model, bytes.0, now);
+        self.end_load(model, end, now);
+    }
+
+    /// A load failed. Everybody who waits for the model is told.
+    pub fn handle_load_failed(&mut self, model: ModelKey, code: ErrorCode, reason: Arc<str>, now: Instant) {
+        let end = self.residency.handle_load_failed(model, code, reason, now);
+        self.end_load(model, end, now);
+    }
+
+    fn end_load(&mut self, model: ModelKey, end: LoadEnd, now: Instant) {
+        if let LoadEnd::Failed(error) = end {
+            self.fail_model(model, &error, now);
+        }
+        self.advance(now);
+    }
+
+    /// The memory of an evicted model is free.
+    pub fn handle_evicted(&mut self, model: ModelKey, now: Instant) {
+        self.residency.handle_evicted(model);
+        self.advance(now);
+    }
+
+    /// Where a model stands.
+    #[must_use]
+    pub fn model_state(&self, model: ModelKey) -> ModelState {
+        self.residency.state(model)
+    }
+
+    /// Resident bytes of a model, as measured by its load; zero unless ready.
+    #[must_use]
+    pub fn model_bytes(&self, model: ModelKey) -> Bytes {
+        Bytes(self.residency.bytes(model))
+    }
+
+    /// Measured speed of a model with this many threads of one lane, in tokens/s.
+    #[must_use]
+    pub fn model_rate(&self, model: ModelKey, threads: u16) -> Option<u32> {
+        self.batcher.rate(model, threads).map(|rate| rate as u32)
+    }
+}

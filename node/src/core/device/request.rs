@@ -1,0 +1,57 @@
+//! One request inside a device.
+
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::Priority;
+
+use super::super::admission::Permit;
+use super::super::event::StageTimes;
+use super::super::ids::ModelKey;
+
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Past gate 1, not yet at gate 2.
+    Tokenizing,
+    /// Its items wait or run.
+    Queued { since: Instant },
+}
+
+/// What a device remembers of an unfinished request.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) permit: Permit,
+    pub(super) model: ModelKey,
+    pub(super) priority: Priority,
+    pub(super) deadline: Option<Instant>,
+    pub(super) progress: Progress,
+    /// Items not delivered yet.
+    pub(super) items_left: usize,
+    /// Items in running batches.
+    pub(super) items_running: usize,
+    /// Whether a batch of it was given up once already.
+    pub(super) requeued: bool,
+    pub(super) stages: StageTimes,
+    pub(super) started: bool,
+}
+
+impl Request {
+    /// Its first batch starts: loading and queueing end here.
+    pub(super) fn handle_started(&mut self, ready_since: Option<Instant>, now: Instant) {
+        let Progress::Queued { since } = self.progress else {
+            return;
+        };
+        if self.started {
+            return;
+        }
+        self.started = true;
+        let resident = ready_since.map_or(since, |ready| ready.clamp(since, now));
+        self.stages.load = resident.saturating_duration_since(since).into();
+        self.stages.queue = now.saturating_duration_since(resident).into();
+    }
+
+    /// A batch with one of its items ended.
+    pub(super) fn handle_computed(&mut self, took: Duration) {
+        self.stages.compute = self.stages.compute.max(took.into());
+    }
+}
