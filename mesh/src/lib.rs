@@ -9,11 +9,17 @@ pub mod core;
 #[cfg(feature = "link")]
 mod client;
 #[cfg(feature = "link")]
-#[expect(dead_code, reason = "its QUIC half follows")]
+mod identity;
+#[cfg(feature = "link")]
 mod link;
 
 #[cfg(feature = "link")]
-pub use client::{Client, Encode, EncodeStream, Encoded};
+pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};
 pub use core::{ClientError, ItemResult, Vector, WhenOverloaded};
 #[cfg(feature = "link")]
-pub use link::{BoxFuture, LinkError, Peer, Reply, Service};
+pub use identity::{Authority, Identity, IdentityError};
+#[cfg(feature = "link")]
+pub use link::{
+    BindError, BoxFuture, ConnectError, LinkError, LinkLimits, Net, Peer, QuicServer, QuicServerOptions,
+    Reply, Service, SetupError, TokioNet,
+};

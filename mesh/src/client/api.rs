@@ -11,7 +11,7 @@ use shoal_protocol::{ErrorCode, Frame, Message, RequestId};
 use super::driver::{EncodeStream, now};
 use super::encode::Encode;
 use crate::core::{AttemptFailure, Call, CallSpec, ClientError, ItemResult, Shared};
-use crate::link::{Exchange, FrameError, LinkError, MemoryLink, Service};
+use crate::link::{Exchange, FrameError, LinkError, MemoryLink, QuicLink, Service};
 
 /// How long a node may take to tell its status.
 const STATUS_WAIT: Duration = Duration::from_secs(5);
@@ -48,8 +48,9 @@ pub(super) struct Inner {
     unique: AtomicU64,
 }
 
-enum Link {
+pub(super) enum Link {
     Memory(MemoryLink),
+    Quic(QuicLink),
 }
 
 impl Inner {
@@ -62,6 +63,7 @@ impl Inner {
     pub(super) async fn send(&self, frame: Frame) -> Result<Exchange, AttemptFailure> {
         match &self.link {
             Link::Memory(link) => link.send(&frame).map_err(AttemptFailure::from),
+            Link::Quic(link) => link.send(frame).await,
         }
     }
 }
@@ -90,7 +92,7 @@ impl Client {
         Self::new(Link::Memory(MemoryLink::new(service)))
     }
 
-    fn new(link: Link) -> Self {
+    pub(super) fn new(link: Link) -> Self {
         Self {
             inner: Arc::new(Inner {
                 link,

@@ -4,10 +4,12 @@
 //! the stream) is all it takes to cancel, and a stream that is not polled takes no more texts.
 
 mod api;
+mod connect;
 mod driver;
 mod encode;
 
 pub use api::{Client, Encoded};
+pub use connect::ConnectOptions;
 pub use driver::EncodeStream;
 pub use encode::Encode;
 

@@ -1,7 +1,6 @@
 //! Numbers with which streams are reset and connections closed. Wire form: never reused.
 
 use quinn::VarInt;
-use shoal_protocol::ErrorCode;
 
 /// Why a stream was reset or a connection closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,18 +40,6 @@ impl Code {
         Self::Leaving,
         Self::Slow,
     ];
-
-    /// What a caller is told.
-    pub(crate) fn error_code(self) -> ErrorCode {
-        match self {
-            Self::Cancelled => ErrorCode::Cancelled,
-            Self::Protocol | Self::Version => ErrorCode::InvalidRequest,
-            Self::Forbidden => ErrorCode::Forbidden,
-            Self::Overloaded => ErrorCode::Overloaded,
-            Self::Done | Self::Leaving => ErrorCode::Draining,
-            Self::Internal | Self::Slow | Self::Unknown => ErrorCode::Internal,
-        }
-    }
 }
 
 impl From<Code> for VarInt {

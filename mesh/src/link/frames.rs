@@ -176,19 +176,40 @@ impl FrameSink {
 /// One attempt as its caller holds it. Dropped before its terminal frame was read, it cancels the attempt.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// Kept so that a drop can reset it; the in-memory request went as a whole.
-    send: Option<quinn::SendStream>,
+    /// `None` in memory, where the request went as a whole.
+    sink: Option<FrameSink>,
     source: FrameSource,
     ended: bool,
 }
 
 impl Exchange {
-    pub(crate) fn new(send: Option<quinn::SendStream>, source: FrameSource) -> Self {
+    /// The answer to a request that was handed over in memory.
+    pub(crate) fn memory(source: FrameSource) -> Self {
         Self {
-            send,
+            sink: None,
             source,
             ended: false,
         }
+    }
+
+    /// Sends a request on a fresh stream. A drop cancels it from its first byte on.
+    pub(crate) async fn request(
+        (send, recv): (quinn::SendStream, quinn::RecvStream),
+        version: u16,
+        frame: Frame,
+    ) -> Result<Self, LinkError> {
+        let mut exchange = Self {
+            sink: None,
+            source: FrameSource::Quic(recv),
+            ended: false,
+        };
+        let sink = exchange.sink.insert(FrameSink::quic(send, version));
+        match sink.write(frame).await {
+            // A node that refuses a request before it read all of it stops the stream: its answer says why.
+            Ok(()) | Err(LinkError::Gone) => sink.finish(),
+            Err(error) => return Err(error),
+        }
+        Ok(exchange)
     }
 
     /// Reads the next frame of the answer.
@@ -214,7 +235,7 @@ impl Drop for Exchange {
         if let FrameSource::Quic(stream) = &mut self.source {
             let _ = stream.stop(Code::Cancelled.into());
         }
-        if let Some(stream) = &mut self.send {
+        if let Some(FrameSink::Quic { stream, .. }) = &mut self.sink {
             let _ = stream.reset(Code::Cancelled.into());
         }
     }

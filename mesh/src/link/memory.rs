@@ -58,7 +58,7 @@ impl MemoryLink {
             frames: source,
             _alive: alive_at_caller,
         };
-        Ok(Exchange::new(None, source))
+        Ok(Exchange::memory(source))
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -44,6 +44,8 @@ pub(super) enum Mood {
     NoEnd,
     /// Overloaded, with a hint of 50 ms.
     Overloaded,
+    /// Beacons until the mood is `Work` again, then works.
+    Hold,
     /// Panics.
     Panic,
     /// One frame, then silence.
@@ -79,6 +81,14 @@ impl TestService {
     }
 
     async fn work(&self, request: EncodeRequest, mut reply: Reply) -> Result<(), LinkError> {
+        if *self.mood.borrow() == Mood::Hold {
+            let mut mood = self.mood.subscribe();
+            while *mood.borrow() == Mood::Hold {
+                reply.send(beacon()).await?;
+                // Either the mood changed or the next beacon is due.
+                let _due = tokio::time::timeout(Duration::from_millis(100), mood.changed()).await;
+            }
+        }
         let mood = *self.mood.borrow();
         if !matches!(mood, Mood::Work | Mood::HalfThenDrop | Mood::NoEnd) {
             return self.misbehave(mood, reply).await;

@@ -1,6 +1,5 @@
 //! What holds whatever carries the frames.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,28 +7,26 @@ use futures_util::StreamExt;
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::Priority;
 
-use super::service::{Mood, TestService, vector};
-use crate::client::{Client, Encode};
+use super::service::{Mood, vector};
+use super::world::World;
+use crate::client::Encode;
 use crate::core::{ClientError, ItemResult, WhenOverloaded};
-
-struct World {
-    service: Arc<TestService>,
-    client: Client,
-}
-
-async fn in_process() -> World {
-    let service = TestService::new();
-    let client = Client::in_process(service.clone());
-    World { service, client }
-}
 
 /// Runs each scenario over each link.
 macro_rules! over_both_links {
     ($($scenario:ident),* $(,)?) => {
         mod memory {
+            use super::super::world::in_process;
             $(#[tokio::test]
             async fn $scenario() {
-                super::$scenario(super::in_process().await).await;
+                super::$scenario(in_process().await).await;
+            })*
+        }
+        mod quic {
+            use super::super::world::over_quic;
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(over_quic().await).await;
             })*
         }
     };

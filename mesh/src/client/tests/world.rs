@@ -1,0 +1,56 @@
+//! A node and its client, over one link or the other.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+
+use shoal_protocol::message::Role;
+
+use super::service::TestService;
+use crate::client::{Client, ConnectOptions};
+use crate::identity::{Authority, Identity};
+use crate::link::{QuicServer, QuicServerOptions};
+
+pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The mesh of all tests.
+pub(super) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::create().expect("randomness"));
+
+pub(super) fn identity(role: Role) -> Identity {
+    AUTHORITY.issue(role, "test").expect("randomness")
+}
+
+pub(super) struct World {
+    pub(super) service: Arc<TestService>,
+    pub(super) client: Client,
+    pub(super) server: Option<QuicServer>,
+}
+
+pub(super) async fn in_process() -> World {
+    let service = TestService::new();
+    World {
+        client: Client::in_process(service.clone()),
+        service,
+        server: None,
+    }
+}
+
+pub(super) async fn over_quic() -> World {
+    let service = TestService::new();
+    let server = serve(&service, LOOPBACK);
+    let client = connect(server.local_addr()).await;
+    World {
+        service,
+        client,
+        server: Some(server),
+    }
+}
+
+pub(super) fn serve(service: &Arc<TestService>, addr: SocketAddr) -> QuicServer {
+    let options = QuicServerOptions::new(addr, identity(Role::Node));
+    QuicServer::bind(options, service.clone()).expect("loopback is free")
+}
+
+pub(super) async fn connect(addr: SocketAddr) -> Client {
+    let options = ConnectOptions::new([addr], identity(Role::Client));
+    Client::connect(options).await.expect("the node listens")
+}

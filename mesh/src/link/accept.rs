@@ -1,0 +1,254 @@
+//! The tasks of a listening node: one that accepts connections, one for each connection, one for each attempt.
+//! A task that accepts never waits for what it started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use quinn::{Connection, Endpoint, Incoming, RecvStream};
+use rustls_pki_types::CertificateDer;
+use shoal_protocol::message::Role;
+use shoal_protocol::{ErrorCode, Frame, Kind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+
+use super::codes::Code;
+use super::frames::{FrameError, FrameSink, FrameSource};
+use super::hello;
+use super::memory::no_room;
+use super::reply::{Peer, Reply};
+use super::server::Shared;
+use crate::identity::Subject;
+
+/// For the handshake, and again for the hello.
+const GREETING_WAIT: Duration = Duration::from_secs(5);
+/// For the whole request, once its stream is open: 8 MiB at 0.8 MiB/s.
+const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// For the acknowledgement of an answer, before its stream is forgotten.
+const DELIVERY_WAIT: Duration = Duration::from_secs(5);
+
+/// Accepts connections until the node leaves, then waits for them.
+pub(super) async fn run(endpoint: Endpoint, shared: Arc<Shared>) {
+    let mut tasks = JoinSet::new();
+    let mut stopping = shared.stopping.clone();
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => admit(incoming, &shared, &mut tasks),
+                None => break,
+            },
+            Some(done) = tasks.join_next(), if !tasks.is_empty() => log_panic(done),
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+        }
+    }
+    endpoint.set_server_config(None);
+    while let Some(done) = tasks.join_next().await {
+        log_panic(done);
+    }
+}
+
+fn log_panic(done: Result<(), JoinError>) {
+    if let Err(error) = done {
+        tracing::error!(%error, "a task of the link panicked; its peer was told");
+    }
+}
+
+/// Starts a connection's task, or turns the client away without any state.
+fn admit(incoming: Incoming, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
+    let limits = &shared.limits;
+    let busy = shared.handshakes.available_permits() < limits.handshakes_max - limits.handshakes_max / 4;
+    if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+        // Checked above: the retry cannot be refused.
+        let _ = incoming.retry();
+        return;
+    }
+    let (connection, handshake) = (&shared.connections, &shared.handshakes);
+    match (
+        connection.clone().try_acquire_owned(),
+        handshake.clone().try_acquire_owned(),
+    ) {
+        (Ok(place), Ok(handshake)) => {
+            let shared = shared.clone();
+            tasks.spawn(async move {
+                let _place = place;
+                if let Some((connection, peer, version)) = greet(incoming, &shared, handshake).await {
+                    serve_connection(connection, &peer, version, &shared).await;
+                }
+            });
+        }
+        _ => incoming.refuse(),
+    }
+}
+
+/// Handshake, role and hello.
+async fn greet(
+    incoming: Incoming,
+    shared: &Shared,
+    _handshake: OwnedSemaphorePermit,
+) -> Option<(Connection, Peer, u16)> {
+    let address = incoming.remote_address();
+    let connection = match timeout(GREETING_WAIT, incoming).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "handshake failed");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(%address, "handshake took too long");
+            return None;
+        }
+    };
+    let refuse = |code: Code, why: &str| {
+        tracing::debug!(%address, why, "connection refused");
+        connection.close(code.into(), why.as_bytes());
+    };
+    let subject = match certified(&connection) {
+        Ok(subject) => subject,
+        Err(why) => {
+            refuse(Code::Forbidden, &why);
+            return None;
+        }
+    };
+    let greeting = timeout(
+        GREETING_WAIT,
+        hello::answer(&connection, &shared.own, subject.key_id),
+    );
+    let version = match greeting.await {
+        Ok(Ok(version)) => version,
+        Ok(Err(error)) => {
+            refuse(error.code(), &error.to_string());
+            return None;
+        }
+        Err(_) => {
+            refuse(Code::Slow, "no hello");
+            return None;
+        }
+    };
+    let peer = Peer {
+        role: subject.role,
+        node: (subject.role == Role::Node).then_some(subject.key_id),
+        name: subject.name,
+        address: Some(address),
+        local: false,
+    };
+    Some((connection, peer, version))
+}
+
+/// What the certificate of a connection's other end says.
+pub(super) fn certified(connection: &Connection) -> Result<Subject, String> {
+    let identity = connection.peer_identity().ok_or("no certificate")?;
+    let chain = identity
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .map_err(|_| "no certificate chain")?;
+    Subject::of(chain.first().ok_or("no certificate")?)
+}
+
+/// Takes attempts until the client or the node leaves; then waits for those being served.
+async fn serve_connection(connection: Connection, peer: &Peer, version: u16, shared: &Arc<Shared>) {
+    let room = Arc::new(Semaphore::new(shared.limits.attempts_per_connection_max));
+    let mut tasks = JoinSet::new();
+    let mut stopping = shared.stopping.clone();
+    let mut leaving = *stopping.borrow();
+    loop {
+        if leaving && tasks.is_empty() {
+            connection.close(Code::Leaving.into(), b"node is leaving");
+            return;
+        }
+        tokio::select! {
+            stream = connection.accept_bi() => match stream {
+                Ok((send, recv)) => {
+                    let reply = Reply::new(FrameSink::quic(send, version));
+                    tasks.spawn(serve_attempt(peer.clone(), recv, reply, room.clone(), shared.clone()));
+                }
+                Err(error) => {
+                    tracing::debug!(address = ?peer.address, %error, "connection over");
+                    break;
+                }
+            },
+            Some(done) = tasks.join_next(), if !tasks.is_empty() => log_panic(done),
+            _ = stopping.wait_for(|stopping| *stopping), if !leaving => leaving = true,
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        log_panic(done);
+    }
+}
+
+/// Reads the request, has it served, and stays until the answer was delivered.
+async fn serve_attempt(
+    peer: Peer,
+    mut recv: RecvStream,
+    reply: Reply,
+    room: Arc<Semaphore>,
+    shared: Arc<Shared>,
+) {
+    // A caller that is gone needs no answer: errors of telling it are no errors here.
+    let delivered = reply.cancelled();
+    let places = (
+        shared.attempts.clone().try_acquire_owned(),
+        room.try_acquire_owned(),
+    );
+    let _told = match places {
+        (Ok(_place), Ok(_of_connection)) if !*shared.stopping.borrow() => {
+            match read_request(&mut recv, &shared).await {
+                Ok(request) => {
+                    shared.service.clone().serve(peer, request, reply).await;
+                    Ok(())
+                }
+                Err(Unread::Gone) => return,
+                Err(Unread::NoRoom) => reply.end(no_room(shared.limits.attempts_max)).await,
+                Err(Unread::Invalid(what)) => {
+                    let _ = recv.stop(Code::Protocol.into());
+                    reply.fail(ErrorCode::InvalidRequest, what).await
+                }
+            }
+        }
+        (Ok(_), Ok(_)) => reply.fail(ErrorCode::Draining, "the node is leaving").await,
+        _ => reply.end(no_room(shared.limits.attempts_max)).await,
+    };
+    let _ = timeout(DELIVERY_WAIT, delivered).await;
+}
+
+/// Why there is no request to serve.
+enum Unread {
+    /// The caller cancelled or vanished.
+    Gone,
+    /// Too many bytes are being received.
+    NoRoom,
+    /// What came is not a request.
+    Invalid(String),
+}
+
+impl From<FrameError> for Unread {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Reset(_) | FrameError::Lost(_) => Self::Gone,
+            FrameError::Ended | FrameError::Cut | FrameError::Decode(_) => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
+async fn read_request(recv: &mut RecvStream, shared: &Shared) -> Result<Frame, Unread> {
+    let read = async {
+        let header = FrameSource::header(recv).await?;
+        if !matches!(header.kind, Kind::EncodeRequest | Kind::StatusRequest) {
+            let what = format!("{:?} is not a request", header.kind);
+            return Err(Unread::Invalid(what));
+        }
+        let bytes = shared.receiving.clone().try_acquire_many_owned(header.length);
+        let _bytes = bytes.map_err(|_| Unread::NoRoom)?;
+        let frame = FrameSource::body(recv, &header).await?;
+        // The end came with the request; more than a request must not.
+        match recv.read_chunk(1, true).now_or_never() {
+            Some(Ok(Some(_))) => Err(Unread::Invalid("more than one request on a stream".to_owned())),
+            _ => Ok(frame),
+        }
+    };
+    match timeout(REQUEST_WAIT, read).await {
+        Ok(read) => read,
+        Err(_) => Err(Unread::Invalid(format!(
+            "the request did not arrive within {REQUEST_WAIT:?}"
+        ))),
+    }
+}

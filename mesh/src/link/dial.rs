@@ -1,0 +1,342 @@
+//! The client's end: one connection to a node, dialed when it is needed and again when it was lost.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
+use shoal_protocol::message::Role;
+use shoal_protocol::{ErrorCode, Frame, NodeId};
+use tokio::time::timeout;
+
+use super::accept::certified;
+use super::codes::Code;
+use super::frames::Exchange;
+use super::hello::{self, HelloError, Own};
+use super::net::Net;
+use super::reply::BoxFuture;
+use super::transport::{SetupError, client_config, endpoint_config};
+use crate::core::AttemptFailure;
+use crate::identity::{Identity, NODE_SERVER_NAME};
+
+/// For one address: handshake and hello are two round trips, with room for two lost packets.
+const DIAL_WAIT: Duration = Duration::from_secs(3);
+
+/// Why no connection to a node could be made. Nothing was sent to it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No address was given.
+    #[error("no address to connect to")]
+    NoAddress,
+    /// A name could not be resolved to an address.
+    #[error("{address}: {what}")]
+    Resolve {
+        /// What was to be resolved.
+        address: String,
+        /// Why it was not.
+        what: String,
+    },
+    /// No local socket or no runtime for it.
+    #[error("no local endpoint: {0}")]
+    Local(String),
+    /// TLS refuses the own identity.
+    #[error("{0}")]
+    Setup(String),
+    /// Nobody answered in time.
+    #[error("{address}: no answer")]
+    NoAnswer {
+        /// Who was asked.
+        address: SocketAddr,
+    },
+    /// The other end's certificate is not a node's of the own authority.
+    #[error("{address}: not a node of this mesh: {what}")]
+    Untrusted {
+        /// Who was asked.
+        address: SocketAddr,
+        /// What is wrong with its certificate.
+        what: String,
+    },
+    /// The node does not take the own certificate.
+    #[error("{address}: this identity was refused: {what}")]
+    Forbidden {
+        /// Who was asked.
+        address: SocketAddr,
+        /// Its words.
+        what: String,
+    },
+    /// No wire version in common: one end must be upgraded.
+    #[error("{address}: {what}")]
+    Version {
+        /// Who was asked.
+        address: SocketAddr,
+        /// Both ranges.
+        what: String,
+    },
+    /// The node takes no further connections now.
+    #[error("{address}: the node takes no further connections now")]
+    Overloaded {
+        /// Who was asked.
+        address: SocketAddr,
+    },
+    /// The connection broke while it was being made.
+    #[error("{address}: {what}")]
+    Broken {
+        /// Who was asked.
+        address: SocketAddr,
+        /// How.
+        what: String,
+    },
+}
+
+impl From<SetupError> for ConnectError {
+    fn from(error: SetupError) -> Self {
+        Self::Setup(error.to_string())
+    }
+}
+
+impl From<ConnectError> for AttemptFailure {
+    fn from(error: ConnectError) -> Self {
+        let what = error.to_string();
+        match error {
+            ConnectError::Untrusted { .. } | ConnectError::Forbidden { .. } | ConnectError::Setup(_) => {
+                Self::Refused(ErrorCode::Forbidden, what)
+            }
+            ConnectError::Version { .. } | ConnectError::NoAddress => {
+                Self::Refused(ErrorCode::InvalidRequest, what)
+            }
+            ConnectError::Overloaded { .. } => Self::Refused(ErrorCode::Overloaded, what),
+            ConnectError::Resolve { .. }
+            | ConnectError::Local(_)
+            | ConnectError::NoAnswer { .. }
+            | ConnectError::Broken { .. } => Self::Unreachable(what),
+        }
+    }
+}
+
+/// A connection that is up. Its endpoint ends with it.
+pub(crate) struct Linked {
+    connection: Connection,
+    version: u16,
+}
+
+/// Dials a node and keeps the connection; one dial at a time, shared by all who wait for it.
+pub(crate) struct QuicLink {
+    dialer: Arc<Dialer>,
+    state: Mutex<State>,
+}
+
+type Dial = Shared<BoxFuture<'static, Result<Arc<Linked>, ConnectError>>>;
+
+enum State {
+    Down,
+    Dialing(Dial),
+    Up(Arc<Linked>),
+}
+
+struct Dialer {
+    addresses: Vec<String>,
+    identity: Identity,
+    config: ClientConfig,
+    own: Own,
+    net: Arc<dyn Net>,
+}
+
+impl QuicLink {
+    pub(crate) fn new(
+        addresses: Vec<String>,
+        identity: Identity,
+        net: Arc<dyn Net>,
+    ) -> Result<Self, ConnectError> {
+        if addresses.is_empty() {
+            return Err(ConnectError::NoAddress);
+        }
+        let dialer = Dialer {
+            config: client_config(&identity)?,
+            own: Own {
+                node: identity.node_id(),
+                generation: 0,
+                software: concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned(),
+            },
+            addresses,
+            identity,
+            net,
+        };
+        Ok(Self {
+            dialer: Arc::new(dialer),
+            state: Mutex::new(State::Down),
+        })
+    }
+
+    /// The connection, dialed if there is none.
+    pub(crate) async fn linked(&self) -> Result<Arc<Linked>, ConnectError> {
+        let dial = {
+            let mut state = self.state();
+            match &*state {
+                State::Up(linked) if linked.connection.close_reason().is_none() => return Ok(linked.clone()),
+                State::Dialing(dial) => dial.clone(),
+                State::Down | State::Up(_) => {
+                    let dialer = self.dialer.clone();
+                    let dial = async move { dialer.dial().await }.boxed().shared();
+                    *state = State::Dialing(dial.clone());
+                    dial
+                }
+            }
+        };
+        let result = dial.clone().await;
+        let mut state = self.state();
+        if matches!(&*state, State::Dialing(current) if current.ptr_eq(&dial)) {
+            *state = match &result {
+                Ok(linked) => State::Up(linked.clone()),
+                Err(_) => State::Down,
+            };
+        }
+        result
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every state is complete in itself; a panic cannot leave half of one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a stream and sends a request on it.
+    pub(crate) async fn send(&self, frame: Frame) -> Result<Exchange, AttemptFailure> {
+        let linked = self.linked().await?;
+        let lost = |error: ConnectionError| AttemptFailure::Lost(format!("connection lost: {error}"));
+        let stream = linked.connection.open_bi().await.map_err(lost)?;
+        Ok(Exchange::request(stream, linked.version, frame).await?)
+    }
+}
+
+impl Dialer {
+    /// Tries every address in turn; the first error that a later address cannot mend ends it.
+    async fn dial(&self) -> Result<Arc<Linked>, ConnectError> {
+        let mut last = ConnectError::NoAddress;
+        for name in &self.addresses {
+            let resolved = self.resolve(name).await;
+            let addresses = match resolved {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            for address in addresses {
+                match timeout(DIAL_WAIT, self.dial_one(address)).await {
+                    Ok(Ok(linked)) => return Ok(Arc::new(linked)),
+                    Ok(Err(error)) => last = error,
+                    Err(_) => last = ConnectError::NoAnswer { address },
+                }
+                tracing::debug!(%address, error = %last, "dial failed");
+            }
+        }
+        Err(last)
+    }
+
+    async fn resolve(&self, name: &str) -> Result<Vec<SocketAddr>, ConnectError> {
+        if let Ok(address) = name.parse() {
+            return Ok(vec![address]);
+        }
+        let failed = |what: String| ConnectError::Resolve {
+            address: name.to_owned(),
+            what,
+        };
+        let found = tokio::net::lookup_host(name).await;
+        let found: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
+        if found.is_empty() {
+            return Err(failed("has no address".to_owned()));
+        }
+        Ok(found)
+    }
+
+    async fn dial_one(&self, address: SocketAddr) -> Result<Linked, ConnectError> {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let local = |error: std::io::Error| ConnectError::Local(error.to_string());
+        let socket = self.net.bind(SocketAddr::new(any, 0)).map_err(local)?;
+        let endpoint = Endpoint::new_with_abstract_socket(
+            endpoint_config(&self.identity),
+            None,
+            socket,
+            self.net.quic_runtime(),
+        )
+        .map_err(local)?;
+        let connecting = endpoint
+            .connect_with(self.config.clone(), address, NODE_SERVER_NAME)
+            .map_err(|error| ConnectError::Local(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| refused(address, &error))?;
+        let untrusted = |what: String| {
+            connection.close(Code::Forbidden.into(), what.as_bytes());
+            ConnectError::Untrusted { address, what }
+        };
+        let subject = certified(&connection).map_err(untrusted)?;
+        if subject.role != Role::Node {
+            return Err(untrusted(format!("its certificate has role {:?}", subject.role)));
+        }
+        let version = self.greet(&connection, address, subject.key_id).await?;
+        Ok(Linked { connection, version })
+    }
+
+    async fn greet(
+        &self,
+        connection: &Connection,
+        address: SocketAddr,
+        node: NodeId,
+    ) -> Result<u16, ConnectError> {
+        let error = match hello::say(connection, &self.own, node).await {
+            Ok(version) => return Ok(version),
+            Err(error) => error,
+        };
+        // A node that refuses this client says so by closing the connection, after the handshake looked done.
+        if let Some(reason) = connection.close_reason() {
+            return Err(refused(address, &reason));
+        }
+        connection.close(error.code().into(), error.to_string().as_bytes());
+        let what = error.to_string();
+        Err(match error {
+            HelloError::Version { .. } => ConnectError::Version { address, what },
+            HelloError::Impostor { .. } => ConnectError::Untrusted { address, what },
+            HelloError::Frame(_) | HelloError::Lost(_) if error.code() == Code::Version => {
+                ConnectError::Version { address, what }
+            }
+            HelloError::Frame(_) | HelloError::Lost(_) => ConnectError::Broken { address, what },
+        })
+    }
+}
+
+/// TLS alerts travel as QUIC transport errors 0x100 to 0x1ff (RFC 9001, section 4.8).
+fn is_alert(code: quinn::TransportErrorCode) -> bool {
+    (0x100..0x200).contains(&u64::from(code))
+}
+
+/// What a connection error means for the one who dialed.
+fn refused(address: SocketAddr, error: &ConnectionError) -> ConnectError {
+    let what = error.to_string();
+    match error {
+        // The own TLS refuses the peer.
+        ConnectionError::TransportError(error) if is_alert(error.code) => {
+            let what = error.reason.clone();
+            ConnectError::Untrusted { address, what }
+        }
+        // The peer's TLS refuses us.
+        ConnectionError::ConnectionClosed(close) if is_alert(close.error_code) => {
+            ConnectError::Forbidden { address, what }
+        }
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            ConnectError::Overloaded { address }
+        }
+        ConnectionError::ApplicationClosed(close) => match Code::from(close.error_code) {
+            Code::Forbidden => ConnectError::Forbidden { address, what },
+            Code::Version => ConnectError::Version { address, what },
+            Code::Overloaded => ConnectError::Overloaded { address },
+            _ => ConnectError::Broken { address, what },
+        },
+        ConnectionError::TimedOut => ConnectError::NoAnswer { address },
+        _ => ConnectError::Broken { address, what },
+    }
+}

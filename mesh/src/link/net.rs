@@ -1,0 +1,99 @@
+//! Where datagrams and tasks come from: the operating system's UDP on a tokio runtime, or a test's own network.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, udp};
+use tokio::runtime::Handle;
+
+/// Bytes that a socket's buffers should hold: a burst of a few large answers. The kernel's default (208 KiB on Linux)
+/// drops datagrams under such a burst, which looks like a slow network.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// What an endpoint stands on. The default is [`TokioNet`]; a simulation brings its own sockets and clock.
+pub trait Net: Send + Sync + 'static {
+    /// Opens a datagram socket.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
+
+    /// Timers and tasks of the QUIC machinery.
+    fn quic_runtime(&self) -> Arc<dyn Runtime>;
+
+    /// Where the tasks of the link itself run.
+    fn tasks(&self) -> Handle;
+}
+
+/// UDP of the operating system; timers and tasks on one tokio runtime. A node gives the link a runtime of its own,
+/// which compute cannot starve.
+#[derive(Clone, Debug)]
+pub struct TokioNet(Handle);
+
+impl TokioNet {
+    /// Everything on `runtime`.
+    #[must_use]
+    pub fn new(runtime: Handle) -> Self {
+        Self(runtime)
+    }
+}
+
+impl Net for TokioNet {
+    fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let socket = std::net::UdpSocket::bind(addr)?;
+        grow_buffers(&socket);
+        self.wrap_udp_socket(socket)
+    }
+
+    fn quic_runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(self.clone())
+    }
+
+    fn tasks(&self) -> Handle {
+        self.0.clone()
+    }
+}
+
+impl Runtime for TokioNet {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        let _entered = self.0.enter();
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        // quinn owns the task: it ends with its endpoint or connection.
+        self.0.spawn(future);
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let _entered = self.0.enter();
+        TokioRuntime.wrap_udp_socket(socket)
+    }
+
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+/// Asks for larger socket buffers and says what to do when the system grants less.
+fn grow_buffers(socket: &std::net::UdpSocket) {
+    let Ok(state) = udp::UdpSocketState::new(socket.into()) else {
+        return; // the endpoint will meet the same error and report it
+    };
+    // A refusal shows in the size that is read back.
+    let _ = state.set_recv_buffer_size(socket.into(), SOCKET_BUFFER_BYTES);
+    let _ = state.set_send_buffer_size(socket.into(), SOCKET_BUFFER_BYTES);
+    if let Ok(granted) = state.recv_buffer_size(socket.into())
+        && granted < SOCKET_BUFFER_BYTES
+    {
+        tracing::warn!(
+            granted,
+            wanted = SOCKET_BUFFER_BYTES,
+            "small UDP receive buffer: bursts will lose datagrams; sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES} \
+             net.core.wmem_max={SOCKET_BUFFER_BYTES}"
+        );
+    }
+}
