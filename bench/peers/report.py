@@ -1,0 +1,85 @@
+"""What is made of the figures: which rounds count, ratios, and the table."""
+
+from engines import ENGINES
+
+# Multiply-adds x 2 of all-MiniLM-L6-v2: linear layers a token, and attention a token and key (6 layers of width 384).
+LINEAR_FLOP = 6 * 2 * (4 * 384 * 384 + 2 * 384 * 1536)
+ATTENTION_FLOP = 6 * 4 * 384
+
+# What each of Shoal's rows is held against.
+RIVALS = {
+    "shoal-bf16": ["ov-bf16-throughput", "ov-bf16-latency", "ov-f32-throughput", "ort-f32", "torch-bf16"],
+    "shoal-f32": ["ov-f32-throughput", "ov-f32-latency", "ort-f32", "ort-fused-f32", "torch-f32"],
+}
+
+
+def work(tokens: list[int]) -> float:
+    """GFLOP that the texts need when nothing is padded."""
+    return sum(count * (LINEAR_FLOP + ATTENTION_FLOP * count) for count in tokens) / 1e9
+
+
+def calm(figures: list[dict], calibrations: list[float], part: float) -> int:
+    """How many rounds were taken while the machine ran at `part` of its best or more."""
+    return sum(f["calibration"] >= part * max(calibrations) for f in figures)
+
+
+def kept(figures: list[dict], calibrations: list[float], part: float) -> list[dict]:
+    """The calm rounds; all of them where fewer than half are calm, for then calm ones are a biased choice."""
+    good = [f for f in figures if f["calibration"] >= part * max(calibrations)]
+    return good if 2 * len(good) >= len(figures) else figures
+
+
+def ratios(results: list[dict], higher_is_better: bool, field: str) -> list[str]:
+    by_name = {r["engine"]: r for r in results}
+    lines = []
+    for ours, theirs in RIVALS.items():
+        parts = [f"{by_name[ours][field] / by_name[name][field]:.2f}x {name}"
+                 for name in theirs if ours in by_name and name in by_name]
+        if parts:
+            lines.append(f"  {ours} / peer{'' if higher_is_better else ' (lower is better)'}: " + ", ".join(parts))
+    return lines
+
+
+def peak_of(engine: str, peak: dict) -> float | None:
+    precision = engine.split("-")[1] if engine not in ENGINES else ENGINES[engine][2]
+    return peak.get({"f32": "f32_gflops", "bf16": "bf16_gflops", "int8": "int8_gops"}[precision])
+
+
+def spread(result: dict, best: float) -> str:
+    values = [f["calibration"] / best for f in result["rounds"]]
+    return f"{min(values):.2f}-{max(values):.2f} {result['rounds_kept']}/{len(values)}"
+
+
+def throughput_lines(results: list[dict], about: dict) -> list[str]:
+    peak, best = about["calibration"]["peak"], about["calibration"]["best_gflops"]
+    lines = [f"{'engine':22} {'batch':>5} {'texts/s':>8} {'tokens/s':>9} {'of peak':>7} {'cosine min':>10} {'mean':>8}"
+             f"  calm (min-max kept)  executes"]
+    for r in sorted(results, key=lambda r: -r["sentences_per_s"]):
+        top = peak_of(r["engine"], peak)
+        share = f"{100 * r['gflops'] / top:.0f}%" if top else "-"
+        lines.append(f"{r['engine']:22} {r['batch'] or 'own':>5} {r['sentences_per_s']:8.1f} {r['tokens_per_s']:9.0f} "
+                     f"{share:>7} {r['parity']['cosine_min']:10.6f} {r['parity']['cosine_mean']:8.6f}  "
+                     f"{spread(r, best):19}  {r['executes']}")
+    return lines + ratios(results, True, "sentences_per_s")
+
+
+def query_lines(results: list[dict], about: dict) -> list[str]:
+    best = about["calibration"]["best_gflops"]
+    lines = [f"{'engine':22} {'p50 ms':>8} {'p99 ms':>8}  calm (min-max kept)"]
+    for r in sorted(results, key=lambda r: r["p50_us"]):
+        lines.append(f"{r['engine']:22} {r['p50_us'] / 1e3:8.2f} {r['p99_us'] / 1e3:8.2f}  {spread(r, best)}")
+    return lines + ratios(results, False, "p50_us")
+
+
+def table(document: dict) -> str:
+    about = document["about"]
+    calibration = about["calibration"]
+    lines = [f"{about['machine']}, {about['cpus']} CPUs, {about['date']}, commit {about['commit']}",
+             f"calibration ({calibration['loop']}): {calibration['worst_gflops']:.0f} to "
+             f"{calibration['best_gflops']:.0f} GFLOP/s; peak {calibration['peak'] or 'not measured'}"]
+    for one in dict.fromkeys(r["set"] for r in document["results"]):
+        results = [r for r in document["results"] if r["set"] == one]
+        queries = "p50_us" in results[0]
+        lines += ["", f"{one}: " + ("one query at a time" if queries else "text in, vector out")]
+        lines += query_lines(results, about) if queries else throughput_lines(results, about)
+    return "\n".join(lines)
