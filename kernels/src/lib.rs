@@ -4,21 +4,26 @@
 //! forward pass (`exec`). All `unsafe` of the project lives in this crate, and each use argues for itself.
 #![expect(
     unsafe_code,
-    reason = "kernels is the one crate that may: mapped files and vector instructions"
+    reason = "the one crate that may: mapped files and vector instructions"
 )]
 
 mod batch;
 pub mod cpu;
 mod describe;
 mod dtype;
+mod exec;
 mod families;
 mod files;
+mod plan;
 pub mod reference;
 pub mod spec;
 mod weights;
 
 pub use batch::PackedBatch;
+pub use cpu::CpuIsa;
 pub use describe::{DescribeError, ModelDescription, Prompts};
 pub use dtype::{Dtype, DtypePolicy, ParseDtypeError};
+pub use exec::{CpuLane, CpuModel, CpuOptions, ExecError, LoadError};
 pub use families::FamilyError;
+pub use plan::{Plan, PlanError};
 pub use weights::{HeaderError, TensorError, WeightsError};

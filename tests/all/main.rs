@@ -1,3 +1,4 @@
 //! The one integration binary: every scenario is a module of it, so that it links once.
 
+mod kernels;
 mod tidy;

@@ -1,1 +1,4 @@
-//! Shoal: placeholder face, replaced by the first slice.
+//! What the scenarios in `all/` share: golden data and the real model.
+
+pub mod golden;
+pub mod test_model;

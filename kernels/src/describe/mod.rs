@@ -42,10 +42,6 @@ pub struct ModelDescription {
     pub lowercases: bool,
     /// What is put before a text.
     pub prompts: Prompts,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the loader reads it; it lands with the kernels")
-    )]
     pub(crate) names: WeightNames,
 }
 

@@ -1,5 +1,7 @@
 //! What a checkpoint calls the weights that the forward pass asks for.
 
+use std::collections::BTreeSet;
+
 use super::FamilyError;
 use crate::{
     spec::{EncoderSpec, Ffn, LayerSpec, Position},
@@ -107,11 +109,19 @@ impl WeightNames {
         self.check_stack(checkpoint)
     }
 
+    /// Every tensor that is loaded.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
+        let tables = [&self.token, &self.position, &self.token_type].map(String::as_str);
+        let affines = self
+            .layers
+            .iter()
+            .flat_map(LayerNames::affines)
+            .chain([&self.embedding_norm]);
+        tables.into_iter().chain(affines.flat_map(Affine::names))
+    }
+
     fn check_stack(&self, checkpoint: &Checkpoint) -> Result<(), FamilyError> {
-        let affines = self.layers.iter().flat_map(LayerNames::affines);
-        let known = affines
-            .flat_map(Affine::names)
-            .collect::<std::collections::BTreeSet<_>>();
+        let known = self.all().collect::<BTreeSet<_>>();
         let stray = checkpoint
             .names()
             .find(|name| name.starts_with(&self.stack_prefix) && !known.contains(name));

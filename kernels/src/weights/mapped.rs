@@ -26,6 +26,12 @@ impl MappedCheckpoint {
         Ok(Self { checkpoint, maps })
     }
 
+    /// Bytes that the named tensors take in the files.
+    pub(crate) fn stored_bytes<'a>(&self, names: impl Iterator<Item = &'a str>) -> u64 {
+        let found = names.filter_map(|name| self.checkpoint.tensors.get(name));
+        found.map(|(_, info)| info.range.end - info.range.start).sum()
+    }
+
     /// A tensor of the given shape.
     pub(crate) fn tensor<'a>(&'a self, name: &'a str, shape: &[usize]) -> Result<Tensor<'a>, WeightsError> {
         let (shard, info) = self.checkpoint.find(name, shape)?;

@@ -8,19 +8,10 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod header;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the loader reads it; it lands with the kernels")
-)]
 mod mapped;
 mod shards;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the loader reads it; it lands with the kernels")
-)]
 mod storage;
 
 pub(crate) use checkpoint::Checkpoint;
 pub use error::{HeaderError, TensorError, WeightsError};
-#[cfg(test)]
-pub(crate) use mapped::MappedCheckpoint;
+pub(crate) use mapped::{MappedCheckpoint, Tensor};

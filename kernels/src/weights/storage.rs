@@ -8,7 +8,7 @@ pub(crate) enum Storage {
     F32,
     F16,
     Bf16,
-    /// Known to the format and never a weight of ours: its name and bytes per element.
+    /// Known to the format and never a weight of ours: its name and its bytes per element.
     Other(&'static str, u64),
 }
 
@@ -38,15 +38,6 @@ impl Storage {
                 .iter()
                 .find(|(other, _)| *other == name)
                 .map(|&(other, bytes)| Self::Other(other, bytes)),
-        }
-    }
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::Other(name, _) => name,
         }
     }
 
@@ -131,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn every_known_type_has_a_name_and_a_width() {
+    fn every_known_type_has_a_width() {
         for (name, bytes) in OTHERS.into_iter().chain([("F32", 4), ("F16", 2), ("BF16", 2)]) {
             let storage = Storage::parse(name).expect("a known type");
-            assert_eq!((storage.name(), storage.bytes()), (name, bytes));
+            assert_eq!(storage.bytes(), bytes);
         }
         assert_eq!(Storage::parse("F4"), None);
     }

@@ -1,0 +1,101 @@
+//! Holds a batch against a plan before anything is computed.
+
+use super::ExecError;
+use crate::{batch::PackedBatch, plan::EmbedPlan};
+
+/// Every id, position and length is one that the model has.
+pub(super) fn check(embed: &EmbedPlan, batch: &PackedBatch) -> Result<(), ExecError> {
+    let tokens = batch.tokens();
+    length("positions", batch.positions.len(), tokens)?;
+    if !batch.type_ids.is_empty() {
+        length("type_ids", batch.type_ids.len(), tokens)?;
+    }
+    cu_seqlens("cu_seqlens_q", &batch.cu_seqlens_q, tokens)?;
+    length("cu_seqlens_k", batch.cu_seqlens_k.len(), batch.cu_seqlens_q.len())?;
+    // An encoder's keys are its own tokens.
+    if let Some(index) =
+        (0..batch.cu_seqlens_k.len()).find(|&i| batch.cu_seqlens_k[i] != batch.cu_seqlens_q[i])
+    {
+        let value = batch.cu_seqlens_k[index];
+        return Err(ExecError::CuSeqlens {
+            field: "cu_seqlens_k",
+            index,
+            value,
+            tokens,
+        });
+    }
+    let EmbedPlan {
+        vocab,
+        positions,
+        token_types,
+        ..
+    } = *embed;
+    if let Some((row, id)) = first_outside(&batch.token_ids, vocab) {
+        return Err(ExecError::TokenId { row, id, vocab });
+    }
+    if let Some((row, position)) = first_outside(&batch.positions, positions) {
+        return Err(ExecError::Position {
+            row,
+            position,
+            positions,
+        });
+    }
+    if let Some(row) = batch
+        .type_ids
+        .iter()
+        .position(|&id| usize::from(id) >= token_types)
+    {
+        return Err(ExecError::TypeId {
+            row,
+            type_id: batch.type_ids[row],
+            token_types,
+        });
+    }
+    Ok(())
+}
+
+fn first_outside(ids: &[u32], rows: usize) -> Option<(usize, u32)> {
+    ids.iter()
+        .position(|&id| id as usize >= rows)
+        .map(|row| (row, ids[row]))
+}
+
+fn length(field: &'static str, found: usize, expected: usize) -> Result<(), ExecError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(ExecError::Length {
+            field,
+            found,
+            expected,
+        })
+    }
+}
+
+fn cu_seqlens(field: &'static str, cu_seqlens: &[u32], tokens: usize) -> Result<(), ExecError> {
+    let refuse = |index: usize| {
+        let value = cu_seqlens.get(index).copied().unwrap_or_default();
+        Err(ExecError::CuSeqlens {
+            field,
+            index,
+            value,
+            tokens,
+        })
+    };
+    if cu_seqlens.first() != Some(&0) {
+        return refuse(0);
+    }
+    for (sequence, bounds) in cu_seqlens.windows(2).enumerate() {
+        match bounds[0].cmp(&bounds[1]) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => return Err(ExecError::EmptySequence { sequence }),
+            std::cmp::Ordering::Greater => return refuse(sequence + 1),
+        }
+    }
+    let last = cu_seqlens.len() - 1;
+    if cu_seqlens[last] as usize == tokens {
+        Ok(())
+    } else {
+        refuse(last)
+    }
+}

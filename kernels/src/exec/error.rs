@@ -1,0 +1,95 @@
+//! Why a model was not loaded, and why a batch was not run.
+
+use crate::{
+    cpu::{CpuIsa, OpError},
+    plan::PlanError,
+    weights::WeightsError,
+};
+
+/// The model is not loaded; what had been packed is freed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The machine lacks the instruction set.
+    #[error("this machine has no {isa}; it has {}", CpuIsa::available().map(CpuIsa::name).collect::<Vec<_>>().join(", "))]
+    Isa {
+        /// What was asked for.
+        isa: CpuIsa,
+    },
+    /// The device cannot run the model as asked for.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The files changed since they were described, or hold what no weight may be.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A weight cannot be packed.
+    #[error(transparent)]
+    Op(#[from] OpError),
+}
+
+/// The batch was not run and the output is empty; lane and model are as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// An id that the model's vocabulary does not hold.
+    #[error("token id {id} at row {row} is not below the vocabulary's {vocab}")]
+    TokenId {
+        /// Where in the batch.
+        row: usize,
+        /// The id.
+        id: u32,
+        /// Ids of the model.
+        vocab: usize,
+    },
+    /// A position that the model has no row for.
+    #[error("position {position} at row {row} is not below the model's {positions}")]
+    Position {
+        /// Where in the batch.
+        row: usize,
+        /// The position.
+        position: u32,
+        /// Positions of the model.
+        positions: usize,
+    },
+    /// A segment that the model does not know.
+    #[error("type id {type_id} at row {row} is not below the model's {token_types}")]
+    TypeId {
+        /// Where in the batch.
+        row: usize,
+        /// The segment.
+        type_id: u8,
+        /// Segments of the model.
+        token_types: usize,
+    },
+    /// Arrays that must be equally long are not.
+    #[error("{field} has {found} elements; {expected} are needed")]
+    Length {
+        /// The array.
+        field: &'static str,
+        /// Its length.
+        found: usize,
+        /// What the others ask for.
+        expected: usize,
+    },
+    /// Cumulative lengths do not rise from 0 to the number of tokens.
+    #[error("{field} must rise from 0 to {tokens}; element {index} is {value}")]
+    CuSeqlens {
+        /// The array.
+        field: &'static str,
+        /// The first element that is wrong.
+        index: usize,
+        /// Its value.
+        value: u32,
+        /// Tokens of the batch.
+        tokens: usize,
+    },
+    /// A sequence without a token has no vector; even an empty text has its special tokens.
+    #[error("sequence {sequence} has no token")]
+    EmptySequence {
+        /// Its place in the batch.
+        sequence: usize,
+    },
+    /// An op refused its operands: the plan and the kernels disagree, which is a defect of this program.
+    #[error("the plan does not fit the kernels: {0}")]
+    Op(#[from] OpError),
+}

@@ -1,0 +1,255 @@
+//! Maps, checks, converts, packs and unmaps a checkpoint.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::{
+    LoadError,
+    model::{CpuModel, EmbeddingWeights, LayerWeights, Weights},
+};
+use crate::{
+    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear},
+    describe::ModelDescription,
+    dtype::DtypePolicy,
+    families::{Affine, LayerNames, WeightNames},
+    plan::{LayerPlan, LinearPlan, LinearRole, NormRole, Plan},
+    weights::{MappedCheckpoint, Tensor, WeightsError},
+};
+
+/// Is told the bytes of the files packed so far, and all of them.
+type Tell<'a> = dyn FnMut(u64, u64) + Send + 'a;
+
+/// How a model is to be loaded.
+#[derive(Clone, Debug)]
+pub struct CpuOptions {
+    /// The instruction set; the fastest of this machine by default.
+    pub isa: CpuIsa,
+    /// The format of the weights.
+    pub dtype: DtypePolicy,
+    /// Threads that pack the weights.
+    pub threads: usize,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            isa: CpuIsa::detect(),
+            dtype: DtypePolicy::Auto,
+            threads,
+        }
+    }
+}
+
+impl CpuModel {
+    /// Loads what was described. `progress` is told the bytes of the files packed so far, and all of them.
+    ///
+    /// The files are read in their own order, converted row by row and unmapped; the process holds the packed weights
+    /// and little else.
+    ///
+    /// # Errors
+    /// What the device cannot do, or what became of the files since they were described.
+    pub fn load(
+        description: &ModelDescription,
+        options: &CpuOptions,
+        progress: &mut Tell<'_>,
+    ) -> Result<Self, LoadError> {
+        let isa = options.isa;
+        if !isa.is_available() {
+            return Err(LoadError::Isa { isa });
+        }
+        let plan = Plan::for_cpu(&description.spec, isa, options.dtype)?;
+        let checkpoint = MappedCheckpoint::open(&description.dir)?;
+        let progress = Progress::new(progress, checkpoint.stored_bytes(description.names.all()));
+        let loader = Loader {
+            plan: &plan,
+            names: &description.names,
+            checkpoint: &checkpoint,
+            progress: &progress,
+        };
+        let weights = loader.weights(options.threads)?;
+        Ok(Self {
+            weights,
+            device_name: format!("cpu {isa}"),
+            plan,
+        })
+    }
+}
+
+/// What the packing threads share.
+struct Loader<'a> {
+    plan: &'a Plan,
+    names: &'a WeightNames,
+    checkpoint: &'a MappedCheckpoint,
+    progress: &'a Progress<'a>,
+}
+
+impl Loader<'_> {
+    /// Packs tables and layers on up to `threads` threads, each taking the next that is free.
+    fn weights(&self, threads: usize) -> Result<Weights, LoadError> {
+        let layers = &self.plan.layers;
+        let next = AtomicUsize::new(0);
+        let take_layers = || -> Result<Vec<(usize, LayerWeights)>, LoadError> {
+            let mut packed = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(layer) = layers.get(index) else {
+                    return Ok(packed);
+                };
+                packed.push((index, self.layer(layer, &self.names.layers[index])?));
+            }
+        };
+        std::thread::scope(|scope| {
+            let helpers = (1..threads.min(layers.len() + 1))
+                .map(|_| scope.spawn(take_layers))
+                .collect::<Vec<_>>();
+            let embeddings = self.embeddings();
+            let mut packed = take_layers()?;
+            for helper in helpers {
+                packed.extend(
+                    helper
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                );
+            }
+            packed.sort_by_key(|(index, _)| *index);
+            let layers = packed.into_iter().map(|(_, layer)| layer).collect();
+            Ok(Weights {
+                embeddings: embeddings?,
+                layers,
+            })
+        })
+    }
+
+    fn embeddings(&self) -> Result<EmbeddingWeights, LoadError> {
+        let embed = &self.plan.embed;
+        let names = self.names;
+        Ok(EmbeddingWeights {
+            token: self.table(&names.token, 0, embed.vocab)?,
+            position: self.table(&names.position, embed.positions_skipped, embed.positions)?,
+            token_type: self.table(&names.token_type, 0, embed.token_types)?,
+            norm: self.norm(&names.embedding_norm, embed.norm_eps)?,
+        })
+    }
+
+    fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
+        let linears = layer
+            .linears
+            .iter()
+            .map(|linear| self.linear(linear, &names.of_linear(linear.role)));
+        let norms = layer
+            .norms
+            .iter()
+            .map(|norm| self.norm(names.of_norm(norm.role), norm.eps));
+        Ok(LayerWeights {
+            linears: linears.collect::<Result<_, _>>()?,
+            norms: norms.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Packs the stored tensors of one product as if they were one, below each other.
+    fn linear(&self, linear: &LinearPlan, names: &[&Affine]) -> Result<PackedLinear, LoadError> {
+        let inputs = linear.inputs;
+        let mut bias = Vec::with_capacity(linear.outputs());
+        let mut sources = Vec::with_capacity(names.len());
+        for (name, &outputs) in names.iter().zip(&linear.outputs) {
+            bias.extend(self.read(&name.bias, outputs)?);
+            let tensor = self.checkpoint.tensor(&name.weight, &[outputs, inputs])?;
+            tensor.prefetch();
+            sources.extend((0..outputs).map(|row| (tensor, row)));
+        }
+        let (isa, dtype) = (self.plan.isa, self.plan.weights);
+        let mut failed = None;
+        let packed = PackedLinear::pack(isa, dtype, sources.len(), inputs, Some(&bias), |output, row| {
+            let (tensor, source) = sources[output];
+            keep_first(&mut failed, tensor.read(source * inputs, row));
+        });
+        for (tensor, _) in sources.iter().filter(|(_, row)| *row == 0) {
+            self.done(tensor);
+        }
+        failed.map_or(Ok(packed?), |error| Err(error.into()))
+    }
+
+    /// Rows `skipped..skipped + rows` of a table.
+    fn table(&self, name: &str, skipped: usize, rows: usize) -> Result<EmbeddingTable, LoadError> {
+        let dims = self.plan.dims();
+        let tensor = self.checkpoint.tensor(name, &[skipped + rows, dims])?;
+        let mut failed = None;
+        let packed = EmbeddingTable::pack(self.plan.weights, rows, dims, |row, values| {
+            keep_first(&mut failed, tensor.read((skipped + row) * dims, values));
+        });
+        self.done(&tensor);
+        failed.map_or(Ok(packed?), |error| Err(error.into()))
+    }
+
+    fn norm(&self, names: &Affine, eps: f32) -> Result<LayerNorm, LoadError> {
+        let dims = self.plan.dims();
+        Ok(LayerNorm::new(
+            self.read(&names.weight, dims)?,
+            self.read(&names.bias, dims)?,
+            eps,
+        )?)
+    }
+
+    /// A whole vector.
+    fn read(&self, name: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
+        let tensor = self.checkpoint.tensor(name, &[len])?;
+        let values = tensor.read_all();
+        self.done(&tensor);
+        values
+    }
+
+    fn done(&self, tensor: &Tensor<'_>) {
+        tensor.release();
+        self.progress.add(tensor.bytes());
+    }
+}
+
+impl LayerNames {
+    fn of_linear(&self, role: LinearRole) -> Vec<&Affine> {
+        match role {
+            LinearRole::Qkv => vec![&self.query, &self.key, &self.value],
+            LinearRole::AttentionOutput => vec![&self.attention_output],
+            LinearRole::FfnUp => vec![&self.ffn_up],
+            LinearRole::FfnDown => vec![&self.ffn_down],
+        }
+    }
+
+    fn of_norm(&self, role: NormRole) -> &Affine {
+        match role {
+            NormRole::Attention => &self.attention_norm,
+            NormRole::Ffn => &self.ffn_norm,
+        }
+    }
+}
+
+/// Packing calls back once per row and cannot be stopped; the first row that fails decides.
+fn keep_first(failed: &mut Option<WeightsError>, result: Result<(), WeightsError>) {
+    if let Err(error) = result {
+        failed.get_or_insert(error);
+    }
+}
+
+/// Adds up what the packing threads have done and tells the caller.
+struct Progress<'a> {
+    told: Mutex<(u64, &'a mut Tell<'a>)>,
+    total: u64,
+}
+
+impl<'a> Progress<'a> {
+    fn new(tell: &'a mut Tell<'a>, total: u64) -> Self {
+        Self {
+            told: Mutex::new((0, tell)),
+            total,
+        }
+    }
+
+    fn add(&self, bytes: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.0 += bytes;
+        let done = told.0;
+        (told.1)(done, self.total);
+    }
+}

@@ -1,0 +1,13 @@
+//! Plan + weights + packed batch -> vectors: the only forward pass.
+
+mod check;
+mod error;
+mod lane;
+mod load;
+mod model;
+mod workspace;
+
+pub use error::{ExecError, LoadError};
+pub use lane::CpuLane;
+pub use load::CpuOptions;
+pub use model::CpuModel;

@@ -1,0 +1,88 @@
+//! A model in memory, packed for one instruction set.
+
+use crate::{
+    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear},
+    dtype::Dtype,
+    plan::Plan,
+};
+
+/// A loaded model: its plan and its packed weights. Shared by every lane of a device.
+pub struct CpuModel {
+    pub(super) plan: Plan,
+    pub(super) weights: Weights,
+    pub(super) device_name: String,
+}
+
+/// Packed weights in the order of the plan's lists.
+pub(super) struct Weights {
+    pub(super) embeddings: EmbeddingWeights,
+    pub(super) layers: Vec<LayerWeights>,
+}
+
+pub(super) struct EmbeddingWeights {
+    pub(super) token: EmbeddingTable,
+    pub(super) position: EmbeddingTable,
+    pub(super) token_type: EmbeddingTable,
+    pub(super) norm: LayerNorm,
+}
+
+pub(super) struct LayerWeights {
+    pub(super) linears: Vec<PackedLinear>,
+    pub(super) norms: Vec<LayerNorm>,
+}
+
+impl CpuModel {
+    /// The heap that the packed weights hold: measured, not estimated.
+    pub fn bytes(&self) -> u64 {
+        let EmbeddingWeights {
+            token,
+            position,
+            token_type,
+            norm,
+        } = &self.weights.embeddings;
+        let tables = token.bytes() + position.bytes() + token_type.bytes() + norm.bytes();
+        let layers: usize = self.weights.layers.iter().map(LayerWeights::bytes).sum();
+        (tables + layers) as u64
+    }
+
+    /// The format of the weights.
+    pub fn dtype(&self) -> Dtype {
+        self.plan.dtype()
+    }
+
+    /// The instruction set that the weights are packed for.
+    pub fn isa(&self) -> CpuIsa {
+        self.plan.isa()
+    }
+
+    /// Width of the answer.
+    pub fn dims(&self) -> usize {
+        self.plan.dims()
+    }
+
+    /// The steps of a forward pass; print it to see them.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Where answers come from, such as `cpu avx512-bf16`.
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+}
+
+impl LayerWeights {
+    fn bytes(&self) -> usize {
+        let linears: usize = self.linears.iter().map(PackedLinear::bytes).sum();
+        linears + self.norms.iter().map(LayerNorm::bytes).sum::<usize>()
+    }
+}
+
+impl std::fmt::Debug for CpuModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CpuModel")
+            .field("device", &self.device_name)
+            .field("bytes", &self.bytes())
+            .finish()
+    }
+}

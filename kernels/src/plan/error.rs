@@ -1,0 +1,31 @@
+//! What a device cannot do for a model.
+
+use crate::{cpu::CpuIsa, dtype::Dtype};
+
+/// The device has no kernels for the model as it was asked for. Nothing was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The instruction set has no kernels for the format.
+    #[error("cpu {isa} has no {dtype} kernels; it has {}", names(covered))]
+    Dtype {
+        /// The instruction set.
+        isa: CpuIsa,
+        /// What was asked for.
+        dtype: Dtype,
+        /// What there is.
+        covered: Vec<Dtype>,
+    },
+    /// The attention kernels do not cover the width of a head.
+    #[error("head_dim is {head_dim}; attention covers even widths up to {max}")]
+    HeadDim {
+        /// The model's.
+        head_dim: usize,
+        /// The widest.
+        max: usize,
+    },
+}
+
+fn names(all: &[impl ToString]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,153 @@
+//! Spec + device + dtype policy -> the steps of one forward pass, with their buffers sized. Pure.
+//!
+//! `select` is the only reader of the spec's axes, and the only place where fusion is decided: one product for query,
+//! key and value; bias, activation and residual in the epilogues of the products.
+
+mod display;
+mod error;
+mod select;
+
+pub use error::PlanError;
+
+use crate::{
+    cpu::{AttentionShape, CpuIsa, Epilogue, Pooling},
+    dtype::Dtype,
+};
+
+/// What a model does on one kind of CPU, weights left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub(crate) isa: CpuIsa,
+    /// Storage of tables and linear layers; norms and biases are f32.
+    pub(crate) weights: Dtype,
+    /// What the buffers between steps hold.
+    pub(crate) activations: Dtype,
+    pub(crate) embed: EmbedPlan,
+    pub(crate) layers: Vec<LayerPlan>,
+    pub(crate) head: HeadPlan,
+    /// Elements per token of each [`Buffer`].
+    pub(crate) widths: [usize; Buffer::COUNT],
+}
+
+/// The tables, `[rows, hidden]` each, and the norm of their sum.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct EmbedPlan {
+    pub(crate) vocab: usize,
+    pub(crate) positions: usize,
+    /// Rows at the start of the stored position table that are not loaded.
+    pub(crate) positions_skipped: usize,
+    pub(crate) token_types: usize,
+    pub(crate) norm_eps: f32,
+}
+
+/// One block: its weights and what is done with them, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LayerPlan {
+    pub(crate) linears: Vec<LinearPlan>,
+    pub(crate) norms: Vec<NormPlan>,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One packed product, `[outputs, inputs]`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LinearPlan {
+    pub(crate) role: LinearRole,
+    /// Rows of each stored tensor that is packed into it, in order.
+    pub(crate) outputs: Vec<usize>,
+    pub(crate) inputs: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinearRole {
+    Qkv,
+    AttentionOutput,
+    FfnUp,
+    FfnDown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct NormPlan {
+    pub(crate) role: NormRole,
+    pub(crate) eps: f32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormRole {
+    Attention,
+    Ffn,
+}
+
+/// The buffers between steps, `[tokens, width]` each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Buffer {
+    /// The residual stream.
+    Hidden,
+    /// Queries, keys and values side by side.
+    Qkv,
+    /// What attention gathered.
+    Context,
+    /// Inside of the feed-forward network.
+    Intermediate,
+}
+
+impl Buffer {
+    pub(crate) const COUNT: usize = 4;
+}
+
+/// One op. Weights are named by their place in the layer's lists.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    Linear {
+        linear: usize,
+        from: Buffer,
+        epilogue: Epilogue,
+        to: Buffer,
+    },
+    /// From the fused projection; the columns tell where queries, keys and values begin.
+    Attention {
+        shape: AttentionShape,
+        columns: [usize; 3],
+        from: Buffer,
+        to: Buffer,
+    },
+    /// In place.
+    Norm { norm: usize, buffer: Buffer },
+}
+
+/// From the residual stream to one vector per sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeadPlan {
+    pub(crate) pooling: Pooling,
+    pub(crate) l2: bool,
+}
+
+impl Plan {
+    /// The storage format of the weights.
+    pub fn dtype(&self) -> Dtype {
+        self.weights
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> CpuIsa {
+        self.isa
+    }
+
+    /// Elements of the residual stream and of the answer.
+    pub fn dims(&self) -> usize {
+        self.widths[Buffer::Hidden as usize]
+    }
+
+    /// Bytes that a lane holds to run batches of `tokens` tokens.
+    pub fn workspace_bytes(&self, tokens: usize) -> usize {
+        self.widths.iter().sum::<usize>() * tokens * self.activations.bytes()
+    }
+}
+
+impl LinearPlan {
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

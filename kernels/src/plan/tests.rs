@@ -1,0 +1,95 @@
+//! Published configurations printed as spec and plan, and what a device refuses.
+
+use super::*;
+use crate::{
+    dtype::DtypePolicy,
+    families,
+    spec::{EncoderSpec, Head, LayerPattern, Pooling as SpecPooling},
+};
+
+fn spec(config: &str) -> EncoderSpec {
+    let config = serde_json::from_str(config).expect("a published configuration is JSON");
+    let head = Head::Embedding {
+        pooling: SpecPooling::Mean,
+        normalize: true,
+    };
+    families::spec(&config, head).expect("a published configuration is covered")
+}
+
+/// Spec and plan as printed, against the committed text; a difference prints the new text to be committed instead.
+fn assert_snapshot(name: &str, config: &str, isa: CpuIsa, expected: &str) {
+    let spec = spec(config);
+    let plan = Plan::for_cpu(&spec, isa, DtypePolicy::Auto).expect("the set covers the model");
+    let printed = format!("{spec}{plan}");
+    assert!(
+        printed == expected,
+        "snapshots/{name}.txt differs; new:\n{printed}"
+    );
+}
+
+macro_rules! snapshots {
+    ($($test:ident: $name:literal on $isa:ident,)*) => {$(
+        #[test]
+        fn $test() {
+            let config = include_str!(concat!("../../snapshots/", $name, ".json"));
+            let expected = include_str!(concat!("../../snapshots/", $name, ".txt"));
+            assert_snapshot($name, config, CpuIsa::$isa, expected);
+        }
+    )*};
+}
+
+snapshots! {
+    all_minilm_l6_v2: "all-minilm-l6-v2" on Avx512Bf16,
+    bge_small_en_v1_5: "bge-small-en-v1.5" on Avx512,
+    e5_base_v2: "e5-base-v2" on Avx2,
+    gte_base: "gte-base" on Portable,
+}
+
+const MINILM: &str = include_str!("../../snapshots/all-minilm-l6-v2.json");
+
+#[test]
+fn a_format_without_kernels_is_refused_by_name() {
+    let refusal = |isa, dtype| {
+        let error = Plan::for_cpu(&spec(MINILM), isa, DtypePolicy::Exact(dtype));
+        error.expect_err("no kernels").to_string()
+    };
+    assert_eq!(
+        refusal(CpuIsa::Avx512Bf16, Dtype::I8),
+        "cpu avx512-bf16 has no int8 kernels; it has f32, bf16"
+    );
+    assert_eq!(
+        refusal(CpuIsa::Portable, Dtype::Bf16),
+        "cpu portable has no bf16 kernels; it has f32"
+    );
+}
+
+#[test]
+fn an_exact_format_is_taken_where_it_is_covered() {
+    for isa in CpuIsa::ALL {
+        for dtype in Dtype::ALL.into_iter().filter(|dtype| isa.supports(*dtype)) {
+            let plan = Plan::for_cpu(&spec(MINILM), isa, DtypePolicy::Exact(dtype)).expect("covered");
+            assert_eq!((plan.isa(), plan.dtype()), (isa, dtype));
+        }
+    }
+}
+
+#[test]
+fn an_odd_head_is_refused() {
+    let mut spec = spec(MINILM);
+    let LayerPattern::Uniform { layer, .. } = &mut spec.layers;
+    layer.attention.head_dim = 33;
+    let error = Plan::for_cpu(&spec, CpuIsa::Portable, DtypePolicy::Auto).expect_err("no kernel");
+    assert_eq!(
+        error,
+        PlanError::HeadDim {
+            head_dim: 33,
+            max: crate::cpu::HEAD_DIM_MAX
+        }
+    );
+}
+
+#[test]
+fn the_workspace_is_the_sum_of_the_buffers() {
+    let plan = Plan::for_cpu(&spec(MINILM), CpuIsa::Portable, DtypePolicy::Auto).expect("covered");
+    assert_eq!(plan.workspace_bytes(10), 10 * 4 * (384 + 3 * 384 + 384 + 1536));
+}

@@ -1,0 +1,51 @@
+//! Whole models: against golden vectors, under every instruction set and format that this machine has.
+
+mod batches;
+mod golden_bert;
+mod golden_minilm;
+mod hostile;
+
+use std::path::Path;
+
+use shoal_kernels::{
+    CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, DtypePolicy, ModelDescription, PackedBatch,
+};
+
+/// Every pair of instruction set and format that this machine can run.
+fn devices() -> impl Iterator<Item = (CpuIsa, Dtype)> {
+    CpuIsa::available()
+        .flat_map(|isa| Dtype::ALL.into_iter().map(move |dtype| (isa, dtype)))
+        .filter(runs)
+}
+
+fn runs((isa, dtype): &(CpuIsa, Dtype)) -> bool {
+    isa.supports(*dtype)
+}
+
+fn describe(dir: &Path) -> ModelDescription {
+    ModelDescription::from_dir(dir).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn load(description: &ModelDescription, (isa, dtype): (CpuIsa, Dtype)) -> CpuModel {
+    let options = CpuOptions {
+        isa,
+        dtype: DtypePolicy::Exact(dtype),
+        threads: 2,
+    };
+    CpuModel::load(description, &options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The vectors of `sequences` run as one batch.
+fn run(lane: &mut CpuLane, model: &CpuModel, sequences: &[&[u32]], threads: usize) -> Vec<Vec<f32>> {
+    let mut batch = PackedBatch::new();
+    sequences.iter().for_each(|ids| batch.push(ids));
+    let mut out = Vec::new();
+    lane.run(model, &batch, threads, &mut out)
+        .unwrap_or_else(|error| panic!("{error}"));
+    out.chunks(model.dims()).map(<[f32]>::to_vec).collect()
+}
+
+/// The bits of a vector, so that -0 and 0 differ and NaN equals itself.
+fn bits(vector: &[f32]) -> Vec<u32> {
+    vector.iter().map(|value| value.to_bits()).collect()
+}

@@ -1,0 +1,132 @@
+//! Reads the vectors that other implementations gave (see `golden/README.md`), and measures distances from them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// The tiny checkpoints that a `BertModel` loader covers.
+pub const TINY_BERTS: [&str; 4] = ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current"];
+
+/// One text and what the reference answers.
+#[derive(Debug, Deserialize)]
+pub struct Case {
+    /// The input.
+    #[serde(default)]
+    pub text: String,
+    /// What the model sees, special tokens included.
+    pub ids: Vec<u32>,
+    /// The segment of each, where not all are 0.
+    #[serde(default)]
+    pub type_ids: Vec<u8>,
+    /// The answer, `[dims]`.
+    pub vector: Vec<f64>,
+}
+
+/// A tiny checkpoint's description and answers.
+#[derive(Debug, Deserialize)]
+pub struct TinyBert {
+    /// Width of the answer.
+    pub dims: u32,
+    /// The limit.
+    pub tokens_max: u32,
+    /// As sentence-transformers names it.
+    pub pooling: String,
+    /// Whether no file tells it.
+    pub pooling_assumed: bool,
+    /// Whether the answer has length 1.
+    pub normalizes: bool,
+    /// How far the reference's own f32 is from these f64 vectors.
+    pub f32_error_max: f64,
+    /// Texts of many kinds.
+    pub cases: Vec<Case>,
+    /// Texts behind a prompt.
+    pub prompts: Vec<Case>,
+    /// `ids`, and the vector under each pooling, not normalised.
+    pub poolings: BTreeMap<String, Vec<f64>>,
+    /// Two segments.
+    pub type_ids_case: Case,
+}
+
+/// One line of the real model's texts.
+#[derive(Debug, Deserialize)]
+pub struct MiniLmText {
+    /// The input.
+    pub text: String,
+    /// What is peculiar about it.
+    pub note: String,
+    /// What the model sees.
+    pub ids: Vec<u32>,
+    /// Before truncation.
+    pub tokens_untruncated: usize,
+}
+
+/// The folder of golden data.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+/// The directory of a tiny checkpoint.
+pub fn tiny_bert_dir(name: &str) -> PathBuf {
+    root().join("bert").join(name)
+}
+
+/// What a tiny checkpoint answers.
+///
+/// # Panics
+/// When the golden data is damaged.
+pub fn tiny_bert(name: &str) -> TinyBert {
+    parse(&read(&root().join("bert").join(format!("{name}.json"))))
+}
+
+/// The real model's texts with its vectors, `[384]` each.
+///
+/// # Panics
+/// When the golden data is damaged.
+pub fn minilm() -> Vec<(MiniLmText, Vec<f64>)> {
+    let dir = root().join("minilm");
+    let texts = String::from_utf8(read(&dir.join("texts.jsonl"))).expect("texts.jsonl is UTF-8");
+    let floats = read(&dir.join("vectors.f32"));
+    let floats = floats
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+    let floats = floats.collect::<Vec<_>>();
+    let texts = texts.lines().map(|line| parse::<MiniLmText>(line.as_bytes()));
+    texts
+        .zip(floats.chunks(384))
+        .map(|(text, vector)| (text, vector.to_vec()))
+        .collect()
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn parse<T: DeserializeOwned>(json: &[u8]) -> T {
+    serde_json::from_slice(json).expect("golden data has the form that its README tells")
+}
+
+/// The cosine of the angle between an answer and the truth.
+pub fn cosine(answer: &[f32], truth: &[f64]) -> f64 {
+    assert_eq!(answer.len(), truth.len(), "vectors of different widths");
+    let dot = |a: &dyn Fn(usize) -> f64, b: &dyn Fn(usize) -> f64| {
+        (0..truth.len()).map(|i| a(i) * b(i)).sum::<f64>()
+    };
+    let (a, t) = (|i: usize| f64::from(answer[i]), |i: usize| truth[i]);
+    dot(&a, &t) / (dot(&a, &a) * dot(&t, &t)).sqrt()
+}
+
+/// The largest difference of any element.
+pub fn error_max(answer: &[f32], truth: &[f64]) -> f64 {
+    assert_eq!(answer.len(), truth.len(), "vectors of different widths");
+    answer
+        .iter()
+        .zip(truth)
+        .map(|(a, t)| (f64::from(*a) - t).abs())
+        .fold(0.0, f64::max)
+}
