@@ -170,7 +170,7 @@ impl Batcher {
         let (lane, threads) = self.lanes.next(self.waiting_batches(&is_runnable))?;
         let (model, priority) = self.choose(&is_runnable, now)?;
         let mut items = self.lanes.spare_items();
-        let budget = self.budget(model, threads);
+        let budget = self.budget(model);
         let tokens = self
             .queue
             .take(model, priority, budget, self.sequences_max, &mut items);
@@ -225,7 +225,7 @@ impl Batcher {
     /// How many one-thread batches the runnable work makes.
     fn waiting_batches(&self, is_runnable: impl Fn(ModelKey) -> bool) -> u64 {
         let batches = |(model, waiting): (ModelKey, queue::Waiting)| {
-            let by_tokens = waiting.tokens.iter().sum::<u64>().div_ceil(self.budget(model, 1));
+            let by_tokens = waiting.tokens.iter().sum::<u64>().div_ceil(self.budget(model));
             let by_sequences = waiting.items.div_ceil(u64::from(self.sequences_max));
             by_tokens.min(waiting.items).max(by_sequences)
         };
@@ -236,9 +236,9 @@ impl Batcher {
             .sum()
     }
 
-    /// Tokens that this many threads compute in the target time.
-    fn budget(&self, model: ModelKey, threads: u16) -> u64 {
-        let (rate, _) = self.rate_or_guess(model, threads);
+    /// Tokens that one thread computes in the target time; more threads only make the batch faster.
+    fn budget(&self, model: ModelKey) -> u64 {
+        let (rate, _) = self.rate_or_guess(model, 1);
         let tokens = (rate * self.target.as_secs_f64()) as u64;
         tokens.max(BATCH_TOKENS_MIN).min(self.tokens_max.max(1))
     }
@@ -282,6 +282,17 @@ impl Batcher {
     pub(super) fn work_time(&self, model: ModelKey, tokens: u64) -> Duration {
         self.device_rate(model)
             .map_or(Duration::ZERO, |rate| seconds_to_duration(tokens as f64 / rate))
+    }
+
+    /// Time for a request of `tokens` of its own: its last batch has all threads if nothing else waits, else one.
+    /// Zero while unmeasured.
+    pub(super) fn own_time(&self, model: ModelKey, tokens: u64, is_alone: bool) -> Duration {
+        let last = tokens.min(self.budget(model));
+        let one_thread = self.throttle.cap(self.rate(model, 1)).filter(|_| !is_alone);
+        one_thread.map_or_else(
+            || self.work_time(model, tokens),
+            |rate| self.work_time(model, tokens - last) + seconds_to_duration(last as f64 / rate),
+        )
     }
 
     /// Time until a batch could start if nothing were queued.

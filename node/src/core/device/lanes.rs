@@ -10,7 +10,9 @@ use super::super::ids::LaneIndex;
 use super::DeviceCore;
 
 /// Lanes that may hang without a finished batch in between before the whole device is given up.
-const HANGS_MAX: u32 = 3;
+const HANGS_IN_A_ROW_MAX: u32 = 3;
+/// Lanes that may hang in the life of a device: an abandoned thread cannot be ended, so each one is lost.
+const HANGS_MAX: u32 = 16;
 
 impl DeviceCore {
     /// The sequences of a running batch, in row order. Empty if the batch is not running (any more).
@@ -24,7 +26,7 @@ impl DeviceCore {
     pub fn handle_batch_done(&mut self, batch: BatchId, now: Instant) -> &[BatchItem] {
         self.delivered.clear();
         if let Some(ended) = self.batcher.handle_done(batch, now) {
-            self.hangs = 0;
+            self.hangs_in_a_row = 0;
             self.residency.handle_batch_ended(ended.run.model);
             for item in &ended.items {
                 let Some(request) = self.requests.get_mut(item.request) else {
@@ -92,6 +94,7 @@ impl DeviceCore {
             let (lane, batch) = (hung.run.lane, hung.run.batch);
             self.outputs.push_back(Output::LaneHung { lane, batch });
             self.hangs += 1;
+            self.hangs_in_a_row += 1;
             // Backwards, because each item goes to the front of its request.
             for item in hung.items.iter().rev() {
                 self.give_up(*item, now);
@@ -103,7 +106,8 @@ impl DeviceCore {
             }
             self.batcher.recycle(hung.items);
         }
-        if self.hangs >= HANGS_MAX && !self.failed {
+        let beyond_repair = self.hangs_in_a_row >= HANGS_IN_A_ROW_MAX || self.hangs >= HANGS_MAX;
+        if beyond_repair && !self.failed {
             self.failed = true;
             self.fail_all(&RequestError::DeviceFailed, now);
             self.outputs.push_back(Output::DeviceFailed);

@@ -4,6 +4,8 @@ mod lanes;
 mod models;
 mod report;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -41,7 +43,7 @@ use super::residency::{Residency, ResidencyOutput};
 /// # A hung lane
 /// A batch that overruns three times its estimate (and the floor) is given up: `Output::LaneHung`. Requests of
 /// that batch are requeued once and, if it happens to them again, fail with `DeviceFailed`: batch-mates of one
-/// poisonous text survive it. Three hangs without a finished batch in between end the device:
+/// poisonous text survive it. Three hangs without a finished batch in between, or sixteen in all, end the device:
 /// `Output::DeviceFailed`; its supervisor makes a new core, whose counters start at zero.
 #[derive(Debug)]
 pub struct DeviceCore {
@@ -55,8 +57,9 @@ pub struct DeviceCore {
     outputs: VecDeque<Output>,
     /// The items that the last `handle_batch_done` returned.
     delivered: Vec<BatchItem>,
-    /// Lanes that hung since a batch was last done.
+    /// Lanes that hung, ever and since a batch was last done.
     hangs: u32,
+    hangs_in_a_row: u32,
     failed: bool,
     cancelled: u64,
     expired: u64,
@@ -77,6 +80,7 @@ impl DeviceCore {
             outputs: VecDeque::new(),
             delivered: Vec::new(),
             hangs: 0,
+            hangs_in_a_row: 0,
             failed: false,
             cancelled: 0,
             expired: 0,
@@ -185,17 +189,18 @@ impl DeviceCore {
             return Ok(());
         };
         let left = deadline.saturating_duration_since(now);
-        let own = self.batcher.work_time(request.model, tokens);
+        let alone = self.batcher.own_time(request.model, tokens, true);
         let load = self.residency.measured_eta(request.model, now);
-        let enough = left.saturating_sub(own);
+        let enough = left.saturating_sub(alone);
         let queue = self
             .batcher
             .queue_wait(request.priority, Some(deadline), enough, now);
+        let own = self.batcher.own_time(request.model, tokens, queue.is_zero());
         let predicted = queue.max(load) + own;
         if predicted <= left {
             return Ok(());
         }
-        let retry_after = (own <= left).then(|| bounded_retry(predicted - left));
+        let retry_after = (alone <= left).then(|| bounded_retry(predicted - left));
         Err(RequestError::DeadlineUnreachable {
             predicted,
             retry_after,

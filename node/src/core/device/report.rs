@@ -119,6 +119,6 @@ impl DeviceCore {
         let queue = self
             .batcher
             .queue_wait(Priority::Interactive, None, Duration::MAX, now);
-        queue.max(self.residency.eta(model, now)) + self.batcher.work_time(model, tokens)
+        queue.max(self.residency.eta(model, now)) + self.batcher.own_time(model, tokens, queue.is_zero())
     }
 }

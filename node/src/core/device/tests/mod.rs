@@ -1,0 +1,9 @@
+//! The device as a whole, driven on a virtual clock.
+
+mod conservation;
+mod latency;
+mod life;
+mod loading;
+mod obey;
+mod trouble;
+mod virtual_device;
