@@ -15,6 +15,9 @@ use std::ops::Range;
 /// Bytes of A that stay in the second-level cache while every panel of B passes by.
 const A_BLOCK_BYTES_MAX: usize = 512 << 10;
 
+/// More rows than this make it worth widening a panel of bf16 once instead of in every tile.
+const WIDEN_ROWS_MIN: usize = 36;
+
 /// Up to here threads share the panels of B, so that each weight is read by one of them; above, they share the rows.
 const PANEL_SPLIT_ROWS_MAX: usize = 64;
 
@@ -170,10 +173,13 @@ impl<T: Element> Kernel for Block<'_, '_, T> {
         let isa = weights.isa();
         let columns = panel_columns(isa);
         let mut heights = tiles(isa, format);
-        let widen = format == TileFormat::F32ByBf16 && self.rows.len() > heights.len();
-        if widen {
-            self.panel.reserve(weights.inputs().next_multiple_of(2) * columns);
-            heights = tiles(isa, TileFormat::F32);
+        let mut widen = false;
+        if format == TileFormat::F32ByBf16 {
+            widen = self.rows.len() > WIDEN_ROWS_MIN;
+            if widen {
+                self.panel.reserve(weights.inputs().next_multiple_of(2) * columns);
+                heights = tiles(isa, TileFormat::F32);
+            }
         }
         // Pairs of bf16 count once on both sides; f32 rows count their own elements.
         let steps = if format == TileFormat::Bf16 {

@@ -30,6 +30,11 @@ impl CpuWorkers {
         self.team.threads_max()
     }
 
+    /// The threads themselves, for work that is no op.
+    pub fn team(&mut self) -> &mut Team {
+        &mut self.team
+    }
+
     /// Binds an instruction set and a number of threads (cut to what there are).
     ///
     /// # Errors

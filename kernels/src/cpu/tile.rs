@@ -72,7 +72,12 @@ pub(crate) fn tiles(isa: CpuIsa, format: TileFormat) -> &'static [Tile] {
 }
 
 fn pick<const ROWS: usize>(tiles: &'static [[Tile; ROWS]; 3], format: TileFormat) -> &'static [Tile] {
-    &tiles[format as usize]
+    let tiles = &tiles[format as usize];
+    match format {
+        // Both halves of the pairs are in registers at once: two rows fewer, or the sums spill.
+        TileFormat::F32ByBf16 if ROWS > 4 => &tiles[..ROWS - 2],
+        _ => tiles,
+    }
 }
 
 /// How one unit of A meets the panel.

@@ -1,1 +1,0 @@
-//! Shoal: placeholder face, replaced by the first slice.
