@@ -1,4 +1,5 @@
 //! The one integration binary: every scenario is a module of it, so that it links once.
 
+mod edge;
 mod kernels;
 mod tidy;

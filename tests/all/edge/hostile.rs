@@ -1,0 +1,250 @@
+//! Input that no client library would send. Whatever it is, the answer is typed, the next request is served, and
+//! nothing panics.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Edge;
+use super::http::{Connection, bytes_of};
+
+const PATH: &str = "/v1/embeddings";
+
+async fn raw(edge: &Edge, bytes: &[u8]) -> Option<u16> {
+    let mut connection = Connection::open(edge.addr).await;
+    connection.send(bytes).await;
+    connection.try_response().await.map(|response| response.status)
+}
+
+#[tokio::test]
+async fn hostile_bodies_get_a_400_with_the_place() {
+    let edge = Edge::start(|_| {}).await;
+    let deep = format!(r#"{{"model":"hash","input":{}"#, "[".repeat(10_000));
+    let deep_closed = format!(
+        r#"{{"model":"hash","input":{}1{}}}"#,
+        "[".repeat(10_000),
+        "]".repeat(10_000)
+    );
+    let bodies: [&[u8]; 16] = [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"\"input\"",
+        b"\xff\xfe{\"a\":1}",
+        b"{\"model\":\"hash\",\"input\":\"\xc3\x28\"}",
+        b"{\"model\":\"hash\",\"input\":\"\\ud800\"}",
+        b"{\"model\":\"hash\",\"input\":\"a\x00b\"}",
+        b"{\"model\":\"hash\",\"input\":NaN}",
+        b"{\"model\":\"hash\",\"input\":[1e999]}",
+        b"{\"model\":\"hash\",\"input\":[123456789012345678901234567890]}",
+        b"{\"model\":\"hash\",\"input\":\"x\",\"dimensions\":-99999999999999999999}",
+        b"{\"model\":\"hash\",\"input\":\"x\"}{}",
+        deep.as_bytes(),
+        deep_closed.as_bytes(),
+    ];
+    for body in bodies {
+        let bytes = bytes_of("POST", PATH, "content-type: application/json\r\n", body);
+        let reply = Connection::open(edge.addr).await.exchange(&bytes).await;
+        let shown = String::from_utf8_lossy(&body[..body.len().min(80)]);
+        assert_eq!(reply.status, 400, "{shown}");
+        let message = reply.json()["error"]["message"].to_string();
+        assert!(message.contains("line 1 column"), "{shown}: {message}");
+    }
+    let fine = format!(
+        r#"{{"x":{}{},"input":"no","model":"no","model":"hash","input":"x"}}"#,
+        "[".repeat(10_000),
+        "]".repeat(10_000)
+    );
+    let reply = Connection::open(edge.addr)
+        .await
+        .exchange(&bytes_of("POST", PATH, "", fine.as_bytes()))
+        .await;
+    assert_eq!(
+        reply.status, 200,
+        "depth in an unknown field, and the last of two fields counts"
+    );
+}
+
+/// Bodies made by mutating a sound one, with a fixed seed: each is answered, none with a 5xx.
+#[tokio::test]
+async fn mutated_bodies_are_answered() {
+    let edge = Edge::start(|_| {}).await;
+    let sound =
+        br#"{"model":"hash","input":["one two",[3,4],"\u00e9"],"encoding_format":"base64","dimensions":8}"#;
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).unwrap()
+    };
+    let mut connection = Connection::open(edge.addr).await;
+    for _ in 0..2000 {
+        let mut body = sound.to_vec();
+        for _ in 0..=next(4) {
+            let at = next(body.len());
+            match next(3) {
+                0 => body[at] = u8::try_from(next(256)).unwrap(),
+                1 => drop(body.remove(at)),
+                _ => body.insert(at, b"{}[]\",:0-9.\\e"[next(13)]),
+            }
+        }
+        let path = [PATH, "/embed"][next(2)];
+        let reply = connection.exchange(&bytes_of("POST", path, "", &body)).await;
+        let shown = String::from_utf8_lossy(&body);
+        assert!(
+            [200, 400, 404, 422].contains(&reply.status),
+            "{} for {shown}",
+            reply.status
+        );
+    }
+}
+
+#[tokio::test]
+async fn bodies_over_their_bound_get_a_413() {
+    let edge = Edge::start(|options| options.limits.body_bytes_max = 1000).await;
+    let large = vec![b' '; 300_000];
+    assert_eq!(raw(&edge, &bytes_of("POST", PATH, "", &large)).await, Some(413));
+    let mut chunked =
+        format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").into_bytes();
+    for _ in 0..300 {
+        chunked.extend_from_slice(b"3e8\r\n");
+        chunked.extend_from_slice(&large[..1000]);
+        chunked.extend_from_slice(b"\r\n");
+    }
+    chunked.extend_from_slice(b"0\r\n\r\n");
+    assert_eq!(raw(&edge, &chunked).await, Some(413));
+    let huge = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n");
+    assert_eq!(
+        raw(&edge, huge.as_bytes()).await,
+        Some(413),
+        "refused by its declared length"
+    );
+}
+
+#[tokio::test]
+async fn the_bytes_of_all_bodies_are_bounded() {
+    let edge = Edge::start(|options| options.limits.bodies_bytes_max = 64 << 10).await;
+    let mut holder = Connection::open(edge.addr).await;
+    let body = format!(r#"{{"model":"slow","input":"{}"}}"#, "a".repeat(40_000));
+    holder.send(&bytes_of("POST", PATH, "", body.as_bytes())).await;
+    edge.service.until_waiting(1).await;
+    let refused = Connection::open(edge.addr)
+        .await
+        .exchange(&bytes_of("POST", PATH, "", body.as_bytes()))
+        .await;
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(refused.header("retry-after-ms").is_some());
+    edge.service.release.notify_one();
+    assert_eq!(holder.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn odd_framing_is_understood_or_refused() {
+    let edge = Edge::start(|_| {}).await;
+    let body = r#"{"model":"hash","input":"x"}"#;
+    let (head, tail) = body.split_at(10);
+    let chunked = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n\r\n",
+        head.len(),
+        tail.len()
+    );
+    assert_eq!(raw(&edge, chunked.as_bytes()).await, Some(200));
+    let length = body.len();
+    let old = format!("POST {PATH} HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}");
+    let mut connection = Connection::open(edge.addr).await;
+    assert_eq!(connection.exchange(old.as_bytes()).await.status, 200);
+    assert!(connection.is_closed().await, "HTTP/1.0 closes");
+    for (bytes, status) in [
+        ("\r\n\r\n\x00\x01\x02garbage\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), 400),
+        (format!("POST {PATH} HTTP/1.1\r\ncontent-length: -5\r\n\r\n"), 400),
+        (
+            format!("POST {PATH} HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{{}}"),
+            400,
+        ),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)), 414),
+        (
+            format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(100_000)),
+            431,
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(1000)),
+            431,
+        ),
+    ] {
+        let got = raw(&edge, bytes.as_bytes()).await;
+        assert!(
+            got == Some(status) || got == Some(431),
+            "{got:?} for {:?}",
+            &bytes[..bytes.len().min(60)]
+        );
+    }
+    assert_eq!(edge.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let edge = Edge::start(|_| {}).await;
+    let one = |text: &str| {
+        let body = json!({"model": "hash", "input": text}).to_string();
+        bytes_of("POST", PATH, "", body.as_bytes())
+    };
+    let texts = ["a", "b b", "c c c"];
+    let mut connection = Connection::open(edge.addr).await;
+    connection.send(&texts.map(one).concat()).await;
+    for tokens in [3, 4, 5] {
+        assert_eq!(
+            connection.response().await.json()["usage"]["total_tokens"],
+            tokens
+        );
+    }
+}
+
+#[tokio::test]
+async fn wrong_routes_methods_and_media_types_are_named() {
+    let edge = Edge::start(|_| {}).await;
+    let unknown = edge.get("/v1/nothing").await;
+    assert_eq!(
+        (unknown.status, unknown.json()["error"]["code"].as_str()),
+        (404, Some("unknown_url"))
+    );
+    let unknown = edge.get("/nothing").await;
+    assert_eq!(
+        (unknown.status, unknown.json()["error_type"].as_str()),
+        (404, Some("Validation"))
+    );
+    let wrong = edge.get(PATH).await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
+    assert_eq!(edge.post("/healthz", &json!({})).await.status, 405);
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    let reply = super::request(edge.addr, "POST", PATH, form, b"{}").await;
+    assert_eq!(reply.status, 415);
+    assert!(reply.text().contains("application/json"), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn callers_that_dawdle_are_given_up() {
+    let edge = Edge::start(|options| {
+        options.limits.head_timeout = Duration::from_millis(50);
+        options.limits.body_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let mut head = Connection::open(edge.addr).await;
+    head.send(b"POST /v1/embeddings HTTP/1.1\r\nhost:").await;
+    assert!(
+        head.is_closed().await,
+        "a head that does not come ends the connection"
+    );
+    let mut body = Connection::open(edge.addr).await;
+    body.send(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        .await;
+    assert_eq!(body.response().await.status, 408);
+    let mut vanished = Connection::open(edge.addr).await;
+    vanished
+        .send(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        .await;
+    drop(vanished);
+    assert_eq!(edge.get("/healthz").await.status, 200);
+}
