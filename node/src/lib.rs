@@ -1,5 +1,6 @@
 //! Shoal: the node as a library, and the binary around it.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;

@@ -1,2 +1,7 @@
 //! The `shoal` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shoal::cli::main()
+}

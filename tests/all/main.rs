@@ -2,4 +2,5 @@
 
 mod edge;
 mod kernels;
+mod pull;
 mod tidy;

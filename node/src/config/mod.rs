@@ -7,6 +7,7 @@
 mod api_keys;
 mod environment;
 mod error;
+mod limits;
 mod machine;
 mod raw;
 mod resolve;

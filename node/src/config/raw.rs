@@ -55,15 +55,18 @@ pub(super) struct RawQuic {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDevice {
     pub(super) kind: Field<String>,
+    pub(super) cpu_isa: Field<String>,
     pub(super) dtype: Field<String>,
     pub(super) threads: Field<u64>,
     pub(super) tokenizer_threads: Field<u64>,
     pub(super) tokens_per_s_max: Field<u64>,
     pub(super) resident_bytes_max: Field<u64>,
     pub(super) queue_tokens_max: Field<u64>,
+    pub(super) requests_max: Field<u64>,
     pub(super) admitted_bytes_max: Field<u64>,
     pub(super) batch_target_us: Field<u64>,
     pub(super) batch_tokens_max: Field<u64>,
+    pub(super) batch_sequences_max: Field<u64>,
     pub(super) keep_alive_s: Field<u64>,
     pub(super) residency_min_s: Field<u64>,
 }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shoal_kernels::DtypePolicy;
+use shoal_kernels::cpu::CpuIsa;
 
 use super::error::ConfigError;
+use super::limits;
 use super::raw::{RawConfig, RawDevice, RawHttp, RawModels, RawQuic};
 use super::resolved::{
     DeviceConfig, DeviceKind, HttpConfig, LocalModel, ModelsConfig, NodeConfig, QuicConfig, StoreConfig,
@@ -40,6 +42,8 @@ pub struct Overrides {
     pub preload: Vec<String>,
     /// `--device`
     pub device: Option<DeviceKind>,
+    /// `--cpu-isa`: a name or `auto`.
+    pub cpu_isa: Option<String>,
     /// `--dtype`
     pub dtype: Option<DtypePolicy>,
     /// `--threads`
@@ -78,7 +82,7 @@ pub fn resolve(
         .or_else(|| raw.node.data_dir.as_ref().map(|dir| source.path(dir.get_ref())))
         .unwrap_or_else(|| environment.data_dir());
     Ok(NodeConfig {
-        drain: source.seconds("node.drain_s", raw.node.drain_s.as_ref(), 20, 0..=600)?,
+        drain: limits::DRAIN_S.seconds(&source, &raw.node.drain_s)?,
         http: resolver.http(&raw.http)?,
         quic: resolver.quic(&raw.quic, &data_dir)?,
         device: resolver.device(&raw.device)?,
@@ -121,24 +125,9 @@ impl Resolver<'_> {
             self.flags.http.as_deref(),
             "127.0.0.1:8080",
         );
-        let connections_max = source.count(
-            "http.connections_max",
-            raw.connections_max.as_ref(),
-            1024,
-            1..=65_536,
-        )?;
-        let body_bytes_max = source.count(
-            "http.body_bytes_max",
-            raw.body_bytes_max.as_ref(),
-            32 << 20,
-            1024..=(1 << 30),
-        )?;
-        let deadline = source.millis(
-            "http.deadline_ms",
-            raw.deadline_ms.as_ref(),
-            30_000,
-            1..=3_600_000,
-        )?;
+        let connections_max = limits::HTTP_CONNECTIONS_MAX.of(source, &raw.connections_max)?;
+        let body_bytes_max = limits::BODY_BYTES_MAX.of(source, &raw.body_bytes_max)?;
+        let deadline = Duration::from_millis(limits::DEADLINE_MS.of(source, &raw.deadline_ms)?);
         let key_file = self.flags.api_key_file.clone().or_else(|| {
             let named = raw.api_key_file.as_ref().map(|file| file.get_ref().as_str());
             named
@@ -171,13 +160,8 @@ impl Resolver<'_> {
             self.flags.advertise.as_deref(),
             "",
         );
-        let connections_max = source.count(
-            "quic.connections_max",
-            raw.connections_max.as_ref(),
-            1024,
-            1..=65_536,
-        )?;
-        let streams_max = source.count("quic.streams_max", raw.streams_max.as_ref(), 256, 1..=4096)?;
+        let connections_max = limits::QUIC_CONNECTIONS_MAX.of(source, &raw.connections_max)?;
+        let streams_max = limits::STREAMS_MAX.of(source, &raw.streams_max)?;
         let identity_dir = self.flags.identity_dir.clone().or_else(|| {
             let named = raw.identity_dir.as_ref().map(|dir| dir.get_ref().as_str());
             named.filter(|dir| !dir.is_empty()).map(|dir| source.path(dir))
@@ -199,77 +183,50 @@ impl Resolver<'_> {
 
     fn device(&self, raw: &RawDevice) -> Result<DeviceConfig, ConfigError> {
         let (source, cores) = (self.source, self.machine.cores as u64);
-        let kind = source.choice(
-            "device.kind",
-            raw.kind.as_ref(),
-            &[("auto", DeviceKind::Auto), ("cpu", DeviceKind::Cpu)],
-        )?;
+        let kinds = [("auto", DeviceKind::Auto), ("cpu", DeviceKind::Cpu)];
+        let kind = source.choice("device.kind", raw.kind.as_ref(), &kinds)?;
         let dtype = source.text("device.dtype", raw.dtype.as_ref(), None, "auto");
         let dtype = dtype.parse("one of auto, f32, f16, bf16, int8")?;
-        let threads = source.or_auto("device.threads", raw.threads.as_ref(), cores, 1024)?;
-        let tokenizer_threads = source.or_auto(
-            "device.tokenizer_threads",
-            raw.tokenizer_threads.as_ref(),
-            cores.min(4),
-            256,
-        )?;
-        let speed = source.count(
-            "device.tokens_per_s_max",
-            raw.tokens_per_s_max.as_ref(),
-            0,
-            0..=1 << 30,
-        )?;
-        let keep_alive = source.seconds(
-            "device.keep_alive_s",
-            raw.keep_alive_s.as_ref(),
-            3600,
-            0..=365 * 24 * 3600,
-        )?;
+        let threads = limits::THREADS.or_auto(source, &raw.threads, cores)?;
+        let tokenizers = limits::TOKENIZER_THREADS.or_auto(source, &raw.tokenizer_threads, cores.min(4))?;
+        let speed = limits::TOKENS_PER_S_MAX.of(source, &raw.tokens_per_s_max)?;
+        let batch_us = limits::BATCH_TARGET_US.of(source, &raw.batch_target_us)?;
+        let keep_alive = limits::KEEP_ALIVE_S.seconds(source, &raw.keep_alive_s)?;
         let half_of_memory = self.machine.memory_bytes / 2;
         Ok(DeviceConfig {
             kind: self.flags.device.unwrap_or(kind),
+            cpu_isa: self.cpu_isa(raw)?,
             dtype: self.flags.dtype.unwrap_or(dtype),
             threads: self.flags.threads.unwrap_or(to_usize(threads)),
-            tokenizer_threads: to_usize(tokenizer_threads),
+            tokenizer_threads: to_usize(tokenizers),
             tokens_per_s_max: Some(to_u32(speed)).filter(|speed| *speed > 0),
-            resident_bytes_max: source.or_auto(
-                "device.resident_bytes_max",
-                raw.resident_bytes_max.as_ref(),
+            resident_bytes_max: limits::RESIDENT_BYTES_MAX.or_auto(
+                source,
+                &raw.resident_bytes_max,
                 half_of_memory,
-                1 << 50,
             )?,
-            queue_tokens_max: source.count(
-                "device.queue_tokens_max",
-                raw.queue_tokens_max.as_ref(),
-                524_288,
-                1024..=1 << 32,
-            )?,
-            admitted_bytes_max: source.count(
-                "device.admitted_bytes_max",
-                raw.admitted_bytes_max.as_ref(),
-                32 << 20,
-                64 * 1024..=1 << 36,
-            )?,
-            batch_target: Duration::from_micros(source.count(
-                "device.batch_target_us",
-                raw.batch_target_us.as_ref(),
-                30_000,
-                1000..=10_000_000,
-            )?),
-            batch_tokens_max: to_u32(source.count(
-                "device.batch_tokens_max",
-                raw.batch_tokens_max.as_ref(),
-                2048,
-                16..=1 << 20,
-            )?),
+            queue_tokens_max: limits::QUEUE_TOKENS_MAX.of(source, &raw.queue_tokens_max)?,
+            requests_max: to_u32(limits::REQUESTS_MAX.of(source, &raw.requests_max)?),
+            admitted_bytes_max: limits::ADMITTED_BYTES_MAX.of(source, &raw.admitted_bytes_max)?,
+            batch_target: Duration::from_micros(batch_us),
+            batch_tokens_max: to_u32(limits::BATCH_TOKENS_MAX.of(source, &raw.batch_tokens_max)?),
+            batch_sequences_max: to_u32(limits::BATCH_SEQUENCES_MAX.of(source, &raw.batch_sequences_max)?),
             keep_alive: Some(keep_alive).filter(|keep_alive| !keep_alive.is_zero()),
-            residency_min: source.seconds(
-                "device.residency_min_s",
-                raw.residency_min_s.as_ref(),
-                5,
-                0..=86_400,
-            )?,
+            residency_min: limits::RESIDENCY_MIN_S.seconds(source, &raw.residency_min_s)?,
         })
+    }
+
+    fn cpu_isa(&self, raw: &RawDevice) -> Result<Option<CpuIsa>, ConfigError> {
+        let flag = self.flags.cpu_isa.as_deref();
+        let isa = self
+            .source
+            .text("device.cpu_isa", raw.cpu_isa.as_ref(), flag, "auto");
+        match isa.value {
+            "auto" => Ok(None),
+            _ => isa
+                .parse("one of auto, avx512-bf16, avx512, avx2, portable")
+                .map(Some),
+        }
     }
 
     fn models(&self, raw: &RawModels, data_dir: &Path) -> Result<ModelsConfig, ConfigError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shoal_kernels::DtypePolicy;
+use shoal_kernels::cpu::CpuIsa;
 
 use super::ApiKeys;
 
@@ -70,6 +71,8 @@ pub enum DeviceKind {
 pub struct DeviceConfig {
     /// Which device.
     pub kind: DeviceKind,
+    /// The CPU's instruction set; `None`: the fastest that this machine has.
+    pub cpu_isa: Option<CpuIsa>,
     /// The number format of models whose catalogue entry names none.
     pub dtype: DtypePolicy,
     /// Threads that compute, over all lanes.
@@ -82,12 +85,16 @@ pub struct DeviceConfig {
     pub resident_bytes_max: u64,
     /// Tokens admitted and not yet in a batch.
     pub queue_tokens_max: u64,
+    /// Requests admitted and not yet answered.
+    pub requests_max: u32,
     /// Bytes of text admitted and not yet answered.
     pub admitted_bytes_max: u64,
     /// Time that one batch should take.
     pub batch_target: Duration,
     /// Tokens of one batch, whatever the speed; one longer text still runs, alone.
     pub batch_tokens_max: u32,
+    /// Texts of one batch.
+    pub batch_sequences_max: u32,
     /// An unpinned model that nobody used for so long is unloaded; `None`: only memory pressure unloads.
     pub keep_alive: Option<Duration>,
     /// A loaded model is not evicted before it has been resident for so long.

@@ -1,10 +1,9 @@
 //! The text of a configuration file, and how its values are taken with a name for every error.
 
 use std::fs;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -143,56 +142,6 @@ impl Source {
             span,
             source: self,
         }
-    }
-
-    /// A number within `allowed`.
-    pub(super) fn count(
-        &self,
-        key: &'static str,
-        field: Option<&Spanned<u64>>,
-        default: u64,
-        allowed: RangeInclusive<u64>,
-    ) -> Result<u64, ConfigError> {
-        let Some(field) = field else { return Ok(default) };
-        let value = *field.get_ref();
-        if allowed.contains(&value) {
-            return Ok(value);
-        }
-        let allowed = format!("must be {} to {}", allowed.start(), allowed.end());
-        Err(self.refuse(key, Some(field.span()), value, allowed))
-    }
-
-    /// A number up to `max` where 0 stands for what the machine suggests.
-    pub(super) fn or_auto(
-        &self,
-        key: &'static str,
-        field: Option<&Spanned<u64>>,
-        auto: u64,
-        max: u64,
-    ) -> Result<u64, ConfigError> {
-        let value = self.count(key, field, 0, 0..=max)?;
-        Ok(if value == 0 { auto.max(1) } else { value })
-    }
-
-    pub(super) fn seconds(
-        &self,
-        key: &'static str,
-        field: Option<&Spanned<u64>>,
-        default: u64,
-        allowed: RangeInclusive<u64>,
-    ) -> Result<Duration, ConfigError> {
-        self.count(key, field, default, allowed).map(Duration::from_secs)
-    }
-
-    pub(super) fn millis(
-        &self,
-        key: &'static str,
-        field: Option<&Spanned<u64>>,
-        default: u64,
-        allowed: RangeInclusive<u64>,
-    ) -> Result<Duration, ConfigError> {
-        self.count(key, field, default, allowed)
-            .map(Duration::from_millis)
     }
 
     /// One of some words; the first is the default.

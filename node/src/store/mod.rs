@@ -5,6 +5,9 @@
 
 mod catalogue;
 mod error;
+pub mod pull;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

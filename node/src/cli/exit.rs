@@ -1,0 +1,73 @@
+//! How the process ends: the codes that scripts branch on, and which failure gets which.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::store::StoreError;
+use crate::store::pull::PullError;
+
+/// The process's exit code. Never 101: a panic is reported as [`Exit::Unavailable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Exit {
+    /// Everything asked for was done.
+    Ok = 0,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The model or the configuration is wrong.
+    Model = 3,
+    /// Unavailable, overloaded or past the deadline.
+    Unavailable = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command ends early: what to tell, and the code.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) exit: Exit,
+    /// Empty where there is nothing to tell (closed pipe, interrupt).
+    pub(super) message: String,
+}
+
+impl Stop {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+
+    /// Ends without a word.
+    pub(super) fn silent(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+}
+
+impl From<ConfigError> for Stop {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Model, error.to_string())
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::new(Exit::Model, error.to_string())
+    }
+}
+
+impl From<PullError> for Stop {
+    fn from(error: PullError) -> Self {
+        let exit = match &error {
+            PullError::Store(_) => Exit::Model,
+            PullError::DiskFull { .. } | PullError::Disk { .. } | PullError::NoSource { .. } => {
+                Exit::Unavailable
+            }
+        };
+        Self::new(exit, error.to_string())
+    }
+}

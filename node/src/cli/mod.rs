@@ -1,0 +1,50 @@
+//! The command line.
+
+mod args;
+mod exit;
+mod models;
+mod output;
+mod progress;
+mod pull;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Command};
+use self::exit::{Exit, Stop};
+use self::output::tell;
+
+/// Runs the command that the process was called with, and says how the process ends.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no errors; a closed pipe there is none either.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    // A panic has told its message on stderr by the time it is caught.
+    let ended = catch_unwind(AssertUnwindSafe(|| run(cli.command)));
+    let exit = match ended {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(stop)) => {
+            if !stop.message.is_empty() {
+                tell(&format!("shoal: {}", stop.message));
+            }
+            stop.exit
+        }
+        Err(_) => Exit::Unavailable,
+    };
+    exit.into()
+}
+
+fn run(command: Command) -> Result<Exit, Stop> {
+    match command {
+        Command::Pull(args) => pull::run(&args),
+        Command::Models(args) => models::run(&args),
+    }
+}
