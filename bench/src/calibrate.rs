@@ -3,6 +3,7 @@
 //! A virtual core may be a thread that shares its physical core with another for seconds to minutes, and clocks move:
 //! a figure means something only as a share of the peak that was measured right before and after it.
 
+use crate::pipeline::AnyError;
 use clap::ValueEnum;
 use serde::Serialize;
 use shoal_kernels::cpu::{CpuIsa, PeakLoop, Team};
@@ -40,7 +41,7 @@ struct Report {
     int8_gops: Option<f64>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let mut team = Team::new(arguments.threads);
     let duration = Duration::from_millis(arguments.millis);
     let mut rate = |kind: Kind, peak: PeakLoop| {

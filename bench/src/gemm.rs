@@ -1,5 +1,6 @@
 //! The linear layers of the model's shapes against the register-only peak.
 
+use crate::pipeline::AnyError;
 use crate::{calibrate, stats};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -75,7 +76,7 @@ struct Figure {
     microseconds: f64,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let isa = arguments.cpu_isa.unwrap_or_else(CpuIsa::detect);
     let native = isa.activation_dtype(arguments.dtype) == Dtype::Bf16;
     let peak = if native {
@@ -150,12 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
-fn pack(
-    isa: CpuIsa,
-    dtype: Dtype,
-    outputs: usize,
-    inputs: usize,
-) -> Result<PackedLinear, Box<dyn std::error::Error>> {
+fn pack(isa: CpuIsa, dtype: Dtype, outputs: usize, inputs: usize) -> Result<PackedLinear, AnyError> {
     let bias = vec![0.01; outputs];
     let fill = |output: usize, row: &mut [f32]| {
         row.iter_mut()
@@ -201,7 +197,7 @@ const PEAK: Duration = Duration::from_micros(700);
 const PEAK_DRIFT_MAX: f64 = 0.03;
 
 impl Bench {
-    fn measure<T: Element>(&mut self, product: &Product<'_>) -> Result<Figure, Box<dyn std::error::Error>> {
+    fn measure<T: Element>(&mut self, product: &Product<'_>) -> Result<Figure, AnyError> {
         let layer = &product.layers[0];
         let flop = 2.0 * (product.rows * layer.inputs() * layer.outputs()) as f64;
         let streams = if product.mode == Mode::Streams { 2 } else { 1 };
@@ -254,7 +250,7 @@ impl Bench {
         lanes: &mut [Lane<T>],
         product: &Product<'_>,
         calls: usize,
-    ) -> Result<f64, Box<dyn std::error::Error>> {
+    ) -> Result<f64, AnyError> {
         if let [lane] = lanes {
             return Ok(lane.time(product, calls)?);
         }

@@ -5,10 +5,13 @@
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 mod calibrate;
+mod embed;
 mod gemm;
+mod pipeline;
 mod stats;
 
 use clap::{Parser, Subcommand};
+use pipeline::AnyError;
 
 #[derive(Parser)]
 #[command(name = "shoal-bench", about = "Measures Shoal's kernels and pipeline")]
@@ -21,13 +24,16 @@ struct Arguments {
 enum Command {
     /// Register-only loops: the peak that every other figure is a share of.
     Calibrate(calibrate::Arguments),
+    /// The whole pipeline in this process: text in, vectors out.
+    Embed(embed::Arguments),
     /// The linear layers of the model's shapes, in per cent of the peak of the same moment.
     Gemm(gemm::Arguments),
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), AnyError> {
     match Arguments::parse().command {
         Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
         Command::Gemm(arguments) => gemm::run(&arguments),
     }
 }
