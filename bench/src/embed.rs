@@ -225,7 +225,8 @@ fn single(
     })
 }
 
-fn read_texts(path: &Path) -> Result<Vec<String>, AnyError> {
+/// The texts of a file: one a line, a JSON string or an object with a field `text`.
+pub(crate) fn read_texts(path: &Path) -> Result<Vec<String>, AnyError> {
     let lines = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut texts = Vec::new();
     for (index, line) in lines

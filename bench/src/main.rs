@@ -7,6 +7,7 @@
 mod calibrate;
 mod embed;
 mod gemm;
+mod http;
 mod pipeline;
 mod stats;
 
@@ -28,6 +29,8 @@ enum Command {
     Embed(embed::Arguments),
     /// The linear layers of the model's shapes, in per cent of the peak of the same moment.
     Gemm(gemm::Arguments),
+    /// Load on an HTTP server of the OpenAI or TEI dialect, one text a request.
+    Http(http::Arguments),
 }
 
 fn main() -> Result<(), AnyError> {
@@ -35,5 +38,6 @@ fn main() -> Result<(), AnyError> {
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Gemm(arguments) => gemm::run(&arguments),
+        Command::Http(arguments) => http::run(&arguments),
     }
 }
