@@ -2,6 +2,8 @@
 
 mod lanes;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use shoal_protocol::BatchId;
 use shoal_protocol::message::Priority;
 
 use self::lanes::{Estimate, Lanes};
-use self::queue::{WorkQueue, due};
+use self::queue::{Budget, WorkQueue, due};
 use super::config::CoreConfig;
 use super::event::{BatchItem, BatchRun, ItemTokens};
 use super::ids::{LaneIndex, ModelKey, RequestKey};
@@ -57,8 +59,9 @@ impl Rates {
 /// # Fairness
 /// Interactive work goes first. Once the most urgent bulk request has waited [`BULK_WAIT`], at least one batch in
 /// [`BULK_EVERY`] is bulk, so `n` bulk tokens with `b` before them are done within about
-/// `BULK_WAIT + BULK_EVERY * (b + n) / rate`. Inside a priority, no later arrival overtakes a request after the
-/// horizon of the queue, so no model and no deadline class starves another.
+/// `BULK_WAIT + BULK_EVERY * (b + n) / rate`. Inside a priority, requests that had less of the device come first as
+/// far as deadlines allow, and no later arrival overtakes one that waited for the queue's horizon and a multiple
+/// of its own work: no model, no size and no deadline class starves another.
 #[derive(Debug)]
 pub(super) struct Batcher {
     target: Duration,
@@ -170,10 +173,13 @@ impl Batcher {
         let (lane, threads) = self.lanes.next(self.waiting_batches(&is_runnable))?;
         let (model, priority) = self.choose(&is_runnable, now)?;
         let mut items = self.lanes.spare_items();
-        let budget = self.budget(model);
-        let tokens = self
-            .queue
-            .take(model, priority, budget, self.sequences_max, &mut items);
+        let (rate, _) = self.rate_or_guess(model, 1);
+        let budget = Budget {
+            tokens_max: self.budget(model),
+            sequences_max: self.sequences_max,
+            token_time: 1.0 / (rate * f64::from(self.lanes.threads())),
+        };
+        let tokens = self.queue.take(model, priority, budget, &mut items);
         self.interactive_streak = match priority {
             Priority::Interactive => self.interactive_streak.saturating_add(1),
             Priority::Bulk => 0,

@@ -8,12 +8,16 @@ use slotmap::SecondaryMap;
 
 use super::super::event::{BatchItem, ItemTokens};
 use super::super::ids::{ModelKey, RequestKey};
+use super::super::rate::seconds_to_duration;
 
 /// After this wait an interactive request goes before any that arrives later, however close the deadline of that
 /// one is: earliest deadline first alone would let a stream of tight deadlines starve the rest.
 const INTERACTIVE_DUE: Duration = Duration::from_secs(10);
 /// The same among bulk requests.
 const BULK_DUE: Duration = Duration::from_secs(300);
+/// A request that has had so much of the device moves back by this many times as much, so that a call of two
+/// thousand texts does not stand in front of a single one that comes a moment later.
+const SERVED_FACTOR: u32 = 4;
 
 /// Order inside a priority: due first, ties by arrival. All items of a request share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,9 +31,19 @@ struct Job {
     model: ModelKey,
     priority: Priority,
     place: Place,
+    deadline: Option<Instant>,
     queued_at: Instant,
     waiting: VecDeque<ItemTokens>,
     waiting_tokens: u64,
+}
+
+/// What one batch may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) tokens_max: u64,
+    pub(super) sequences_max: u32,
+    /// Time that a token costs the whole device, in seconds.
+    pub(super) token_time: f64,
 }
 
 /// What waits for one model.
@@ -50,8 +64,8 @@ pub(crate) struct Queued {
     due: Instant,
 }
 
-/// Two priorities, each in order of urgency over all models. A request keeps its place until it ends, so that items
-/// of a given-up batch return to where they were.
+/// Two priorities, each in order of urgency over all models. A request has a place until it ends, so that items of a
+/// given-up batch return to where they were.
 #[derive(Debug, Default)]
 pub(super) struct WorkQueue {
     jobs: SecondaryMap<RequestKey, Job>,
@@ -104,6 +118,7 @@ impl WorkQueue {
             model,
             priority,
             place,
+            deadline,
             queued_at: now,
             waiting,
             waiting_tokens: tokens,
@@ -151,31 +166,34 @@ impl WorkQueue {
     }
 
     /// Fills `batch` with items of one model in order of urgency, up to `tokens_max` and `sequences_max`; an item
-    /// over the budget comes alone. Returns the tokens taken.
+    /// over the budget comes alone. Returns the tokens taken. `token_time` is what one of them costs the device.
     pub(super) fn take(
         &mut self,
         model: ModelKey,
         priority: Priority,
-        tokens_max: u64,
-        sequences_max: u32,
+        Budget {
+            tokens_max,
+            sequences_max,
+            token_time,
+        }: Budget,
         batch: &mut Vec<BatchItem>,
     ) -> u64 {
         let mut tokens = 0;
-        let counts = &mut self.models[model.index()];
+        let mut served = None;
         'fill: for (place, request) in &self.order[priority as usize] {
             let Some(job) = self.jobs.get_mut(*request).filter(|job| job.model == model) else {
                 continue;
             };
+            let before = tokens;
             while let Some(item) = job.waiting.front().copied() {
                 let row = u32::try_from(batch.len()).unwrap_or(u32::MAX);
                 let item_tokens = u64::from(item.tokens);
                 if row >= sequences_max || row > 0 && tokens + item_tokens > tokens_max {
+                    served = Some((*request, tokens - before)).filter(|(_, taken)| *taken > 0);
                     break 'fill;
                 }
                 job.waiting.pop_front();
                 job.waiting_tokens -= item_tokens;
-                counts.tokens[priority as usize] -= item_tokens;
-                counts.items -= 1;
                 tokens += item_tokens;
                 batch.push(BatchItem {
                     request: *request,
@@ -186,10 +204,31 @@ impl WorkQueue {
             }
             self.emptied.push(*place);
         }
+        let counts = &mut self.models[model.index()];
+        counts.tokens[priority as usize] -= tokens;
+        counts.items -= batch.len() as u64;
         for place in self.emptied.drain(..) {
             self.order[priority as usize].remove(&place);
         }
+        if let Some((request, taken)) = served {
+            self.move_back(request, seconds_to_duration(token_time * taken as f64));
+        }
         tokens
+    }
+
+    /// The request has had `served` of the device and wants more: those that had less come before it, its deadline
+    /// permitting. (Least attained service first, but never past a deadline.)
+    fn move_back(&mut self, request: RequestKey, served: Duration) {
+        let Some(job) = self.jobs.get_mut(request) else {
+            return;
+        };
+        let order = &mut self.order[job.priority as usize];
+        order.remove(&job.place);
+        let due = job.place.due + served * SERVED_FACTOR;
+        job.place.due = job
+            .deadline
+            .map_or(due, |deadline| due.min(deadline.max(job.place.due)));
+        order.insert(job.place, request);
     }
 
     /// Every queued request, interactive first, in order of urgency.

@@ -94,6 +94,27 @@ fn an_index_job_does_not_hurt_the_query_lane() {
 }
 
 #[test]
+fn a_call_of_many_texts_does_not_stand_in_front_of_a_single_one() {
+    let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
+    let call = device
+        .submit(
+            model,
+            Priority::Interactive,
+            Some(Duration::from_secs(30)),
+            &[30; 2048],
+        )
+        .unwrap();
+    let queries = stream(&mut device, model, 16, 20 * MS, Duration::from_secs(3));
+    let latencies = latencies(&device, &queries);
+    let p99 = latencies[latencies.len() * 99 / 100];
+    assert!(p99 <= 60 * MS, "{p99:?}");
+    device.run_until_idle();
+    // 61,440 tokens at 20,000 tokens/s, and the queries.
+    let took = device.requests[&call].ended_at - device.start;
+    assert!(took <= Duration::from_millis(3500), "{took:?}");
+}
+
+#[test]
 fn bulk_is_not_starved_by_a_flood_of_queries() {
     let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
     let bulk = device.submit(model, Priority::Bulk, None, &[40; 100]).unwrap();

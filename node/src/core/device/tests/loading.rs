@@ -113,6 +113,49 @@ fn a_cold_model_waits_for_room_and_never_fails() {
 }
 
 #[test]
+fn an_unused_model_goes_before_one_with_waiting_requests_however_popular_it_was() {
+    let mut device = device();
+    let (popular, busy) = (
+        device.model(Behaviour::default()),
+        device.model(Behaviour::default()),
+    );
+    for _ in 0..50 {
+        ask(&mut device, popular);
+    }
+    device.run_for(12 * SECOND);
+    device
+        .submit(busy, Priority::Interactive, None, &[280_000])
+        .unwrap();
+    device.run_for(12 * SECOND);
+    let cold = device.model(Behaviour::default());
+    ask(&mut device, cold);
+    device.run_for(SECOND);
+    assert_eq!((evictions(&device, popular), evictions(&device, busy)), (1, 0));
+    device.run_until_idle();
+}
+
+#[test]
+fn a_pinned_model_is_nobodys_victim() {
+    let mut device = device();
+    let pinned = device.register(
+        Behaviour::default(),
+        ModelSpec {
+            bytes_estimate: Bytes(100),
+            pinned: true,
+        },
+    );
+    let others = [0, 1].map(|_| device.model(Behaviour::default()));
+    ask(&mut device, pinned);
+    for round in 0..10 {
+        device.run_for(12 * SECOND);
+        ask(&mut device, others[round % 2]);
+    }
+    device.run_until_idle();
+    assert_eq!(loads(&device, others[0]) + loads(&device, others[1]), 10);
+    assert_eq!((loads(&device, pinned), evictions(&device, pinned)), (1, 0));
+}
+
+#[test]
 fn two_models_that_do_not_fit_together_take_turns_of_the_minimum_residency() {
     let mut device = device();
     let big = Behaviour {
