@@ -14,6 +14,8 @@ mod dtype;
 mod exec;
 mod families;
 mod files;
+#[cfg(test)]
+mod fixture;
 mod plan;
 pub mod reference;
 pub mod spec;

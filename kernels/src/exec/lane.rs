@@ -39,6 +39,11 @@ impl CpuLane {
         self.workers.threads_max()
     }
 
+    #[cfg(test)]
+    pub(super) fn workers(&mut self) -> &mut CpuWorkers {
+        &mut self.workers
+    }
+
     /// Runs `batch` on `threads` threads (cut to what the lane has) and leaves `[sequences, dims]` in `out`.
     ///
     /// The same sequence gives the same bits whatever shares its batch, on any number of threads and on any lane.

@@ -11,3 +11,6 @@ pub use error::{ExecError, LoadError};
 pub use lane::CpuLane;
 pub use load::CpuOptions;
 pub use model::CpuModel;
+
+#[cfg(test)]
+mod tests;
