@@ -1,8 +1,12 @@
 //! Shoal: the node as a library, and the binary around it.
 
+mod actors;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;
 pub mod edge;
+pub mod metrics;
+pub mod node;
 pub mod store;
+mod tasks;

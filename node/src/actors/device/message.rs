@@ -1,0 +1,178 @@
+//! What a device actor is told and what it tells.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::{Beacon, Input, Priority, Truncate};
+use tokio::sync::{mpsc, oneshot};
+
+use super::DeviceReport;
+use crate::actors::front::Front;
+use crate::actors::lane::LaneResult;
+use crate::actors::loader::Loaded;
+use crate::core::{ModelKey, RequestError, RequestKey, RequestSpec, StageTimes};
+use crate::tasks::pool::TokenizedChunk;
+use crate::tasks::tokenizer::ItemFailure;
+
+/// What a device actor is told.
+pub(crate) enum DeviceMsg {
+    /// A request, at gate 1.
+    Submit(Box<Submission>),
+    /// Nobody waits for a request any more.
+    Cancel(Arc<RequestHandle>),
+    /// Some texts of a request are tokenized.
+    Tokenized {
+        /// Which.
+        request: RequestKey,
+        /// Its next texts.
+        chunk: TokenizedChunk,
+    },
+    /// A lane gives a batch back.
+    LaneDone(Box<LaneResult>),
+    /// The loader has done something.
+    Loaded(Loaded),
+    /// The timer has reached what it was armed for.
+    Timeout,
+    /// Leave by `deadline`.
+    Drain {
+        /// What is not done by then fails.
+        deadline: Instant,
+        /// Told once no request is left.
+        done: oneshot::Sender<()>,
+    },
+    /// Tell about yourself.
+    Report(oneshot::Sender<DeviceReport>),
+}
+
+/// What a request and its device share while it lasts.
+#[derive(Debug, Default)]
+pub(crate) struct RequestHandle {
+    key: OnceLock<RequestKey>,
+    cancelled: Arc<AtomicBool>,
+    beacon_under_way: AtomicBool,
+}
+
+impl RequestHandle {
+    /// The device's name for the request; none before it was admitted.
+    pub(super) fn key(&self) -> Option<RequestKey> {
+        self.key.get().copied()
+    }
+
+    pub(super) fn set_key(&self, key: RequestKey) {
+        // A handle is submitted once; a second key could only come from a fault there and must not win.
+        let _ = self.key.set(key);
+    }
+
+    /// Stops the tokenizer threads.
+    pub(crate) fn stop(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    pub(super) fn stopped(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    /// Whether a beacon may be sent: none is under way.
+    pub(super) fn begin_beacon(&self) -> bool {
+        !self.beacon_under_way.swap(true, Ordering::AcqRel)
+    }
+
+    /// The beacon was taken from the channel.
+    pub(crate) fn end_beacon(&self) {
+        self.beacon_under_way.store(false, Ordering::Release);
+    }
+}
+
+/// A request on its way to a device.
+pub(crate) struct Submission {
+    /// Shared with whoever waits.
+    pub(crate) handle: Arc<RequestHandle>,
+    /// The model.
+    pub(crate) front: Arc<Front>,
+    /// The texts.
+    pub(crate) items: Arc<[Input]>,
+    /// Put in front of every text.
+    pub(crate) prompt: Option<Arc<str>>,
+    /// What to do with long texts.
+    pub(crate) truncate: Truncate,
+    /// Who waits.
+    pub(crate) priority: Priority,
+    /// When the caller gives up.
+    pub(crate) deadline: Option<Instant>,
+    /// Where its stages show in a trace.
+    pub(crate) span: tracing::Span,
+    /// The way back. Unbounded, and bounded by what is sent: one outcome for each text, one beacon, one end.
+    pub(crate) events: mpsc::UnboundedSender<DeviceEvent>,
+}
+
+impl Submission {
+    pub(super) fn spec(&self, model: ModelKey) -> RequestSpec {
+        let prompt = self.prompt.as_deref().map_or(0, str::len);
+        let bytes: usize = self.items.iter().map(|item| item.bytes() + prompt).sum();
+        RequestSpec {
+            model,
+            priority: self.priority,
+            bytes: bytes as u64,
+            deadline: self.deadline,
+        }
+    }
+
+    pub(super) fn refuse(self, error: RequestError) {
+        // The caller may have gone.
+        let _ = self.events.send(DeviceEvent::Failed(error));
+    }
+}
+
+/// The sequences of one request in one finished batch.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// `[sequences, dims]` of the whole batch.
+    pub(crate) vectors: Arc<Vec<f32>>,
+    /// Values of one row.
+    pub(crate) dims: usize,
+    /// The request's own.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The text's position in the request.
+    pub(crate) index: u32,
+    /// Its row in the batch.
+    pub(crate) row: u32,
+    /// Its tokens.
+    pub(crate) tokens: u32,
+    /// Whether it was cut.
+    pub(crate) truncated: bool,
+}
+
+/// How long a request's texts waited for tokenizer threads, and how long they took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TokenizeTimes {
+    /// Waiting, summed over the chunks, which follow one another.
+    pub(crate) waited: Duration,
+    /// Tokenizing.
+    pub(crate) took: Duration,
+}
+
+/// What a device tells whoever waits for a request.
+#[derive(Debug)]
+pub(crate) enum DeviceEvent {
+    /// Texts that failed by themselves.
+    ItemsFailed(Vec<(u32, ItemFailure)>),
+    /// Vectors.
+    Rows(Rows),
+    /// Where the request stands.
+    Beacon(Beacon),
+    /// The end: every text was answered.
+    Finished {
+        /// On the device.
+        stages: StageTimes,
+        /// Before it.
+        tokenize: TokenizeTimes,
+    },
+    /// The end: the rest is not coming.
+    Failed(RequestError),
+}

@@ -1,0 +1,212 @@
+//! What a node must know of a model before it can take a text for it: where it lies, what it is, its tokenizer.
+//!
+//! Made once per model, on a thread of its own, because reading files and parsing a vocabulary takes 10 to 500 ms.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use shoal_kernels::{DescribeError, Dtype, DtypePolicy, ModelDescription};
+use shoal_protocol::ErrorCode;
+use tokio::sync::oneshot;
+
+use crate::actors::backend::Backend;
+use crate::clock;
+use crate::store::{ModelStore, StoreError};
+use crate::tasks::tokenizer::{TextTokenizer, TokenizerLimits};
+
+/// Requests that may wait for a model to be described. The texts of each are in memory and not yet admitted.
+pub(crate) const WAITING_MAX: usize = 64;
+
+/// A model that texts can be taken for. Whether its weights are resident is the device's business.
+pub(crate) struct Front {
+    /// Canonical name.
+    pub(crate) name: Arc<str>,
+    /// Other names that reach it.
+    pub(crate) aliases: Vec<String>,
+    /// What its files say.
+    pub(crate) description: Arc<ModelDescription>,
+    /// Its tokenizer.
+    pub(crate) tokenizer: Arc<TextTokenizer>,
+    /// The number format that was asked for.
+    pub(crate) policy: DtypePolicy,
+    /// The number format that the device gives it.
+    pub(crate) dtype: Dtype,
+    /// Whether it is never unloaded.
+    pub(crate) pinned: bool,
+}
+
+/// Why no text can be taken for a model. Nothing is kept; the next request looks again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct FrontError {
+    /// The wire's code.
+    pub(crate) code: ErrorCode,
+    /// For people.
+    pub(crate) message: String,
+}
+
+impl FrontError {
+    fn new(code: ErrorCode, message: impl ToString) -> Self {
+        Self {
+            code,
+            message: message.to_string(),
+        }
+    }
+}
+
+struct Job {
+    name: String,
+    reply: oneshot::Sender<Result<Arc<Front>, FrontError>>,
+}
+
+/// What decides a front beside the model's files.
+pub(crate) struct FrontRules {
+    /// Where models come from.
+    pub(crate) store: ModelStore,
+    /// The number format of models whose catalogue entry names none.
+    pub(crate) dtype: DtypePolicy,
+    /// Names of the models that are never unloaded.
+    pub(crate) pin: Vec<String>,
+    /// The device, which knows what number formats it has.
+    pub(crate) backend: Arc<dyn Backend>,
+}
+
+/// By every name that was asked for and exists: bounded by the names that the store knows.
+type Ready = RwLock<BTreeMap<String, Arc<Front>>>;
+
+/// The fronts of a node. Dropping it ends its thread.
+pub(crate) struct Fronts {
+    ready: Arc<Ready>,
+    jobs: SyncSender<Job>,
+}
+
+impl Fronts {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub(crate) fn start(rules: FrontRules) -> std::io::Result<Self> {
+        let (jobs, queue) = sync_channel::<Job>(WAITING_MAX);
+        let ready = Arc::new(Ready::default());
+        let known = Arc::clone(&ready);
+        std::thread::Builder::new()
+            .name("front".to_owned())
+            .spawn(move || {
+                for Job { name, reply } in queue {
+                    // One at a time, and looked up again: many requests for one model make it once.
+                    let made = make_once(&rules, &known, &name);
+                    // The caller may have gone; the front stays for the next one.
+                    let _ = reply.send(made);
+                }
+            })?;
+        Ok(Self { ready, jobs })
+    }
+
+    /// The front of a model, if it was made before.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Front>> {
+        let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
+        ready.get(name).cloned()
+    }
+
+    /// The front of a model, made now if need be.
+    ///
+    /// # Errors
+    /// [`FrontError`]; `Overloaded` when too many wait already.
+    pub(crate) async fn make(&self, name: &str) -> Result<Arc<Front>, FrontError> {
+        let (reply, made) = oneshot::channel();
+        let job = Job {
+            name: name.to_owned(),
+            reply,
+        };
+        self.jobs.try_send(job).map_err(|_| {
+            FrontError::new(
+                ErrorCode::Overloaded,
+                "too many requests wait for models to be read",
+            )
+        })?;
+        made.await.unwrap_or_else(|_| {
+            Err(FrontError::new(
+                ErrorCode::Internal,
+                "reading the model's files panicked",
+            ))
+        })
+    }
+
+    /// Forgets a model whose load failed, so that repaired files are read anew.
+    pub(crate) fn forget(&self, canonical: &str) {
+        let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        ready.retain(|_, front| *front.name != *canonical);
+    }
+
+    /// Every front once, in order of name.
+    pub(crate) fn all(&self) -> Vec<Arc<Front>> {
+        let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
+        let by_name: BTreeMap<&str, &Arc<Front>> =
+            ready.values().map(|front| (&*front.name, front)).collect();
+        by_name.into_values().cloned().collect()
+    }
+}
+
+fn make_once(rules: &FrontRules, ready: &Ready, name: &str) -> Result<Arc<Front>, FrontError> {
+    let found = |name: &str| {
+        let ready = ready.read().unwrap_or_else(PoisonError::into_inner);
+        ready.get(name).cloned()
+    };
+    if let Some(front) = found(name) {
+        return Ok(front);
+    }
+    let resolved = rules.store.resolve(name).map_err(|error| match error {
+        StoreError::Unknown { .. } | StoreError::NotInstalled { .. } => {
+            FrontError::new(ErrorCode::ModelNotFound, error)
+        }
+        error => FrontError::new(ErrorCode::ModelBroken, error),
+    })?;
+    let front = match found(&resolved.name) {
+        Some(front) => front,
+        None => Arc::new(make(rules, resolved)?),
+    };
+    let mut ready = ready.write().unwrap_or_else(PoisonError::into_inner);
+    for name in [name, &front.name] {
+        ready.insert(name.to_owned(), Arc::clone(&front));
+    }
+    Ok(front)
+}
+
+fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Front, FrontError> {
+    let started_at = clock::now();
+    let description = ModelDescription::from_dir(&resolved.dir).map_err(|error| {
+        let code = match &error {
+            DescribeError::Family { .. } => ErrorCode::ModelUnsupported,
+            _ => ErrorCode::ModelBroken,
+        };
+        FrontError::new(code, error)
+    })?;
+    let policy = resolved.dtype.unwrap_or(rules.dtype);
+    let dtype = rules
+        .backend
+        .dtype(&description, policy)
+        .map_err(|error| FrontError::new(ErrorCode::ModelUnsupported, error))?;
+    let limits = TokenizerLimits {
+        tokens_max: description.tokens_max,
+        vocab_size: u32::try_from(description.spec.embeddings.vocab).unwrap_or(u32::MAX),
+        lowercase: description.lowercases,
+    };
+    let tokenizer = TextTokenizer::load(&description.dir.join("tokenizer.json"), limits)
+        .map_err(|error| FrontError::new(ErrorCode::ModelBroken, error))?;
+    if description.pooling_assumed {
+        tracing::warn!(model = %resolved.name, "no file says how its token vectors become one: mean is assumed");
+    }
+    let elapsed_ms = clock::now().saturating_duration_since(started_at).as_millis();
+    tracing::info!(model = %resolved.name, dir = %resolved.dir.display(), %dtype, elapsed_ms, "read");
+    let is_pinned = |name: &String| *name == resolved.name || resolved.aliases.contains(name);
+    Ok(Front {
+        pinned: rules.pin.iter().any(is_pinned),
+        name: resolved.name.into(),
+        aliases: resolved.aliases,
+        description: Arc::new(description),
+        tokenizer: Arc::new(tokenizer),
+        policy,
+        dtype,
+    })
+}

@@ -1,0 +1,127 @@
+//! A lane's OS thread: takes one batch, runs it, hands the result back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use shoal_kernels::{CpuModel, ExecError, PackedBatch};
+use shoal_protocol::BatchId;
+
+use crate::actors::backend::{Backend, Lane};
+use crate::core::LaneIndex;
+
+/// A batch on its way to a lane.
+pub(crate) struct LaneJob {
+    /// Names the batch.
+    pub(crate) batch: BatchId,
+    /// The model; shared with the other lanes.
+    pub(crate) model: Arc<CpuModel>,
+    /// The texts.
+    pub(crate) packed: PackedBatch,
+    /// Threads to use.
+    pub(crate) threads: u16,
+}
+
+/// Why a batch has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LaneError {
+    /// The forward pass refused the batch. The lane goes on.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The forward pass panicked. The lane's thread has ended; another must take its place.
+    #[error("the forward pass panicked; the lane is replaced")]
+    Panicked,
+}
+
+/// A batch on its way back.
+pub(crate) struct LaneResult {
+    /// The lane.
+    pub(crate) lane: LaneIndex,
+    /// Names the batch.
+    pub(crate) batch: BatchId,
+    /// `[sequences, dims]`, or why not.
+    pub(crate) vectors: Result<Vec<f32>, LaneError>,
+    /// Values of one row.
+    pub(crate) dims: usize,
+    /// Given back for its memory.
+    pub(crate) packed: PackedBatch,
+}
+
+/// A running lane. Dropping it ends its thread after the batch that it runs, if that ever ends: a hung thread cannot
+/// be ended, only left behind.
+#[derive(Debug)]
+pub(crate) struct LaneThread {
+    jobs: SyncSender<LaneJob>,
+}
+
+/// The lane's thread takes no batch: it has one, or it is gone. A fault of whoever sent it; the batch was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the lane takes no batch")]
+pub(crate) struct LaneBusy;
+
+impl LaneThread {
+    /// Starts the thread and its team. `deliver` is called on it and must only hand over.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub(crate) fn start(
+        backend: Arc<dyn Backend>,
+        lane: LaneIndex,
+        threads_max: u16,
+        deliver: impl Fn(LaneResult) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        // One place: the core gives a lane its next batch only after the last came back.
+        let (jobs, queue) = sync_channel(1);
+        std::thread::Builder::new()
+            .name(format!("lane-{}", lane.0))
+            .spawn(move || {
+                let mut runner = backend.start_lane(threads_max);
+                serve(lane, runner.as_mut(), &queue, deliver);
+            })?;
+        Ok(Self { jobs })
+    }
+
+    /// Hands a batch over; never waits.
+    ///
+    /// # Errors
+    /// [`LaneBusy`].
+    pub(crate) fn run(&self, job: LaneJob) -> Result<(), LaneBusy> {
+        self.jobs.try_send(job).map_err(|_| LaneBusy)
+    }
+}
+
+fn serve(lane: LaneIndex, runner: &mut dyn Lane, queue: &Receiver<LaneJob>, deliver: impl Fn(LaneResult)) {
+    for job in queue {
+        let LaneJob {
+            batch,
+            model,
+            packed,
+            threads,
+        } = job;
+        // Sent on with the result, so each batch has its own: one allocation a batch.
+        let mut vectors = Vec::new();
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            runner.run(&model, &packed, threads, &mut vectors)
+        }));
+        let vectors = match ran {
+            Ok(Ok(())) => Ok(vectors),
+            Ok(Err(error)) => Err(LaneError::Exec(error)),
+            Err(_) => Err(LaneError::Panicked),
+        };
+        let panicked = vectors == Err(LaneError::Panicked);
+        let dims = model.dims();
+        // Before the delivery: once the batch is done its model may be evicted, and must not live on here.
+        drop(model);
+        deliver(LaneResult {
+            lane,
+            batch,
+            vectors,
+            dims,
+            packed,
+        });
+        if panicked {
+            // Its team and workspace are in an unknown state.
+            return;
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What callers reach: serves attempts over any link with the node's fronts, device and metrics.
+
+mod attempt;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use shoal_mesh::{BoxFuture, Peer, Reply, Service};
+use shoal_protocol::{DeviceIndex, ErrorCode, Frame, Message, NodeId};
+use tracing::Instrument;
+
+use crate::actors::front::Fronts;
+use crate::actors::supervisor::DeviceSlot;
+use crate::config::TokenIdsPolicy;
+use crate::metrics::Metrics;
+use crate::store::KnownModel;
+
+/// What never changes about a node while it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeFacts {
+    /// The node.
+    pub(crate) node: NodeId,
+    /// Rises with every start.
+    pub(crate) generation: u64,
+    /// For example `cpu avx512-bf16`.
+    pub(crate) device_name: String,
+    /// Why this device and not a better one.
+    pub(crate) device_reason: String,
+    /// Threads of the device, and lanes.
+    pub(crate) threads: u16,
+    /// The models that it knew at start.
+    pub(crate) known: Vec<KnownModel>,
+    /// Whether callers may send ids.
+    pub(crate) token_ids: TokenIdsPolicy,
+    /// When it started.
+    pub(crate) started_at: Instant,
+}
+
+/// The node as its callers see it. Outlives every restart of its device.
+pub(crate) struct NodeService {
+    pub(crate) facts: NodeFacts,
+    pub(crate) slot: DeviceSlot,
+    pub(crate) fronts: Fronts,
+    pub(crate) metrics: Metrics,
+    /// Preloaded models are resident and answered a text.
+    pub(crate) is_warm: AtomicBool,
+    pub(crate) is_draining: AtomicBool,
+}
+
+/// A node has one device so far.
+pub(super) const DEVICE: DeviceIndex = DeviceIndex(0);
+
+impl NodeService {
+    /// Why no work should be sent here; empty when ready.
+    pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
+        let reasons = [
+            (
+                !self.is_warm.load(Ordering::Acquire),
+                "models are being loaded and tested",
+            ),
+            (self.is_draining.load(Ordering::Acquire), "the node is leaving"),
+            (!self.slot.is_up(), "the device failed and is being restarted"),
+        ];
+        let holding = reasons.into_iter().filter(|(holds, _)| *holds);
+        holding.map(|(_, reason)| reason.to_owned()).collect()
+    }
+}
+
+impl Service for NodeService {
+    fn serve(self: Arc<Self>, peer: Peer, request: Frame, reply: Reply) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            match request.message {
+                Message::EncodeRequest(request) => {
+                    let span = tracing::info_span!(
+                        "encode",
+                        request = %request.request_id,
+                        part = request.part,
+                        attempt = request.attempt,
+                        model = %request.model,
+                        items = request.items.len(),
+                        peer = %peer.name,
+                    );
+                    attempt::serve(&self, request, reply).instrument(span).await;
+                }
+                Message::StatusRequest(request) => {
+                    let status = self.status(request.histograms).await;
+                    // The caller may have gone.
+                    let _ = reply.end(Message::Status(Box::new(status))).await;
+                }
+                other => {
+                    let what = format!("a node does not serve {:?}", other.kind());
+                    let _ = reply.fail(ErrorCode::InvalidRequest, what).await;
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,295 @@
+//! One attempt at one encode request, from its frame to its terminal frame.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_mesh::{LinkError, Reply};
+use shoal_protocol::message::{Beacon, EncodeRequest, End, Failure, Phase, ServedBy, Timings};
+use shoal_protocol::{ErrorCode, Message, Micros, RequestId};
+use tokio::sync::mpsc;
+
+use super::{DEVICE, NodeService};
+use crate::actors::backend::numerics_of;
+use crate::actors::device::{DeviceEvent, DeviceMsg, RequestHandle, Rows, Submission, TokenizeTimes};
+use crate::actors::front::{Front, FrontError};
+use crate::clock;
+use crate::core::{RequestError, StageTimes};
+use crate::tasks::encode::{Abilities, Ask, AskError, EncodedRow, cut, failure_frames, result_frame};
+use crate::tasks::vectors::VectorForm;
+
+/// Between two beacons while a model's files are read, before the device knows of the request.
+const BEACON_INTERVAL: Duration = Duration::from_millis(150);
+/// When to ask again after a device failed: about the time of its restart.
+const RESTART_HINT: Duration = Duration::from_millis(500);
+
+/// How an attempt ends without its `End`.
+enum Stop {
+    /// The caller is told.
+    Failed(Failure),
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl Stop {
+    fn failed(code: ErrorCode, error: &impl ToString, retry_after: Option<Duration>) -> Self {
+        Self::Failed(Failure {
+            code,
+            message: cut(&error.to_string()),
+            retry_after_us: retry_after.map(Micros::from),
+        })
+    }
+}
+
+impl From<AskError> for Stop {
+    fn from(error: AskError) -> Self {
+        Self::failed(error.code(), &error, None)
+    }
+}
+
+impl From<FrontError> for Stop {
+    fn from(error: FrontError) -> Self {
+        let retry_after = (error.code == ErrorCode::Overloaded).then_some(RESTART_HINT);
+        Self::failed(error.code, &error, retry_after)
+    }
+}
+
+impl From<RequestError> for Stop {
+    fn from(error: RequestError) -> Self {
+        Self::failed(error.code(), &error, error.retry_after())
+    }
+}
+
+impl From<LinkError> for Stop {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Gone => Self::Gone,
+            error => Self::failed(ErrorCode::Internal, &error, None),
+        }
+    }
+}
+
+fn device_failed() -> Stop {
+    let what = "the device failed under the work and is being restarted";
+    Stop::failed(ErrorCode::DeviceFailed, &what, Some(RESTART_HINT))
+}
+
+/// Serves the attempt; when the caller goes away, whatever of it is unfinished is cancelled.
+pub(super) async fn serve(node: &NodeService, request: EncodeRequest, mut reply: Reply) {
+    let arrived_at = clock::now();
+    let cancelled = reply.cancelled();
+    let outcome = tokio::select! {
+        outcome = Attempt::run(node, request, &mut reply, arrived_at) => outcome,
+        () = cancelled => Err(Stop::Gone),
+    };
+    let last = match outcome {
+        Ok(end) => Message::End(end),
+        Err(Stop::Failed(failure)) => {
+            tracing::debug!(code = failure.code.as_str(), message = %failure.message, "failed");
+            Message::Failure(failure)
+        }
+        Err(Stop::Gone) => {
+            tracing::debug!("the caller is gone");
+            return;
+        }
+    };
+    // The caller may go at the very end; the work is done either way.
+    let _ = reply.end(last).await;
+}
+
+/// Cancels the request on the device when it is dropped before its end.
+struct Submitted<'a> {
+    node: &'a NodeService,
+    handle: Arc<RequestHandle>,
+    ended: bool,
+}
+
+impl Drop for Submitted<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.handle.stop();
+            // A device that is down has forgotten the request.
+            let _ = self.node.slot.send(DeviceMsg::Cancel(Arc::clone(&self.handle)));
+        }
+    }
+}
+
+struct Attempt<'a> {
+    reply: &'a mut Reply,
+    form: VectorForm,
+    tokens: u64,
+    post: Duration,
+}
+
+impl<'a> Attempt<'a> {
+    async fn run(
+        node: &NodeService,
+        request: EncodeRequest,
+        reply: &'a mut Reply,
+        arrived_at: Instant,
+    ) -> Result<End, Stop> {
+        let EncodeRequest {
+            request_id,
+            model,
+            items,
+            options,
+            deadline_us,
+            priority,
+            ..
+        } = request;
+        let front = front_of(node, &model, reply).await?;
+        let abilities = Abilities {
+            dims: front.description.dims,
+            normalizes: front.description.normalizes,
+            numerics: numerics_of(front.dtype),
+            prompts: &front.description.prompts,
+            token_ids: node.facts.token_ids,
+        };
+        let ask = Ask::new(&options, &items, abilities)?;
+        let items_total = items.len() as u32;
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let handle = Arc::new(RequestHandle::default());
+        let submission = Submission {
+            handle: Arc::clone(&handle),
+            front: Arc::clone(&front),
+            items: items.into(),
+            prompt: ask.prompt.map(Arc::from),
+            truncate: options.truncate,
+            priority,
+            deadline: deadline_us.and_then(|left| arrived_at.checked_add(left.into())),
+            span: tracing::Span::current(),
+            events,
+        };
+        node.slot
+            .send(DeviceMsg::Submit(Box::new(submission)))
+            .map_err(|_| device_failed())?;
+        let mut submitted = Submitted {
+            node,
+            handle,
+            ended: false,
+        };
+        let mut attempt = Self {
+            reply,
+            form: ask.form,
+            tokens: 0,
+            post: Duration::ZERO,
+        };
+        let end = attempt.follow(&submitted.handle, &mut inbox).await;
+        submitted.ended = !matches!(end, Err(Stop::Gone));
+        forget_broken(node, &front, &end);
+        let (stages, tokenize) = end?;
+        Ok(attempt.end(
+            node,
+            &front,
+            (request_id, items_total),
+            (stages, tokenize),
+            arrived_at,
+        ))
+    }
+
+    /// Passes on what the device tells, until it tells the end.
+    async fn follow(
+        &mut self,
+        handle: &RequestHandle,
+        inbox: &mut mpsc::UnboundedReceiver<DeviceEvent>,
+    ) -> Result<(StageTimes, TokenizeTimes), Stop> {
+        loop {
+            // The device drops its end only when it ends itself.
+            match inbox.recv().await.ok_or_else(device_failed)? {
+                DeviceEvent::ItemsFailed(failures) => {
+                    for frame in failure_frames(failures) {
+                        self.reply.send(Message::EncodeResult(frame)).await?;
+                    }
+                }
+                DeviceEvent::Rows(rows) => self.send_rows(&rows).await?,
+                DeviceEvent::Beacon(beacon) => {
+                    self.reply.send(Message::Beacon(beacon)).await?;
+                    handle.end_beacon();
+                }
+                DeviceEvent::Finished { stages, tokenize } => return Ok((stages, tokenize)),
+                DeviceEvent::Failed(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn send_rows(&mut self, rows: &Rows) -> Result<(), Stop> {
+        self.post = Duration::ZERO;
+        for part in rows.rows.chunks(self.form.rows_per_frame()) {
+            let started_at = clock::now();
+            let encoded = part.iter().map(|row| EncodedRow {
+                index: row.index,
+                tokens: row.tokens,
+                truncated: row.truncated,
+                vector: &rows.vectors[row.row as usize * rows.dims..][..rows.dims],
+            });
+            let frame = tracing::debug_span!("post").in_scope(|| result_frame(self.form, encoded));
+            self.tokens += part.iter().map(|row| u64::from(row.tokens)).sum::<u64>();
+            self.post += clock::now().saturating_duration_since(started_at);
+            self.reply.send(Message::EncodeResult(frame)).await?;
+        }
+        Ok(())
+    }
+
+    fn end(
+        &self,
+        node: &NodeService,
+        front: &Front,
+        (request_id, items): (RequestId, u32),
+        (stages, tokenize): (StageTimes, TokenizeTimes),
+        arrived_at: Instant,
+    ) -> End {
+        let timings = Timings {
+            tokenize_wait_us: tokenize.waited.into(),
+            tokenize_us: tokenize.took.into(),
+            load_us: stages.load,
+            queue_us: stages.queue,
+            compute_us: stages.compute,
+            post_us: self.post.into(),
+            total_us: clock::now().saturating_duration_since(arrived_at).into(),
+        };
+        node.metrics.record(&front.name, &timings, self.tokens);
+        tracing::debug!(tokens = self.tokens, ?timings, "done");
+        End {
+            request_id: request_id.answered_by(node.facts.node),
+            items,
+            tokens: self.tokens,
+            served_by: ServedBy {
+                node: node.facts.node,
+                device: DEVICE,
+                device_name: node.facts.device_name.clone(),
+                numerics: numerics_of(front.dtype),
+            },
+            timings,
+        }
+    }
+}
+
+/// Files that were repaired are described anew.
+fn forget_broken<T>(node: &NodeService, front: &Front, end: &Result<T, Stop>) {
+    if let Err(Stop::Failed(failure)) = end
+        && failure.code == ErrorCode::ModelBroken
+    {
+        node.fronts.forget(&front.name);
+    }
+}
+
+/// The model's front. While it is being made the caller hears beacons.
+async fn front_of(node: &NodeService, model: &str, reply: &mut Reply) -> Result<Arc<Front>, Stop> {
+    if let Some(front) = node.fronts.get(model) {
+        return Ok(front);
+    }
+    let mut making = std::pin::pin!(node.fronts.make(model));
+    loop {
+        tokio::select! {
+            made = &mut making => return Ok(made?),
+            () = tokio::time::sleep(BEACON_INTERVAL) => {
+                let beacon = Beacon {
+                    phase: Phase::Loading,
+                    queue_tokens: 0,
+                    batches_done: 0,
+                    eta_us: BEACON_INTERVAL.into(),
+                };
+                reply.send(Message::Beacon(beacon)).await?;
+            }
+        }
+    }
+}

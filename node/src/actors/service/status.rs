@@ -1,0 +1,131 @@
+//! A node as it sees itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use shoal_protocol::Bytes;
+use shoal_protocol::message::{DeviceStatus, ModelState, ModelStatus, Numerics, Status};
+use tokio::sync::oneshot;
+
+use super::{DEVICE, NodeService};
+use crate::actors::backend::numerics_of;
+use crate::actors::device::{DeviceMsg, DeviceReport, ModelReport};
+use crate::actors::front::Front;
+use crate::clock;
+
+/// Name and version, for people.
+pub(crate) const SOFTWARE: &str = concat!("shoal ", env!("CARGO_PKG_VERSION"));
+
+impl NodeService {
+    /// The node's state now. Without its device's part while that is being restarted.
+    pub(crate) async fn status(&self, histograms: bool) -> Status {
+        let report = self.report().await;
+        let facts = &self.facts;
+        let now = clock::now();
+        Status {
+            node: facts.node,
+            generation: facts.generation,
+            software: SOFTWARE.to_owned(),
+            uptime_us: now.saturating_duration_since(facts.started_at).into(),
+            draining: self.is_draining.load(Ordering::Acquire),
+            ready: self.reasons_not_ready().is_empty(),
+            devices: report.iter().map(|report| self.device_status(report)).collect(),
+            models: self.model_statuses(report.as_ref()),
+            histograms: if histograms {
+                self.metrics.histograms()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    async fn report(&self) -> Option<DeviceReport> {
+        let (reply, report) = oneshot::channel();
+        self.slot.send(DeviceMsg::Report(reply)).ok()?;
+        report.await.ok()
+    }
+
+    fn device_status(&self, report: &DeviceReport) -> DeviceStatus {
+        let facts = &self.facts;
+        let mut reason = facts.device_reason.clone();
+        if report.lanes_abandoned > 0 {
+            reason = format!(
+                "{reason}; {} hung lane threads left behind",
+                report.lanes_abandoned
+            );
+        }
+        DeviceStatus {
+            device: DEVICE,
+            name: facts.device_name.clone(),
+            reason,
+            lanes: facts.threads,
+            threads: facts.threads,
+            load: report.load,
+            gauges: report.gauges,
+        }
+    }
+
+    /// Every model that was known at start or asked for since, in order of name.
+    fn model_statuses(&self, report: Option<&DeviceReport>) -> Vec<ModelStatus> {
+        let mut models: BTreeMap<String, ModelStatus> = BTreeMap::new();
+        for known in &self.facts.known {
+            models.insert(known.name.clone(), stored(&known.name, &known.aliases));
+        }
+        for front in self.fronts.all() {
+            let model = models
+                .entry(front.name.to_string())
+                .or_insert_with(|| stored(&front.name, &front.aliases));
+            describe(model, &front);
+        }
+        for report in report.into_iter().flat_map(|report| &report.models) {
+            let model = models
+                .entry(report.name.to_string())
+                .or_insert_with(|| stored(&report.name, &[]));
+            place(model, report);
+        }
+        for model in models.values_mut() {
+            let counters = self.metrics.counters(&model.name);
+            model.requests = counters.requests;
+            model.tokens = counters.tokens;
+        }
+        models.into_values().collect()
+    }
+}
+
+fn stored(name: &str, aliases: &[String]) -> ModelStatus {
+    ModelStatus {
+        name: name.to_owned(),
+        aliases: aliases.to_vec(),
+        state: ModelState::Stored,
+        bytes: Bytes::ZERO,
+        device: None,
+        pinned: false,
+        numerics: Numerics::Any,
+        tokens_max: 0,
+        dims: 0,
+        matryoshka: false,
+        pooling: String::new(),
+        dtype: String::new(),
+        error: None,
+        requests: 0,
+        tokens: 0,
+    }
+}
+
+fn describe(model: &mut ModelStatus, front: &Arc<Front>) {
+    let description = &front.description;
+    model.pinned = front.pinned;
+    model.numerics = numerics_of(front.dtype);
+    model.tokens_max = description.tokens_max;
+    model.dims = description.dims;
+    model.pooling = description.pooling.to_string();
+    model.dtype = front.dtype.to_string();
+}
+
+fn place(model: &mut ModelStatus, report: &ModelReport) {
+    model.state = report.state;
+    model.bytes = report.bytes;
+    model.device = (report.state == ModelState::Ready).then_some(DEVICE);
+    model.error = report.failure.as_ref().map(ToString::to_string);
+}

@@ -1,0 +1,392 @@
+//! A serving node: the machines, their threads and their links, started and stopped together.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ractor::{Actor, ActorRef};
+use sha2::{Digest, Sha256};
+use shoal_kernels::CpuIsa;
+use shoal_mesh::{
+    BindError, Client, ClientError, Encode, Identity, IdentityError, ItemResult, LinkLimits, QuicServer,
+    QuicServerOptions, Service,
+};
+use shoal_protocol::NodeId;
+use shoal_protocol::message::{Status, Truncate};
+use tokio::sync::oneshot;
+
+use crate::actors::backend::{Backend, CpuBackend};
+use crate::actors::device::{Carried, DeviceArguments, DeviceMsg};
+use crate::actors::front::{Front, FrontRules, Fronts};
+use crate::actors::service::{NodeFacts, NodeService};
+use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
+use crate::clock;
+use crate::config::{DeviceConfig, NodeConfig, QuicConfig};
+use crate::core::CoreConfig;
+use crate::edge::{NodeView, Readiness};
+use crate::metrics::Metrics;
+use crate::store::{ModelStore, StoreError};
+use crate::tasks::pool::TokenizerPool;
+
+/// What a preloaded model must answer alone and in company, with the same bits.
+const SELF_TEST: [&str; 2] = [
+    "the quick brown fox",
+    "a node tests itself before it says that it is ready",
+];
+/// What the connections may take to close beyond the grace.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a node does not start. Everything that was started is stopped again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The processor lacks the instruction set that was asked for.
+    #[error("this processor has no {wanted}; it has {}", CpuIsa::available().map(CpuIsa::name).collect::<Vec<_>>().join(", "))]
+    Isa {
+        /// Asked for.
+        wanted: CpuIsa,
+    },
+    /// The models on disk cannot be listed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no thread for the node.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// An actor does not start.
+    #[error("cannot start the device: {message}")]
+    Device {
+        /// What it said.
+        message: String,
+    },
+    /// The node's identity cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The QUIC address cannot be had.
+    #[error("cannot listen for QUIC: {0}")]
+    Bind(#[from] BindError),
+    /// A model that is to be preloaded cannot be served.
+    #[error("model {name}: {message}")]
+    Preload {
+        /// The name as configured.
+        name: String,
+        /// What happened.
+        message: String,
+    },
+    /// A preloaded model gives wrong answers on this machine. Do not serve it; report it with the processor's name.
+    #[error("model {name} fails its self-test: {message}")]
+    SelfTest {
+        /// The name as configured.
+        name: String,
+        /// Which property does not hold.
+        message: String,
+    },
+}
+
+/// A running node. [`shutdown`](Self::shutdown) lets work finish; dropping it stops everything at once.
+pub struct Node {
+    service: Arc<NodeService>,
+    client: Client,
+    supervisor: ActorRef<SupervisorMsg>,
+    quic: Option<QuicServer>,
+}
+
+/// A device of a node, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// For example `cpu avx512-bf16`.
+    pub name: String,
+    /// Why this device and not a better one.
+    pub reason: String,
+}
+
+impl Node {
+    /// Starts a node on the caller's runtime and waits until its preloaded models have answered.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        let isa = config.device.cpu_isa.unwrap_or_else(CpuIsa::detect);
+        if !isa.is_available() {
+            return Err(StartError::Isa { wanted: isa });
+        }
+        let backend = Arc::new(CpuBackend::new(isa, config.device.threads));
+        Self::start_on(config, backend).await
+    }
+
+    /// As [`start`](Self::start), on a device of the caller's.
+    pub(crate) async fn start_on(config: NodeConfig, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
+        let identity = config
+            .quic
+            .as_ref()
+            .map(|quic| Identity::load(&quic.identity_dir));
+        let identity = identity.transpose()?;
+        let store = ModelStore::open(config.models.store.clone())?;
+        let facts = facts_of(&config, &*backend, &store, identity.as_ref());
+        tracing::info!(node = %facts.node, device = %facts.device_name, reason = %facts.device_reason, "starting");
+        let fronts = Fronts::start(FrontRules {
+            store,
+            dtype: config.device.dtype,
+            pin: config.models.pin.clone(),
+            backend: Arc::clone(&backend),
+        })?;
+        let preload = fronts_of(&fronts, &config.models.preload).await?;
+        let slot = DeviceSlot::default();
+        let arguments = SupervisorArguments {
+            device: DeviceArguments {
+                config: core_config(&config.device),
+                backend,
+                tokenizers: Arc::new(TokenizerPool::start(config.device.tokenizer_threads)?),
+                preload,
+                carried: Arc::new(Carried::default()),
+            },
+            slot: slot.clone(),
+        };
+        let spawned = Actor::spawn(None, NodeSupervisor, arguments).await;
+        let (supervisor, _) = spawned.map_err(|error| StartError::Device {
+            message: error.to_string(),
+        })?;
+        let service = Arc::new(NodeService {
+            facts,
+            slot,
+            fronts,
+            metrics: Metrics::default(),
+            is_warm: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+        });
+        let mut node = Self {
+            client: Client::in_process(Arc::clone(&service) as Arc<dyn Service>),
+            service,
+            supervisor,
+            quic: None,
+        };
+        if let Some((quic, identity)) = config.quic.as_ref().zip(identity) {
+            node.quic = Some(node.listen(quic, identity)?);
+        }
+        for name in &config.models.preload {
+            node.self_test(name).await?;
+        }
+        node.service.is_warm.store(true, Ordering::Release);
+        Ok(node)
+    }
+
+    fn listen(&self, quic: &QuicConfig, identity: Identity) -> Result<QuicServer, BindError> {
+        let limits = LinkLimits {
+            connections_max: quic.connections_max as usize,
+            attempts_per_connection_max: quic.streams_max as usize,
+            ..LinkLimits::default()
+        };
+        let options = QuicServerOptions::new(quic.addr, identity)
+            .limits(limits)
+            .generation(self.service.facts.generation);
+        QuicServer::bind(options, self.service())
+    }
+
+    /// A model must give finite vectors of its width, and the same bits alone and in company.
+    async fn self_test(&self, name: &str) -> Result<(), StartError> {
+        let failed = |message: String| StartError::SelfTest {
+            name: name.to_owned(),
+            message,
+        };
+        let encode = async |texts: &[&str]| {
+            let call = Encode::new(name, texts.iter().copied())
+                .truncate(Truncate::Right)
+                .no_deadline();
+            let encoded = self.client.encode(call).await;
+            let encoded = encoded.map_err(|error: ClientError| StartError::Preload {
+                name: name.to_owned(),
+                message: error.to_string(),
+            })?;
+            let vectors = encoded.items.into_iter().map(|item| match item {
+                ItemResult::Vector { vector, .. } => {
+                    let values = vector.as_f32();
+                    values
+                        .map(Cow::into_owned)
+                        .ok_or_else(|| failed("it answers no f32".to_owned()))
+                }
+                ItemResult::Failed { message, .. } => Err(failed(message)),
+            });
+            vectors.collect::<Result<Vec<_>, _>>()
+        };
+        let alone = encode(&SELF_TEST[..1]).await?;
+        let together = encode(&SELF_TEST).await?;
+        let values = together.iter().flatten();
+        if values.clone().any(|value| !value.is_finite()) || values.clone().all(|value| *value == 0.0) {
+            return Err(failed("its vectors are not numbers".to_owned()));
+        }
+        if alone[0] != together[0] {
+            return Err(failed("a text gets other bits in company than alone".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What links serve: the node as its callers reach it.
+    #[must_use]
+    pub fn service(&self) -> Arc<dyn Service> {
+        Arc::clone(&self.service) as Arc<dyn Service>
+    }
+
+    /// A client in this process: the same frames, no socket.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.service.facts.node
+    }
+
+    /// The address of the QUIC endpoint, with its real port.
+    #[must_use]
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.quic.as_ref().map(QuicServer::local_addr)
+    }
+
+    /// Its devices and why these.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        vec![DeviceInfo {
+            name: self.service.facts.device_name.clone(),
+            reason: self.service.facts.device_reason.clone(),
+        }]
+    }
+
+    /// The node as it sees itself.
+    pub async fn status(&self, histograms: bool) -> Status {
+        self.service.status(histograms).await
+    }
+
+    /// What probes ask; stays valid as long as somebody holds it.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            service: Arc::clone(&self.service),
+        }
+    }
+
+    /// Leaves: refuses new work at once, finishes what is in flight for up to `grace`, then ends the rest with
+    /// `draining`, and stops.
+    pub async fn shutdown(mut self, grace: Duration) {
+        self.service.is_draining.store(true, Ordering::Release);
+        let deadline = clock::now() + grace;
+        let (done, drained) = oneshot::channel();
+        let asked = self.service.slot.send(DeviceMsg::Drain { deadline, done });
+        if asked.is_ok() && tokio::time::timeout(grace + CLOSE_WAIT, drained).await.is_err() {
+            tracing::warn!("the device did not drain in time");
+        }
+        if let Some(quic) = self.quic.take() {
+            let left = deadline.saturating_duration_since(clock::now());
+            quic.shutdown(left.max(CLOSE_WAIT)).await;
+        }
+        // A supervisor that is gone already has nothing left to stop.
+        let stopped = self.supervisor.stop_and_wait(None, Some(CLOSE_WAIT)).await;
+        if stopped.is_err() {
+            tracing::warn!("the node's actors did not stop in time");
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Its device is linked to it and ends with it; the threads end when their channels close.
+        self.supervisor.stop(None);
+    }
+}
+
+/// The node as probes see it: answers from memory.
+#[derive(Clone)]
+pub struct View {
+    service: Arc<NodeService>,
+}
+
+impl NodeView for View {
+    fn node(&self) -> NodeId {
+        self.service.facts.node
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            reasons: self.service.reasons_not_ready(),
+        }
+    }
+}
+
+/// A node without a key is reached only from its own process; its id must only differ from those of others.
+fn id_of_process() -> NodeId {
+    let mut hash = Sha256::new();
+    hash.update(clock::unix_time().as_nanos().to_le_bytes());
+    hash.update(std::process::id().to_le_bytes());
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut id = NodeId::default();
+    id.0.copy_from_slice(&digest[..16]);
+    id
+}
+
+fn facts_of(
+    config: &NodeConfig,
+    backend: &dyn Backend,
+    store: &ModelStore,
+    identity: Option<&Identity>,
+) -> NodeFacts {
+    NodeFacts {
+        node: identity.map_or_else(id_of_process, Identity::node_id),
+        generation: u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX),
+        device_name: backend.name(),
+        device_reason: device_reason(&config.device, backend),
+        threads: threads_of(&config.device),
+        known: store.list(),
+        token_ids: config.models.token_ids,
+        started_at: clock::now(),
+    }
+}
+
+async fn fronts_of(fronts: &Fronts, names: &[String]) -> Result<Vec<Arc<Front>>, StartError> {
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        let front = fronts.make(name).await;
+        all.push(front.map_err(|error| StartError::Preload {
+            name: name.clone(),
+            message: error.to_string(),
+        })?);
+    }
+    Ok(all)
+}
+
+fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> String {
+    let chosen = if config.cpu_isa.is_some() {
+        "as configured"
+    } else {
+        "the fastest instruction set of this processor"
+    };
+    format!(
+        "{}: {chosen}; CUDA not used: this build has no CUDA device",
+        backend.name()
+    )
+}
+
+fn threads_of(config: &DeviceConfig) -> u16 {
+    u16::try_from(config.threads).unwrap_or(u16::MAX).max(1)
+}
+
+fn core_config(config: &DeviceConfig) -> CoreConfig {
+    CoreConfig {
+        threads: threads_of(config),
+        tokens_per_s_max: config.tokens_per_s_max,
+        batch_target: config.batch_target,
+        batch_tokens_max: config.batch_tokens_max,
+        batch_sequences_max: config.batch_sequences_max,
+        requests_max: config.requests_max,
+        queue_tokens_max: config.queue_tokens_max,
+        admitted_bytes_max: config.admitted_bytes_max,
+        resident_bytes_max: config.resident_bytes_max,
+        residency_min: config.residency_min,
+        keep_alive: config.keep_alive,
+        ..CoreConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+use serde_json::Value;
+use shoal_mesh::ClientError;
+use shoal_protocol::ErrorCode;
+use shoal_protocol::message::{DenseDtype, Input, ModelState, Numerics, Truncate};
+
+use super::*;
+
+fn golden_json(model: &str) -> Value {
+    let json = std::fs::read(golden().join(format!("{model}.json"))).expect("golden data");
+    serde_json::from_slice(&json).expect("golden data is JSON")
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    serde_json::from_value(value.clone()).expect("a vector")
+}
+
+fn assert_near(found: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!((found - wanted).abs() <= tolerance, "{what}: {found} {wanted}");
+    }
+}
+
+fn code_of(result: Result<shoal_mesh::Encoded, ClientError>) -> ErrorCode {
+    result.expect_err("must fail").code()
+}
+
+#[tokio::test]
+async fn vectors_equal_those_of_sentence_transformers() {
+    let models = ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current"];
+    let node = start(golden_config(&models)).await;
+    for model in models {
+        let json = golden_json(model);
+        let cases = json["cases"].as_array().expect("cases");
+        let texts = cases.iter().map(|case| case["text"].as_str().expect("a text"));
+        let call = Encode::new(model, texts).truncate(Truncate::Right);
+        let encoded = node.client().encode(call).await.expect("encoded");
+        for (case, item) in cases.iter().zip(&encoded.items) {
+            assert_near(&f32_of(item), &numbers(&case["vector"]), 1e-4, model);
+            let ids = case["ids"].as_array().expect("ids").len();
+            assert_eq!(item.tokens_seen() as usize, ids);
+        }
+        let served_by = encoded.served_by.expect("something was sent");
+        assert_eq!(served_by.node, node.id());
+        assert_eq!(served_by.numerics, Numerics::F32);
+        assert!(encoded.request_id.is_answered_by(node.id()));
+    }
+    let status = node.status(true).await;
+    assert!(status.ready);
+    for model in models {
+        let found = status
+            .models
+            .iter()
+            .find(|found| found.name == model)
+            .expect("listed");
+        assert_eq!(found.state, ModelState::Ready);
+        assert!(found.bytes.0 > 0 && found.requests > 0 && found.tokens > 0);
+        let stages = status
+            .histograms
+            .iter()
+            .filter(|histogram| histogram.model == model);
+        assert_eq!(stages.count(), 7);
+    }
+}
+
+#[tokio::test]
+async fn options_do_what_they_say() {
+    let node = start(golden_config(&["mean"])).await;
+    let json = golden_json("mean");
+    let text = json["cases"][0]["text"].as_str().expect("a text");
+    let call = || Encode::new("mean-alias", [text]);
+    let whole = &vectors(&node, call()).await[0];
+    assert_near(&[whole.iter().map(|x| x * x).sum()], &[1.0], 1e-5, "unit length");
+
+    let raw = &vectors(&node, call().normalize(false)).await[0];
+    let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!(
+        (length - 1.0).abs() > 1e-3,
+        "the fixture's vectors have unit length anyway"
+    );
+    let scaled: Vec<f32> = raw.iter().map(|x| x / length).collect();
+    assert_near(&scaled, whole, 1e-6, "normalize");
+
+    let cut = &vectors(&node, call().dims(8)).await[0];
+    let length = whole[..8].iter().map(|x| x * x).sum::<f32>().sqrt();
+    let expected: Vec<f32> = whole[..8].iter().map(|x| x / length).collect();
+    assert_near(cut, &expected, 1e-6, "dims");
+
+    let bits = node.client().encode(call().output_dtype(DenseDtype::Bits)).await;
+    let ItemResult::Vector { vector, .. } = &bits.expect("encoded").items[0] else {
+        panic!("a vector");
+    };
+    assert_eq!(vector.bytes().len(), 4);
+    assert_eq!(vector.bytes()[0] >> 7 == 1, whole[0] > 0.0);
+
+    for case in json["prompts"].as_array().expect("prompts") {
+        let name = case["prompt_name"].as_str().expect("a name").to_owned();
+        let call = Encode::new("mean", [case["text"].as_str().expect("a text")]).prompt_name(name);
+        assert_near(
+            &vectors(&node, call).await[0],
+            &numbers(&case["vector"]),
+            1e-4,
+            "prompt",
+        );
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_get_typed_errors_and_good_items_their_vectors() {
+    let node = start(golden_config(&["mean"])).await;
+    let client = node.client();
+    let text = || Encode::new("mean", ["a text"]);
+    let unknown = client.encode(Encode::new("nothing", ["a"])).await;
+    assert_eq!(code_of(unknown), ErrorCode::ModelNotFound);
+    assert_eq!(
+        code_of(client.encode(text().dims(33)).await),
+        ErrorCode::InvalidRequest
+    );
+    let prompt = client.encode(text().prompt_name("other".to_owned())).await;
+    assert_eq!(code_of(prompt), ErrorCode::InvalidRequest);
+    let bits16 = client.encode(text().numerics(Numerics::Bits16)).await;
+    assert_eq!(code_of(bits16), ErrorCode::ModelUnsupported);
+    let ids = client
+        .encode(Encode::inputs("mean", [Input::TokenIds(vec![2, 3])]))
+        .await;
+    assert_eq!(code_of(ids), ErrorCode::InvalidRequest);
+
+    let long = "word ".repeat(400);
+    let mixed = client
+        .encode(Encode::new("mean", ["", &long, "short"]))
+        .await
+        .expect("encoded");
+    assert!(matches!(mixed.items[0], ItemResult::Vector { tokens: 2, .. }));
+    assert!(matches!(
+        mixed.items[1],
+        ItemResult::Failed { code: ErrorCode::TooLong, limit: 48, tokens, .. } if tokens > 400
+    ));
+    assert!(matches!(
+        mixed.items[2],
+        ItemResult::Vector { truncated: false, .. }
+    ));
+    let only = client
+        .encode(Encode::new("mean", [&long]))
+        .await
+        .expect("answered");
+    assert!(matches!(
+        only.items[0],
+        ItemResult::Failed {
+            code: ErrorCode::TooLong,
+            ..
+        }
+    ));
+}
+
+#[tokio::test]
+async fn ids_are_taken_where_configured_and_checked() {
+    let mut config = golden_config(&["mean"]);
+    config.models.token_ids = TokenIdsPolicy::Model;
+    let node = start(config).await;
+    let json = golden_json("mean");
+    let case = &json["cases"][0];
+    let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).expect("ids");
+    let inputs = [Input::TokenIds(ids), Input::TokenIds(vec![2, 1_000_000, 3])];
+    let encoded = node
+        .client()
+        .encode(Encode::inputs("mean", inputs))
+        .await
+        .expect("encoded");
+    assert_near(&f32_of(&encoded.items[0]), &numbers(&case["vector"]), 1e-4, "ids");
+    assert!(matches!(
+        encoded.items[1],
+        ItemResult::Failed {
+            code: ErrorCode::InvalidRequest,
+            ..
+        }
+    ));
+}
+
+#[tokio::test]
+async fn a_text_gets_the_same_bits_alone_and_in_a_crowd() {
+    let node = start(golden_config(&["mean"])).await;
+    let texts: Vec<String> = (0..3000)
+        .map(|index| format!("text {index} {}", "and more ".repeat(index % 13)))
+        .collect();
+    let crowd = vectors(&node, Encode::new("mean", texts.clone())).await;
+    assert_eq!(crowd.len(), texts.len());
+    for index in [0, 1, 77, 1500, 2999] {
+        let alone = vectors(&node, Encode::new("mean", [texts[index].clone()])).await;
+        assert_eq!(alone[0], crowd[index], "text {index}");
+    }
+}
+
+#[tokio::test]
+async fn stages_do_not_overlap() {
+    let node = start(golden_config(&["mean"])).await;
+    let encoded = node
+        .client()
+        .encode(Encode::new("mean", ["a text"]))
+        .await
+        .expect("encoded");
+    let timings = encoded.timings;
+    let stages = [
+        timings.tokenize_wait_us,
+        timings.tokenize_us,
+        timings.load_us,
+        timings.queue_us,
+        timings.compute_us,
+        timings.post_us,
+    ];
+    let sum: u64 = stages.iter().map(|stage| stage.0).sum();
+    assert!(sum <= timings.total_us.0, "{timings:?}");
+    assert!(
+        timings.compute_us.0 > 0 && timings.tokenize_us.0 > 0,
+        "{timings:?}"
+    );
+}

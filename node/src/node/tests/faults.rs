@@ -1,0 +1,223 @@
+use shoal_mesh::{ClientError, Encoded, WhenOverloaded};
+use shoal_protocol::ErrorCode;
+use tokio::task::JoinSet;
+
+use super::gate::{Act, Gate, OpenAtEnd};
+use super::*;
+use crate::edge::NodeView;
+use crate::node::StartError;
+
+async fn start_gated(config: NodeConfig) -> (Node, Gate, OpenAtEnd) {
+    let gate = Gate::default();
+    let node = Node::start_on(config, gate.backend())
+        .await
+        .expect("the node starts");
+    (node, gate.clone(), OpenAtEnd(gate))
+}
+
+fn text() -> Encode {
+    Encode::new("mean", ["a text"])
+}
+
+/// A call under way in a task of its own.
+fn under_way(node: &Node, call: Encode) -> JoinSet<Result<Encoded, ClientError>> {
+    let client = node.client();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { client.encode(call).await });
+    tasks
+}
+
+async fn outcome(mut tasks: JoinSet<Result<Encoded, ClientError>>) -> Result<Encoded, ClientError> {
+    let joined = tokio::time::timeout(PATIENCE, tasks.join_next()).await;
+    joined.expect("in time").expect("one task").expect("no panic")
+}
+
+#[tokio::test]
+async fn a_dropped_call_frees_its_slot() {
+    let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
+    gate.stall_all(true);
+    let mut calls: Vec<_> = (0..6).map(|_| under_way(&node, text())).collect();
+    until(&node, "six requests admitted", |requests, gauges| {
+        requests == 6 && gauges.admitted_bytes.0 > 0
+    })
+    .await;
+    // Some of them are in stalled batches, the others are queued.
+    calls.clear();
+    until(&node, "every slot free", |requests, gauges| {
+        requests == 0 && gauges.admitted_bytes.0 == 0 && gauges.cancelled == 6
+    })
+    .await;
+    gate.open();
+    assert!(node.client().encode(text()).await.is_ok());
+}
+
+#[tokio::test]
+async fn deadlines_pass_while_the_device_is_busy() {
+    let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
+    gate.stall_all(true);
+    let busy: Vec<_> = (0..4).map(|_| under_way(&node, text())).collect();
+    until(&node, "busy", |requests, _| requests == 4).await;
+    let late = node
+        .client()
+        .encode(text().deadline(Duration::from_millis(150)))
+        .await;
+    assert_eq!(late.expect_err("too late").code(), ErrorCode::DeadlineExceeded);
+    until(&node, "its slot free", |requests, _| requests == 4).await;
+    gate.open();
+    for call in busy {
+        outcome(call).await.expect("answered after all");
+    }
+}
+
+#[tokio::test]
+async fn overload_sheds_with_a_hint() {
+    let mut config = golden_config(&["mean"]);
+    config.device.admitted_bytes_max = 2000;
+    let (node, gate, _open) = start_gated(config).await;
+    gate.stall_all(true);
+    let half =
+        || Encode::new("mean", ["word ".repeat(200)]).truncate(shoal_protocol::message::Truncate::Right);
+    let held = [under_way(&node, half()), under_way(&node, half())];
+    until(&node, "the budget is used", |_, gauges| {
+        gauges.admitted_bytes.0 == 2000
+    })
+    .await;
+    let refused = node
+        .client()
+        .encode(text().when_overloaded(WhenOverloaded::Fail))
+        .await;
+    let error = refused.expect_err("no room");
+    assert_eq!(error.code(), ErrorCode::Overloaded);
+    assert!(
+        error.retry_after().is_some_and(|hint| hint > Duration::ZERO),
+        "{error}"
+    );
+    until(&node, "counted", |requests, gauges| {
+        requests == 2 && gauges.shed == 1
+    })
+    .await;
+    gate.open();
+    for call in held {
+        outcome(call).await.expect("answered");
+    }
+}
+
+#[tokio::test]
+async fn a_hung_lane_is_replaced_and_its_work_answered() {
+    let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
+    let expected = vectors(&node, text()).await;
+    gate.next(&[Act::Stall]);
+    let hung = outcome(under_way(&node, text()))
+        .await
+        .expect("answered by another lane");
+    assert_eq!(f32_of(&hung.items[0]), expected[0]);
+    until(&node, "counted", |requests, gauges| {
+        requests == 0 && gauges.restarts == 1
+    })
+    .await;
+    let status = node.status(false).await;
+    assert!(
+        status.devices[0].reason.contains("1 hung lane"),
+        "{}",
+        status.devices[0].reason
+    );
+    assert_eq!(vectors(&node, text()).await, expected);
+}
+
+#[tokio::test]
+async fn a_device_whose_lanes_all_hang_is_restarted() {
+    let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
+    gate.stall_all(true);
+    let calls: Vec<_> = (0..3).map(|_| under_way(&node, text().no_deadline())).collect();
+    // A lane replaced counts, and then the device itself.
+    until(&node, "restarted", |_, gauges| gauges.restarts >= 4).await;
+    gate.stall_all(false);
+    for call in calls {
+        // The client may have tried again on the new device, or given up with a typed error.
+        if let Err(error) = outcome(call).await {
+            assert!(
+                matches!(error.code(), ErrorCode::DeviceFailed | ErrorCode::Internal),
+                "{error}"
+            );
+        }
+    }
+    assert!(node.client().encode(text()).await.is_ok());
+    assert!(node.view().readiness().is_ready());
+}
+
+#[tokio::test]
+async fn a_lane_that_panics_costs_only_its_batch() {
+    let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
+    gate.next(&[Act::Panic]);
+    // The client tries the lost attempt again.
+    let encoded = node
+        .client()
+        .encode(text())
+        .await
+        .expect("answered by the new lane");
+    assert_eq!(encoded.retries, 1);
+    assert!(node.client().encode(text()).await.is_ok());
+}
+
+#[tokio::test]
+async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
+    let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
+    gate.stall_all(true);
+    let held = under_way(&node, text());
+    until(&node, "in flight", |requests, _| requests == 1).await;
+    let (client, view) = (node.client(), node.view());
+    let mut leaving = JoinSet::new();
+    leaving.spawn(node.shutdown(PATIENCE));
+    let refused = loop {
+        // Until the drain has begun a new call is taken; then none is.
+        let call = text()
+            .deadline(Duration::from_millis(100))
+            .when_overloaded(WhenOverloaded::Fail);
+        match client.encode(call).await {
+            Err(error) if error.code() == ErrorCode::DeadlineExceeded && !view.readiness().is_ready() => {}
+            result => break result,
+        }
+    };
+    assert_eq!(refused.expect_err("leaving").code(), ErrorCode::Draining);
+    gate.open();
+    outcome(held).await.expect("finished before leaving");
+    leaving
+        .join_next()
+        .await
+        .expect("one task")
+        .expect("left cleanly");
+}
+
+#[tokio::test]
+async fn a_broken_model_is_a_typed_answer_and_heals() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let copy = |from: &Path| {
+        for entry in std::fs::read_dir(from).expect("a fixture") {
+            let entry = entry.expect("an entry");
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
+            }
+        }
+    };
+    let source = golden().join("bare-f16-gamma");
+    copy(&source);
+    let weights = dir.path().join("model.safetensors");
+    let sound = std::fs::read(&weights).expect("weights");
+    std::fs::write(&weights, &sound[..sound.len() / 2]).expect("written");
+
+    let mut broken = config(&[("broken", dir.path())]);
+    let node = start(broken.clone()).await;
+    let call = || Encode::new("broken", ["a"]).when_overloaded(WhenOverloaded::Fail);
+    let error = node.client().encode(call()).await.expect_err("half a file");
+    assert_eq!(error.code(), ErrorCode::ModelBroken, "{error}");
+    let missing = node.client().encode(Encode::new("absent", ["a"])).await;
+    assert_eq!(missing.expect_err("unknown").code(), ErrorCode::ModelNotFound);
+
+    std::fs::write(&weights, &sound).expect("written");
+    assert_eq!(vectors(&node, call()).await[0].len(), 48);
+
+    std::fs::write(&weights, b"garbage").expect("written");
+    broken.models.preload = vec!["broken".to_owned()];
+    let refused = Node::start_on(broken, cpu()).await.err();
+    assert!(matches!(refused, Some(StartError::Preload { .. })), "{refused:?}");
+}

@@ -1,0 +1,268 @@
+//! The tokenizer threads: a bounded queue of texts, taken in small chunks so that the first batch of a long call
+//! starts before its last text is tokenized, and so that a long call does not hold up a short one.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::{Input, Priority, Truncate};
+
+use crate::clock;
+use crate::tasks::tokenizer::{Text, TextTokenizer, TokenizedItem};
+
+/// Requests that may wait for a tokenizer thread or be under one. Admission bounds their bytes; this bounds their
+/// number, so that many empty texts cannot grow the queue without end.
+pub(crate) const JOBS_MAX: usize = 4096;
+/// Texts of one chunk.
+const CHUNK_ITEMS_MAX: usize = 64;
+/// Bytes after which a chunk ends: about a millisecond of one thread.
+const CHUNK_BYTES_MAX: usize = 16 * 1024;
+/// Interactive chunks in a row before a waiting bulk chunk is taken: bulk yields but is not starved.
+const INTERACTIVE_RUN_MAX: u32 = 8;
+
+/// Some texts of one request, tokenized.
+#[derive(Debug)]
+pub(crate) struct TokenizedChunk {
+    /// Position in the request of the first text.
+    pub(crate) first: usize,
+    /// What became of each text, in order.
+    pub(crate) items: Vec<TokenizedItem>,
+    /// The ids of the texts that are ready, end to end.
+    pub(crate) ids: Vec<u32>,
+    /// How long the chunk waited for a thread.
+    pub(crate) waited: Duration,
+    /// How long the thread took.
+    pub(crate) took: Duration,
+    /// Whether this is the request's last chunk.
+    pub(crate) last: bool,
+}
+
+/// The texts of one request, on their way through the pool.
+pub(crate) struct TokenizeJob {
+    /// The texts.
+    pub(crate) items: Arc<[Input]>,
+    /// Put in front of every text.
+    pub(crate) prompt: Option<Arc<str>>,
+    /// The model's tokenizer.
+    pub(crate) tokenizer: Arc<TextTokenizer>,
+    /// What to do with long texts.
+    pub(crate) truncate: Truncate,
+    /// Which queue.
+    pub(crate) priority: Priority,
+    /// Set when nobody waits for the rest.
+    pub(crate) cancelled: Arc<AtomicBool>,
+    /// Where the stage shows in a trace.
+    pub(crate) span: tracing::Span,
+    /// Takes each chunk; called on a tokenizer thread, so it must only hand over.
+    pub(crate) deliver: Box<dyn FnMut(TokenizedChunk) + Send>,
+}
+
+/// The pool's queue is full. Nothing was queued; the caller sheds the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{JOBS_MAX} requests already wait for a tokenizer thread")]
+pub(crate) struct PoolFull;
+
+struct QueuedJob {
+    job: TokenizeJob,
+    next: usize,
+    queued_at: Instant,
+}
+
+/// Which of two queues is served next. `bulk` yields to `interactive`, but not for ever.
+struct ChunkQueue<T> {
+    interactive: VecDeque<T>,
+    bulk: VecDeque<T>,
+    interactive_run: u32,
+}
+
+impl<T> ChunkQueue<T> {
+    fn push(&mut self, priority: Priority, job: T) {
+        match priority {
+            Priority::Interactive => self.interactive.push_back(job),
+            Priority::Bulk => self.bulk.push_back(job),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.interactive.clear();
+        self.bulk.clear();
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let bulk_turn = self.interactive_run >= INTERACTIVE_RUN_MAX && !self.bulk.is_empty();
+        if bulk_turn || self.interactive.is_empty() {
+            self.interactive_run = 0;
+            return self.bulk.pop_front();
+        }
+        self.interactive_run = self.interactive_run.saturating_add(1);
+        self.interactive.pop_front()
+    }
+}
+
+struct State {
+    queue: ChunkQueue<QueuedJob>,
+    jobs: usize,
+    closed: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tokenizer threads over one bounded queue. Dropping it drops what is queued; each thread ends after its chunk.
+pub(crate) struct TokenizerPool {
+    shared: Arc<Shared>,
+}
+
+impl TokenizerPool {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// The system has no thread to give; those already started end.
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        let state = State {
+            queue: ChunkQueue {
+                interactive: VecDeque::new(),
+                bulk: VecDeque::new(),
+                interactive_run: 0,
+            },
+            jobs: 0,
+            closed: false,
+        };
+        let pool = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                work: Condvar::new(),
+            }),
+        };
+        for index in 0..threads.max(1) {
+            let shared = Arc::clone(&pool.shared);
+            std::thread::Builder::new()
+                .name(format!("tokenizer-{index}"))
+                .spawn(move || serve(&shared))?;
+        }
+        Ok(pool)
+    }
+
+    /// Queues a request's texts.
+    ///
+    /// # Errors
+    /// [`PoolFull`].
+    pub(crate) fn submit(&self, job: TokenizeJob) -> Result<(), PoolFull> {
+        {
+            let mut state = self.shared.lock();
+            if state.jobs >= JOBS_MAX {
+                return Err(PoolFull);
+            }
+            state.jobs += 1;
+            let queued = QueuedJob {
+                next: 0,
+                queued_at: clock::now(),
+                job,
+            };
+            state.queue.push(queued.job.priority, queued);
+        }
+        self.shared.work.notify_one();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TokenizerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenizerPool")
+            .field("jobs", &self.shared.lock().jobs)
+            .finish()
+    }
+}
+
+impl Drop for TokenizerPool {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            state.queue.clear();
+        }
+        self.shared.work.notify_all();
+    }
+}
+
+fn serve(shared: &Shared) {
+    let mut prompted = String::new();
+    loop {
+        let mut queued = {
+            let mut state = shared.lock();
+            loop {
+                if state.closed {
+                    return;
+                }
+                match state.queue.pop() {
+                    Some(queued) => break queued,
+                    None => {
+                        state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            }
+        };
+        let more = !queued.job.cancelled.load(Ordering::Acquire) && run_chunk(&mut queued, &mut prompted);
+        let mut state = shared.lock();
+        if more {
+            state.queue.push(queued.job.priority, queued);
+        } else {
+            state.jobs -= 1;
+        }
+    }
+}
+
+/// Tokenizes the next chunk and delivers it; false when it was the last.
+fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
+    let QueuedJob { job, next, queued_at } = queued;
+    let _stage = tracing::debug_span!(parent: &job.span, "tokenize", first = *next).entered();
+    let started_at = clock::now();
+    let first = *next;
+    let count = chunk_items(&job.items[first..]);
+    // A text of n bytes has at most about n/2 tokens with word pieces; rare larger counts grow the buffer.
+    let bytes: usize = job.items[first..first + count].iter().map(Input::bytes).sum();
+    let mut chunk = TokenizedChunk {
+        first,
+        items: Vec::with_capacity(count),
+        ids: Vec::with_capacity(bytes / 2 + 4 * count),
+        waited: started_at.saturating_duration_since(*queued_at),
+        took: Duration::ZERO,
+        last: first + count == job.items.len(),
+    };
+    for input in &job.items[first..first + count] {
+        let text = Text::with_prompt(input, job.prompt.as_deref(), prompted);
+        let item = job.tokenizer.append(text, job.truncate, &mut chunk.ids);
+        chunk.items.push(item);
+    }
+    let ended_at = clock::now();
+    chunk.took = ended_at.saturating_duration_since(started_at);
+    *next = first + count;
+    *queued_at = ended_at;
+    let more = !chunk.last;
+    (job.deliver)(chunk);
+    more
+}
+
+/// How many of `items` make the next chunk: at least one.
+fn chunk_items(items: &[Input]) -> usize {
+    let mut bytes = 0;
+    let fitting = items.iter().take(CHUNK_ITEMS_MAX).take_while(|item| {
+        let before = bytes;
+        bytes += item.bytes();
+        before < CHUNK_BYTES_MAX
+    });
+    fitting.count()
+}
+
+#[cfg(test)]
+mod tests;

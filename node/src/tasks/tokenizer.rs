@@ -1,0 +1,349 @@
+//! Text to token ids, exactly as sentence-transformers cuts and frames them.
+//!
+//! `tokenizer.json` brings its own truncation and padding blocks, and real files carry nonsense there (MiniLM's
+//! cuts at 128 and pads to 128 while the model takes 256). Both are switched off: batches are packed, and the
+//! limit is the model description's.
+
+use std::fs::File;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use shoal_protocol::ErrorCode;
+use shoal_protocol::message::{Input, Truncate};
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::{NormalizerWrapper as AnyNormalizer, Tokenizer};
+
+/// Bytes of a `tokenizer.json`. The largest known (256k-entry vocabularies) are near 35 MB.
+pub(crate) const TOKENIZER_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Why a model's tokenizer cannot be used. Nothing is kept of it; the files must be repaired or replaced.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenizerError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is larger than any tokenizer.
+    #[error("{path} is larger than {max} bytes: not a tokenizer")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        max: u64,
+    },
+    /// The file is not a tokenizer.
+    #[error("{path} is not a usable tokenizer: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        message: String,
+    },
+    /// The special tokens do not stand around the text.
+    #[error("{path} frames a text in a way that is not supported: {message}")]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        message: String,
+    },
+    /// The special tokens alone fill the model's limit.
+    #[error(
+        "{path} adds {special} special tokens, which leaves no room in the model's limit of {limit} tokens"
+    )]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// Special tokens.
+        special: usize,
+        /// The model's limit.
+        limit: u32,
+    },
+}
+
+/// Why one text of a request has no vector. The others proceed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ItemFailure {
+    /// The wire's code.
+    pub(crate) code: ErrorCode,
+    /// For people.
+    pub(crate) message: String,
+    /// Tokens of the text, where they were counted.
+    pub(crate) tokens: u32,
+    /// The limit that it broke.
+    pub(crate) limit: u32,
+}
+
+/// What became of one text: its ids were appended to the caller's buffer, or it failed by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenizedItem {
+    /// Its ids are the next `tokens` ids of the buffer.
+    Ready {
+        /// Ids, special tokens included.
+        tokens: u32,
+        /// Whether the text was cut to the limit.
+        truncated: bool,
+    },
+    /// Its ids are not in the buffer.
+    Failed(ItemFailure),
+}
+
+/// What the tokenizer must know about its model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenizerLimits {
+    /// Tokens that the model takes in one text, special tokens included.
+    pub(crate) tokens_max: u32,
+    /// Rows of the model's embedding table: ids at or above it would read past its end.
+    pub(crate) vocab_size: u32,
+    /// Whether the model's own pipeline lower-cases what its tokenizer does not (`do_lower_case`).
+    pub(crate) lowercase: bool,
+}
+
+/// One model's tokenizer. Shared by the tokenizer threads.
+pub(crate) struct TextTokenizer {
+    tokenizer: Tokenizer,
+    prefix: Vec<u32>,
+    suffix: Vec<u32>,
+    limits: TokenizerLimits,
+}
+
+impl TextTokenizer {
+    /// Reads `path`, an untrusted `tokenizer.json`.
+    ///
+    /// # Errors
+    /// See [`TokenizerError`].
+    pub(crate) fn load(path: &Path, limits: TokenizerLimits) -> Result<Self, TokenizerError> {
+        let json = read_bounded(path)?;
+        let parsed = catch_unwind(|| Tokenizer::from_bytes(&json));
+        let parse_error = |message: String| TokenizerError::Parse {
+            path: path.to_owned(),
+            message,
+        };
+        let mut tokenizer = match parsed {
+            Ok(Ok(tokenizer)) => tokenizer,
+            Ok(Err(error)) => return Err(parse_error(error.to_string())),
+            Err(_) => return Err(parse_error("its contents contradict each other".to_owned())),
+        };
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| parse_error(error.to_string()))?;
+        if limits.lowercase {
+            put_lowercase_first(&mut tokenizer).map_err(parse_error)?;
+        }
+        let (prefix, suffix) = frame_of(&tokenizer).map_err(|message| TokenizerError::Template {
+            path: path.to_owned(),
+            message,
+        })?;
+        let special = prefix.len() + suffix.len();
+        if special >= limits.tokens_max as usize {
+            return Err(TokenizerError::NoRoom {
+                path: path.to_owned(),
+                special,
+                limit: limits.tokens_max,
+            });
+        }
+        Ok(Self {
+            tokenizer,
+            prefix,
+            suffix,
+            limits,
+        })
+    }
+
+    /// Appends the ids of one input to `ids`, or says why it has none. Never panics on input: what the tokenizer
+    /// library panics on fails that item alone.
+    pub(crate) fn append(&self, input: Text<'_>, truncate: Truncate, ids: &mut Vec<u32>) -> TokenizedItem {
+        match input {
+            Text::Ids(given) => self.append_ids(given, truncate, ids),
+            Text::Plain(text) => {
+                // The library's state is its configuration and a cache that tolerates a lost writer.
+                let encoded = catch_unwind(AssertUnwindSafe(|| self.tokenizer.encode_fast(text, false)));
+                match encoded {
+                    Ok(Ok(encoding)) => self.append_framed(encoding.get_ids(), truncate, ids),
+                    Ok(Err(error)) => TokenizedItem::Failed(ItemFailure {
+                        code: ErrorCode::InvalidRequest,
+                        message: format!("the model's tokenizer cannot read this text: {error}"),
+                        tokens: 0,
+                        limit: 0,
+                    }),
+                    Err(_) => TokenizedItem::Failed(ItemFailure {
+                        code: ErrorCode::Internal,
+                        message: "the model's tokenizer failed on this text".to_owned(),
+                        tokens: 0,
+                        limit: 0,
+                    }),
+                }
+            }
+        }
+    }
+
+    fn append_ids(&self, given: &[u32], truncate: Truncate, ids: &mut Vec<u32>) -> TokenizedItem {
+        let framed = given
+            .strip_prefix(self.prefix.as_slice())
+            .and_then(|rest| rest.strip_suffix(self.suffix.as_slice()));
+        match framed {
+            Some(text_ids) => self.append_framed(text_ids, truncate, ids),
+            None => self.append_cut(&[], given, &[], truncate, ids),
+        }
+    }
+
+    fn append_framed(&self, text_ids: &[u32], truncate: Truncate, ids: &mut Vec<u32>) -> TokenizedItem {
+        self.append_cut(&self.prefix, text_ids, &self.suffix, truncate, ids)
+    }
+
+    /// Cuts `text_ids` so that the whole fits the limit; the special tokens around it always stay.
+    fn append_cut(
+        &self,
+        prefix: &[u32],
+        text_ids: &[u32],
+        suffix: &[u32],
+        truncate: Truncate,
+        ids: &mut Vec<u32>,
+    ) -> TokenizedItem {
+        let limit = self.limits.tokens_max as usize;
+        let tokens = prefix.len() + text_ids.len() + suffix.len();
+        let room = limit.saturating_sub(prefix.len() + suffix.len());
+        let failed = |code, message, limit| {
+            TokenizedItem::Failed(ItemFailure {
+                code,
+                message,
+                tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+                limit,
+            })
+        };
+        let kept = match truncate {
+            _ if tokens <= limit => text_ids,
+            Truncate::Right => &text_ids[..room],
+            Truncate::Left => &text_ids[text_ids.len() - room..],
+            Truncate::Refuse => {
+                let message = format!(
+                    "the text has {tokens} tokens and the model takes {limit}: shorten it or allow truncation"
+                );
+                return failed(ErrorCode::TooLong, message, self.limits.tokens_max);
+            }
+        };
+        if tokens == 0 {
+            let message = "the text has no tokens, so it has no vector".to_owned();
+            return failed(ErrorCode::InvalidRequest, message, 0);
+        }
+        let vocab_size = self.limits.vocab_size;
+        let mut whole = prefix.iter().chain(kept).chain(suffix);
+        if let Some(id) = whole.find(|id| **id >= vocab_size) {
+            let message = format!("token id {id} is outside of the model's vocabulary of {vocab_size}");
+            return failed(ErrorCode::InvalidRequest, message, vocab_size);
+        }
+        ids.extend_from_slice(prefix);
+        ids.extend_from_slice(kept);
+        ids.extend_from_slice(suffix);
+        let tokens = u32::try_from(prefix.len() + kept.len() + suffix.len())
+            .expect("at most tokens_max, which is a u32");
+        TokenizedItem::Ready {
+            tokens,
+            truncated: kept.len() < text_ids.len(),
+        }
+    }
+}
+
+/// One input as the tokenizer sees it: the prompt is already in front of the text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Text<'a> {
+    /// Text to tokenize.
+    Plain(&'a str),
+    /// Ids of the model's own vocabulary, special tokens included.
+    Ids(&'a [u32]),
+}
+
+impl<'a> Text<'a> {
+    /// Puts `prompt` in front of a text (never of ids, which are already tokenized); `buffer` holds the sum.
+    pub(crate) fn with_prompt(input: &'a Input, prompt: Option<&str>, buffer: &'a mut String) -> Self {
+        match (input, prompt) {
+            (Input::TokenIds(ids), _) => Self::Ids(ids),
+            (Input::Text(text), None) => Self::Plain(text),
+            (Input::Text(text), Some(prompt)) => {
+                buffer.clear();
+                buffer.push_str(prompt);
+                buffer.push_str(text);
+                Self::Plain(buffer)
+            }
+        }
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        File::open(path)?
+            .take(TOKENIZER_FILE_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read(path).map_err(|source| TokenizerError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    if bytes.len() as u64 > TOKENIZER_FILE_BYTES_MAX {
+        return Err(TokenizerError::TooLarge {
+            path: path.to_owned(),
+            max: TOKENIZER_FILE_BYTES_MAX,
+        });
+    }
+    Ok(bytes)
+}
+
+/// As sentence-transformers does for `do_lower_case`: in front of what the tokenizer normalises itself.
+fn put_lowercase_first(tokenizer: &mut Tokenizer) -> Result<(), String> {
+    let own = tokenizer.get_normalizer().cloned();
+    let all = [AnyNormalizer::Lowercase(Lowercase)]
+        .into_iter()
+        .chain(own)
+        .collect();
+    tokenizer
+        .with_normalizer(Some(NormalizerWrapper::Sequence(Sequence::new(all))))
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+/// Texts that show how special tokens are put around a text, whatever the vocabulary.
+const PROBES: [&str; 3] = ["", "a", "b a 1"];
+
+/// The special tokens in front of and behind a text. Post-processors that do anything else are refused, because
+/// cutting a text before framing it is only right when the frame does not depend on the text.
+fn frame_of(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
+    let ids_of = |probe: &str, special: bool| {
+        let encoded = catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(probe, special)));
+        let encoding = encoded
+            .map_err(|_| "it fails on a short text".to_owned())?
+            .map_err(|error| error.to_string())?;
+        if encoding.get_type_ids().iter().any(|id| *id != 0) {
+            return Err("a single text gets segment ids other than 0".to_owned());
+        }
+        Ok(encoding.get_ids().to_vec())
+    };
+    let mut frame = None;
+    // The longest probe first: its ids cannot be mistaken for special tokens.
+    for probe in PROBES.iter().rev() {
+        let (plain, framed) = (ids_of(probe, false)?, ids_of(probe, true)?);
+        let (prefix, suffix) = match &frame {
+            None => {
+                let start = (0..=framed.len().saturating_sub(plain.len()))
+                    .find(|start| framed[*start..].starts_with(&plain))
+                    .ok_or("the text's own ids change when special tokens are added")?;
+                frame.insert((framed[..start].to_vec(), framed[start + plain.len()..].to_vec()))
+            }
+            Some(frame) => frame,
+        };
+        if [prefix.as_slice(), &plain, suffix].concat() != framed {
+            return Err("the special tokens depend on the text".to_owned());
+        }
+    }
+    Ok(frame.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;
