@@ -57,7 +57,7 @@ impl Rates {
 /// rate turns into about `batch_target` of time. Nothing waits while a lane is free.
 ///
 /// # Fairness
-/// Interactive work goes first. Once the most urgent bulk request has waited [`BULK_WAIT`], at least one batch in
+/// Interactive work goes first. Once the oldest bulk request has waited [`BULK_WAIT`], at least one batch in
 /// [`BULK_EVERY`] is bulk, so `n` bulk tokens with `b` before them are done within about
 /// `BULK_WAIT + BULK_EVERY * (b + n) / rate`. Inside a priority, requests that had less of the device come first as
 /// far as deadlines allow, and no later arrival overtakes one that waited for the queue's horizon and a multiple
@@ -217,15 +217,19 @@ impl Batcher {
 
     /// The model and priority of the next batch.
     fn choose(&self, is_runnable: impl Fn(ModelKey) -> bool, now: Instant) -> Option<(ModelKey, Priority)> {
-        let interactive = self.queue.head(Priority::Interactive, &is_runnable, now);
-        let bulk = self.queue.head(Priority::Bulk, &is_runnable, now);
-        let owed = self.interactive_streak + 1 >= BULK_EVERY;
-        match (interactive, bulk) {
-            (Some(_), Some((model, waited))) if owed && waited >= BULK_WAIT => Some((model, Priority::Bulk)),
-            (Some((model, _)), _) => Some((model, Priority::Interactive)),
-            (None, Some((model, _))) => Some((model, Priority::Bulk)),
-            (None, None) => None,
+        let first = |priority| Some((self.queue.head(priority, &is_runnable)?, priority));
+        if self.is_bulk_owed(&is_runnable, now) {
+            return first(Priority::Bulk);
         }
+        first(Priority::Interactive).or_else(|| first(Priority::Bulk))
+    }
+
+    fn is_bulk_owed(&self, is_runnable: impl Fn(ModelKey) -> bool, now: Instant) -> bool {
+        self.interactive_streak + 1 >= BULK_EVERY
+            && self
+                .queue
+                .oldest(Priority::Bulk, is_runnable)
+                .is_some_and(|queued_at| now.saturating_duration_since(queued_at) >= BULK_WAIT)
     }
 
     /// How many one-thread batches the runnable work makes.
@@ -349,8 +353,12 @@ impl Batcher {
         self.lanes.items(batch)
     }
 
+    /// When the oldest queued request was queued.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.queue.oldest()
+        [Priority::Interactive, Priority::Bulk]
+            .into_iter()
+            .filter_map(|priority| self.queue.oldest(priority, |_| true))
+            .min()
     }
 
     pub(super) fn batches_done(&self) -> u64 {

@@ -19,6 +19,9 @@ const BULK_DUE: Duration = Duration::from_secs(300);
 /// thousand texts does not stand in front of a single one that comes a moment later.
 const SERVED_FACTOR: u32 = 4;
 
+/// Empty lists kept for the next requests.
+const SPARE_LISTS_MAX: usize = 64;
+
 /// Order inside a priority: due first, ties by arrival. All items of a request share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -148,21 +151,33 @@ impl WorkQueue {
         let counts = &mut self.models[job.model.index()];
         counts.tokens[job.priority as usize] -= job.waiting_tokens;
         counts.items -= job.waiting.len() as u64;
-        job.waiting.clear();
-        self.spare.push(job.waiting);
+        if self.spare.len() < SPARE_LISTS_MAX {
+            job.waiting.clear();
+            self.spare.push(job.waiting);
+        }
     }
 
-    /// The most urgent request of a priority whose model may run, with the time since it was queued.
+    /// The model of the most urgent request of a priority, among those whose model may run.
     pub(super) fn head(
         &self,
         priority: Priority,
         is_runnable: impl Fn(ModelKey) -> bool,
-        now: Instant,
-    ) -> Option<(ModelKey, Duration)> {
+    ) -> Option<ModelKey> {
         self.in_order(priority)
-            .map(|(_, job)| job)
-            .find(|job| is_runnable(job.model))
-            .map(|job| (job.model, now.saturating_duration_since(job.queued_at)))
+            .map(|(_, job)| job.model)
+            .find(|model| is_runnable(*model))
+    }
+
+    /// When the oldest request of a priority was queued, among those whose model may run.
+    pub(super) fn oldest(
+        &self,
+        priority: Priority,
+        is_runnable: impl Fn(ModelKey) -> bool,
+    ) -> Option<Instant> {
+        self.in_order(priority)
+            .filter(|(_, job)| is_runnable(job.model))
+            .map(|(_, job)| job.queued_at)
+            .min()
     }
 
     /// Fills `batch` with items of one model in order of urgency, up to `tokens_max` and `sequences_max`; an item
@@ -262,15 +277,6 @@ impl WorkQueue {
             .map(ModelKey)
             .zip(self.models.iter().copied())
             .filter(|(_, waiting)| waiting.items > 0)
-    }
-
-    /// When the oldest queued request was queued.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        [Priority::Interactive, Priority::Bulk]
-            .into_iter()
-            .flat_map(|priority| self.in_order(priority))
-            .map(|(_, job)| job.queued_at)
-            .min()
     }
 
     fn in_order(&self, priority: Priority) -> impl Iterator<Item = (RequestKey, &Job)> {

@@ -1,7 +1,10 @@
 //! Which models are in the device's memory.
 
+mod decide;
 mod model;
 mod report;
+#[cfg(test)]
+mod tests;
 mod victims;
 
 use std::collections::VecDeque;
@@ -11,7 +14,6 @@ use std::time::{Duration, Instant};
 use shoal_protocol::{Bytes, ErrorCode};
 
 use self::model::{Model, State};
-use self::victims::{Candidate, choose_victims};
 use super::config::CoreConfig;
 use super::error::RequestError;
 use super::event::ModelSpec;
@@ -25,12 +27,21 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Speed of a load before any was measured, in bytes/s. Only weighs victims against each other.
 const LOAD_BYTES_PER_S_GUESS: f64 = 500e6;
 
+/// What the waiters of a load that does not end are told.
+fn stalled() -> RequestError {
+    RequestError::LoadFailed {
+        code: ErrorCode::ModelBroken,
+        reason: "the load does not end; the storage may be stuck".into(),
+        retry_after: BACKOFF_MAX,
+    }
+}
+
 /// What the machine wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ResidencyOutput {
     Load(ModelKey),
     Evict(ModelKey),
-    /// It can not be loaded after all, because pinned models turned out larger: fail its requests.
+    /// It can not be loaded after all (pinned models turned out larger, the load stalled): fail its requests.
     Refuse(ModelKey, RequestError),
 }
 
@@ -45,7 +56,8 @@ pub(super) enum LoadEnd {
 
 /// The residency of one device: a hard budget in bytes, loads on first use.
 ///
-/// Loads are single-flight per model, one at a time, first wanted first. A load that does not fit chooses victims
+/// Loads are single-flight per model, one at a time, first wanted first; one that does not end within
+/// [`LOAD_TIME_MAX`](model::LOAD_TIME_MAX) no longer holds up the others. A load that does not fit chooses victims
 /// and waits for them: until their minimum residency is over, their batches are done and their memory is free. What
 /// is chosen runs no further batch, and if requests wait for it, it queues up behind to come back. Two models that
 /// do not fit together so alternate at most once per `residency_min`, and both are served.
@@ -99,12 +111,23 @@ impl Residency {
                 retry_after,
             });
         }
-        let available = self.budget.saturating_sub(self.set_aside(model));
-        if wanted.bytes > available && !matches!(wanted.state, State::Ready { .. }) {
-            let (needed, available) = (Bytes(wanted.bytes), Bytes(available));
-            return Err(RequestError::ModelTooLarge { needed, available });
+        match wanted.state {
+            State::Ready { .. } => Ok(()),
+            State::Loading { stalled: true, .. } => Err(stalled()),
+            State::Absent | State::Loading { .. } | State::Evicting { .. } | State::Failed { .. } => {
+                self.check_size(model, wanted.bytes)
+            }
         }
-        Ok(())
+    }
+
+    /// Whether a model of this size fits beside the pinned ones.
+    fn check_size(&self, model: ModelKey, bytes: u64) -> Result<(), RequestError> {
+        let available = self.budget.saturating_sub(self.set_aside(model));
+        if bytes <= available {
+            return Ok(());
+        }
+        let (needed, available) = (Bytes(bytes), Bytes(available));
+        Err(RequestError::ModelTooLarge { needed, available })
     }
 
     /// A request for the model was admitted ([`check`](Self::check)ed): it will be resident.
@@ -145,7 +168,7 @@ impl Residency {
         let Some(loaded) = self.models.get_mut(model.index()) else {
             return LoadEnd::Waiting;
         };
-        let State::Loading { since } = loaded.state else {
+        let State::Loading { since, .. } = loaded.state else {
             return LoadEnd::Waiting;
         };
         let took = now.saturating_duration_since(since);
@@ -160,11 +183,9 @@ impl Residency {
         if self.held() <= self.budget {
             return LoadEnd::Waiting;
         }
-        self.models[model.index()].state = State::Absent;
-        let fits = self.check(model, now);
-        self.models[model.index()].state = State::Ready { since: now };
         self.evict(model);
-        fits.map_or_else(LoadEnd::Failed, |()| LoadEnd::Waiting)
+        self.check_size(model, bytes)
+            .map_or_else(LoadEnd::Failed, |()| LoadEnd::Waiting)
     }
 
     /// Nobody waits for the model any more: the caller fails its requests with the error that is returned.
@@ -208,6 +229,7 @@ impl Residency {
 
     /// Decides; call after every event, then poll.
     pub(super) fn advance(&mut self, now: Instant) {
+        self.give_up_stalled(now);
         self.unload_idle(now);
         self.start_load(now);
         for (key, model) in (0..).map(ModelKey).zip(&mut self.models) {
@@ -225,8 +247,16 @@ impl Residency {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let idle = self.models.iter().filter_map(|model| self.idle_at(model)).min();
-        let blocked = self.blocked_until.map(|at| (at, "minimum residency"));
-        blocked.into_iter().chain(idle.map(|at| (at, "keep-alive"))).min()
+        let stalls = self.models.iter().filter_map(Model::stalls_at).min();
+        let timers = [
+            (self.blocked_until, "minimum residency"),
+            (idle, "keep-alive"),
+            (stalls, "load stalled"),
+        ];
+        timers
+            .into_iter()
+            .filter_map(|(at, reason)| Some((at?, reason)))
+            .min()
     }
 
     fn want(&mut self, model: ModelKey) {
@@ -237,97 +267,6 @@ impl Residency {
         if absent && !self.wanted.contains(&model) {
             self.wanted.push_back(model);
         }
-    }
-
-    /// Starts the first wanted load, or makes room for it.
-    fn start_load(&mut self, now: Instant) {
-        self.blocked_until = None;
-        let models = &self.models;
-        self.wanted.retain(|key| models[key.index()].is_wanted());
-        let busy = self
-            .models
-            .iter()
-            .any(|model| matches!(model.state, State::Loading { .. }));
-        let Some(&first) = self.wanted.front().filter(|_| !busy) else {
-            return;
-        };
-        if matches!(self.models[first.index()].state, State::Evicting { .. }) {
-            return;
-        }
-        if let Err(error) = self.check(first, now) {
-            self.wanted.pop_front();
-            self.models[first.index()].preload = false;
-            self.outputs.push_back(ResidencyOutput::Refuse(first, error));
-            return;
-        }
-        let needed = self.models[first.index()].bytes;
-        let leaving: u64 = self.leaving().map(Model::held).sum();
-        let free = self
-            .budget
-            .saturating_sub(self.held() + self.set_aside_absent(first));
-        if needed <= free {
-            self.wanted.pop_front();
-            self.models[first.index()].state = State::Loading { since: now };
-            self.outputs.push_back(ResidencyOutput::Load(first));
-        } else if needed > free + leaving {
-            self.make_room(needed - free - leaving, now);
-        }
-    }
-
-    /// Chooses victims for `bytes`, or notes when there will be some.
-    fn make_room(&mut self, bytes: u64, now: Instant) {
-        let candidates: Vec<Candidate> = self.candidates(now).collect();
-        match choose_victims(&candidates, bytes, now) {
-            Ok(victims) => victims.into_iter().for_each(|victim| self.evict(victim)),
-            Err(until) => self.blocked_until = until,
-        }
-    }
-
-    fn candidates(&self, now: Instant) -> impl Iterator<Item = Candidate> {
-        (0..)
-            .map(ModelKey)
-            .zip(&self.models)
-            .filter_map(move |(key, model)| {
-                let State::Ready { since } = model.state else {
-                    return None;
-                };
-                let reload_s = self.load_time(model).as_secs_f64();
-                (!model.pinned).then_some(Candidate {
-                    key,
-                    bytes: model.bytes,
-                    evictable_at: since + self.residency_min,
-                    in_use: model.users > 0,
-                    cost: reload_s * model.demand(now),
-                    last_used: model.last_used.unwrap_or(since),
-                })
-            })
-    }
-
-    fn evict(&mut self, victim: ModelKey) {
-        self.models[victim.index()].state = State::Evicting { ordered: false };
-        if self.models[victim.index()].is_wanted() {
-            self.want(victim);
-        }
-    }
-
-    fn unload_idle(&mut self, now: Instant) {
-        for at in 0..self.models.len() {
-            if self
-                .idle_at(&self.models[at])
-                .is_some_and(|idle_at| idle_at <= now)
-            {
-                self.models[at].state = State::Evicting { ordered: false };
-            }
-        }
-    }
-
-    /// When an unused model is unloaded.
-    fn idle_at(&self, model: &Model) -> Option<Instant> {
-        let State::Ready { since } = model.state else {
-            return None;
-        };
-        let idle_at = model.last_used.unwrap_or(since) + self.keep_alive?;
-        (!model.pinned && model.users == 0).then(|| idle_at.max(since + self.residency_min))
     }
 
     /// Bytes of the pinned models other than `model`.

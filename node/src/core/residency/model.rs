@@ -9,13 +9,17 @@ use super::super::event::ModelSpec;
 
 /// Time constant of a model's request rate, by which victims are chosen.
 const DEMAND_TAU: Duration = Duration::from_secs(300);
+/// A load that takes longer is given up.
+pub(super) const LOAD_TIME_MAX: Duration = Duration::from_mins(10);
 
 /// Where a model stands.
 #[derive(Clone, Debug)]
 pub(super) enum State {
     Absent,
+    /// Its estimate is held. `stalled` once nobody waits for it any more.
     Loading {
         since: Instant,
+        stalled: bool,
     },
     Ready {
         since: Instant,
@@ -79,6 +83,21 @@ impl Model {
             .last_used
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.demand * (-idle.as_secs_f64() / DEMAND_TAU.as_secs_f64()).exp()
+    }
+
+    /// When its load counts as stalled.
+    pub(super) fn stalls_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Loading {
+                since,
+                stalled: false,
+            } => Some(since + LOAD_TIME_MAX),
+            State::Absent
+            | State::Loading { .. }
+            | State::Ready { .. }
+            | State::Evicting { .. }
+            | State::Failed { .. } => None,
+        }
     }
 
     pub(super) fn is_wanted(&self) -> bool {

@@ -27,7 +27,7 @@ impl Residency {
             return Duration::ZERO;
         };
         let left = |model: &Model| match model.state {
-            State::Loading { since } => (since + self.load_time(model)).saturating_duration_since(now),
+            State::Loading { since, .. } => (since + self.load_time(model)).saturating_duration_since(now),
             State::Ready { .. } => Duration::ZERO,
             State::Absent | State::Evicting { .. } | State::Failed { .. } => self.load_time(model),
         };

@@ -1,0 +1,119 @@
+//! What to load, what to evict, what to give up.
+
+use std::time::Instant;
+
+use super::super::ids::ModelKey;
+use super::model::{Model, State};
+use super::victims::{Candidate, choose_victims};
+use super::{Residency, ResidencyOutput, stalled};
+
+impl Residency {
+    /// Starts the first wanted load, or makes room for it.
+    pub(super) fn start_load(&mut self, now: Instant) {
+        self.blocked_until = None;
+        let models = &self.models;
+        self.wanted.retain(|key| models[key.index()].is_wanted());
+        let busy = self
+            .models
+            .iter()
+            .any(|model| matches!(model.state, State::Loading { stalled: false, .. }));
+        let Some(&first) = self.wanted.front().filter(|_| !busy) else {
+            return;
+        };
+        if matches!(self.models[first.index()].state, State::Evicting { .. }) {
+            return;
+        }
+        if let Err(error) = self.check(first, now) {
+            self.wanted.pop_front();
+            self.models[first.index()].preload = false;
+            self.outputs.push_back(ResidencyOutput::Refuse(first, error));
+            return;
+        }
+        let needed = self.models[first.index()].bytes;
+        let leaving: u64 = self.leaving().map(Model::held).sum();
+        let free = self
+            .budget
+            .saturating_sub(self.held() + self.set_aside_absent(first));
+        if needed <= free {
+            self.wanted.pop_front();
+            self.models[first.index()].state = State::Loading {
+                since: now,
+                stalled: false,
+            };
+            self.outputs.push_back(ResidencyOutput::Load(first));
+        } else if needed > free + leaving {
+            self.make_room(needed - free - leaving, now);
+        }
+    }
+
+    /// Chooses victims for `bytes`, or notes when there will be some.
+    fn make_room(&mut self, bytes: u64, now: Instant) {
+        let candidates: Vec<Candidate> = self.candidates(now).collect();
+        match choose_victims(&candidates, bytes, now) {
+            Ok(victims) => victims.into_iter().for_each(|victim| self.evict(victim)),
+            Err(until) => self.blocked_until = until,
+        }
+    }
+
+    fn candidates(&self, now: Instant) -> impl Iterator<Item = Candidate> {
+        (0..)
+            .map(ModelKey)
+            .zip(&self.models)
+            .filter_map(move |(key, model)| {
+                let State::Ready { since } = model.state else {
+                    return None;
+                };
+                let reload_s = self.load_time(model).as_secs_f64();
+                (!model.pinned).then_some(Candidate {
+                    key,
+                    bytes: model.bytes,
+                    evictable_at: since + self.residency_min,
+                    in_use: model.users > 0,
+                    cost: reload_s * model.demand(now),
+                    last_used: model.last_used.unwrap_or(since),
+                })
+            })
+    }
+
+    pub(super) fn evict(&mut self, victim: ModelKey) {
+        self.models[victim.index()].state = State::Evicting { ordered: false };
+        if self.models[victim.index()].is_wanted() {
+            self.want(victim);
+        }
+    }
+
+    /// Tells those who wait for a load that does not end. It may still come, and then serves whoever asks next.
+    pub(super) fn give_up_stalled(&mut self, now: Instant) {
+        for (key, model) in (0..).map(ModelKey).zip(&mut self.models) {
+            if model.stalls_at().is_some_and(|at| at <= now)
+                && let State::Loading {
+                    stalled: given_up, ..
+                } = &mut model.state
+            {
+                *given_up = true;
+                model.preload = false;
+                self.outputs.push_back(ResidencyOutput::Refuse(key, stalled()));
+            }
+        }
+    }
+
+    pub(super) fn unload_idle(&mut self, now: Instant) {
+        for at in 0..self.models.len() {
+            if self
+                .idle_at(&self.models[at])
+                .is_some_and(|idle_at| idle_at <= now)
+            {
+                self.models[at].state = State::Evicting { ordered: false };
+            }
+        }
+    }
+
+    /// When an unused model is unloaded.
+    pub(super) fn idle_at(&self, model: &Model) -> Option<Instant> {
+        let State::Ready { since } = model.state else {
+            return None;
+        };
+        let idle_at = model.last_used.unwrap_or(since) + self.keep_alive?;
+        (!model.pinned && model.users == 0).then(|| idle_at.max(since + self.residency_min))
+    }
+}
