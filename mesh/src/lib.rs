@@ -12,6 +12,8 @@ mod client;
 mod identity;
 #[cfg(feature = "link")]
 mod link;
+#[cfg(all(test, feature = "link"))]
+mod testing;
 
 #[cfg(feature = "link")]
 pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};

@@ -20,3 +20,6 @@ pub use error::ClientError;
 pub use item::{ItemResult, Vector};
 pub use shared::Shared;
 pub use split::Split;
+
+#[cfg(test)]
+mod tests;

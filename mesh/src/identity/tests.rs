@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shoal_protocol::message::Role;
 
-use super::{Authority, Identity, IdentityError};
+use super::{Authority, Identity, IdentityError, Subject};
 
 #[test]
 fn identities_survive_the_disk_and_keys_are_private() {
@@ -95,4 +95,26 @@ fn names_are_checked() {
         let refused = authority.issue(Role::Client, name);
         assert!(matches!(refused, Err(IdentityError::Name(_))), "{name}");
     }
+}
+
+#[test]
+fn certificates_without_a_role_are_none_of_a_mesh() {
+    let of = |names: &[&str]| {
+        let mut params = rcgen::CertificateParams::default();
+        let uri = |name: &&str| rcgen::SanType::URI((*name).try_into().unwrap());
+        params.subject_alt_names = names.iter().map(uri).collect();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        Subject::of(params.self_signed(&key).unwrap().der())
+    };
+    assert!(of(&["shoal://role/node/a"]).is_ok());
+    for wrong in [
+        &[][..],
+        &["https://example.org"],
+        &["shoal://role/node"],
+        &["shoal://role/king/a"],
+        &["shoal://role/node/a", "shoal://role/operator/a"],
+    ] {
+        assert!(of(wrong).is_err(), "{wrong:?}");
+    }
+    assert!(Subject::of(b"rubbish").is_err());
 }

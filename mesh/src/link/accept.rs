@@ -183,72 +183,85 @@ async fn serve_attempt(
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
 ) {
-    // A caller that is gone needs no answer: errors of telling it are no errors here.
     let delivered = reply.cancelled();
-    let places = (
-        shared.attempts.clone().try_acquire_owned(),
-        room.try_acquire_owned(),
-    );
-    let _told = match places {
-        (Ok(_place), Ok(_of_connection)) if !*shared.stopping.borrow() => {
-            match read_request(&mut recv, &shared).await {
-                Ok(request) => {
-                    shared.service.clone().serve(peer, request, reply).await;
-                    Ok(())
-                }
-                Err(Unread::Gone) => return,
-                Err(Unread::NoRoom) => reply.end(no_room(shared.limits.attempts_max)).await,
-                Err(Unread::Invalid(what)) => {
-                    let _ = recv.stop(Code::Protocol.into());
-                    reply.fail(ErrorCode::InvalidRequest, what).await
-                }
-            }
-        }
-        (Ok(_), Ok(_)) => reply.fail(ErrorCode::Draining, "the node is leaving").await,
-        _ => reply.end(no_room(shared.limits.attempts_max)).await,
+    let read = match places(&room, &shared) {
+        Ok(places) => read_request(&mut recv, &shared).await.map(|read| (read, places)),
+        Err(refusal) => Err(refusal),
     };
+    match read {
+        Ok((request, _places)) => shared.service.clone().serve(peer, request, reply).await,
+        Err(Refusal { code, what }) => {
+            // A caller that is gone needs no answer: failing to stop or to tell it is no error here.
+            let _ = recv.stop(Code::Protocol.into());
+            let _ = reply.fail(code, what).await;
+        }
+    }
     let _ = timeout(DELIVERY_WAIT, delivered).await;
 }
 
-/// Why there is no request to serve.
-enum Unread {
-    /// The caller cancelled or vanished.
-    Gone,
-    /// Too many bytes are being received.
-    NoRoom,
-    /// What came is not a request.
-    Invalid(String),
+/// Why a request is not served.
+struct Refusal {
+    code: ErrorCode,
+    what: String,
 }
 
-impl From<FrameError> for Unread {
+impl From<FrameError> for Refusal {
     fn from(error: FrameError) -> Self {
-        match error {
-            FrameError::Reset(_) | FrameError::Lost(_) => Self::Gone,
-            FrameError::Ended | FrameError::Cut | FrameError::Decode(_) => Self::Invalid(error.to_string()),
-        }
+        let code = match error {
+            FrameError::Reset(_) | FrameError::Lost(_) => ErrorCode::Cancelled,
+            FrameError::Ended | FrameError::Cut | FrameError::Decode(_) => ErrorCode::InvalidRequest,
+        };
+        let what = error.to_string();
+        Self { code, what }
     }
 }
 
-async fn read_request(recv: &mut RecvStream, shared: &Shared) -> Result<Frame, Unread> {
+impl Refusal {
+    fn invalid(what: String) -> Self {
+        let code = ErrorCode::InvalidRequest;
+        Self { code, what }
+    }
+
+    fn overloaded(what: String) -> Self {
+        let code = ErrorCode::Overloaded;
+        Self { code, what }
+    }
+}
+
+/// The places that an attempt holds while it is being served: one of the node's and one of its connection's.
+fn places(room: &Arc<Semaphore>, shared: &Shared) -> Result<[OwnedSemaphorePermit; 2], Refusal> {
+    if *shared.stopping.borrow() {
+        return Err(Refusal {
+            code: ErrorCode::Draining,
+            what: "the node is leaving".to_owned(),
+        });
+    }
+    let place = |of: &Arc<Semaphore>, max| {
+        let place = of.clone().try_acquire_owned();
+        place.map_err(|_| Refusal::overloaded(no_room(max)))
+    };
+    Ok([
+        place(room, shared.limits.attempts_per_connection_max)?,
+        place(&shared.attempts, shared.limits.attempts_max)?,
+    ])
+}
+
+async fn read_request(recv: &mut RecvStream, shared: &Shared) -> Result<Frame, Refusal> {
     let read = async {
         let header = FrameSource::header(recv).await?;
         if !matches!(header.kind, Kind::EncodeRequest | Kind::StatusRequest) {
-            let what = format!("{:?} is not a request", header.kind);
-            return Err(Unread::Invalid(what));
+            return Err(Refusal::invalid(format!("{:?} is not a request", header.kind)));
         }
         let bytes = shared.receiving.clone().try_acquire_many_owned(header.length);
-        let _bytes = bytes.map_err(|_| Unread::NoRoom)?;
+        let _bytes =
+            bytes.map_err(|_| Refusal::overloaded("too many bytes are being received".to_owned()))?;
         let frame = FrameSource::body(recv, &header).await?;
         // The end came with the request; more than a request must not.
         match recv.read_chunk(1, true).now_or_never() {
-            Some(Ok(Some(_))) => Err(Unread::Invalid("more than one request on a stream".to_owned())),
+            Some(Ok(Some(_))) => Err(Refusal::invalid("more than one request on a stream".to_owned())),
             _ => Ok(frame),
         }
     };
-    match timeout(REQUEST_WAIT, read).await {
-        Ok(read) => read,
-        Err(_) => Err(Unread::Invalid(format!(
-            "the request did not arrive within {REQUEST_WAIT:?}"
-        ))),
-    }
+    let late = |_| Refusal::invalid(format!("the request did not arrive within {REQUEST_WAIT:?}"));
+    timeout(REQUEST_WAIT, read).await.map_err(late)?
 }

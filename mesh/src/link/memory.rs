@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::frames::{Exchange, FrameSink, FrameSource};
-use super::reply::{LinkError, Peer, Reply, Service, failure};
+use super::reply::{LinkError, Peer, Reply, Service};
 
 /// Frames between service and caller: enough that neither waits for the other's scheduling; at most 4 x 4 MiB.
 const FRAMES_MAX: usize = 4;
@@ -50,7 +50,7 @@ impl MemoryLink {
                     service.serve(local_peer(), request, reply).await;
                     Ok(())
                 }
-                (Err(_), _) => reply.end(no_room(ATTEMPTS_MAX)).await,
+                (Err(_), _) => reply.fail(ErrorCode::Overloaded, no_room(ATTEMPTS_MAX)).await,
                 (_, Err(what)) => reply.fail(ErrorCode::InvalidRequest, what).await,
             };
         });
@@ -96,10 +96,7 @@ fn local_peer() -> Peer {
     }
 }
 
-/// The answer to an attempt beyond the limit.
-pub(crate) fn no_room(attempts_max: usize) -> shoal_protocol::Message {
-    failure(
-        ErrorCode::Overloaded,
-        format!("{attempts_max} attempts are being served already"),
-    )
+/// What an attempt beyond the limit is told.
+pub(crate) fn no_room(attempts_max: usize) -> String {
+    format!("{attempts_max} attempts are being served already")
 }

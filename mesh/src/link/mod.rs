@@ -19,3 +19,6 @@ pub use net::{Net, TokioNet};
 pub use reply::{BoxFuture, LinkError, Peer, Reply, Service};
 pub use server::{BindError, LinkLimits, QuicServer, QuicServerOptions};
 pub use transport::SetupError;
+
+#[cfg(test)]
+mod tests;

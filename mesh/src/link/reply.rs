@@ -126,7 +126,7 @@ impl Drop for Reply {
 }
 
 /// A terminal failure without a retry hint.
-pub(crate) fn failure(code: ErrorCode, message: String) -> Message {
+fn failure(code: ErrorCode, message: String) -> Message {
     Message::Failure(Failure {
         code,
         message,

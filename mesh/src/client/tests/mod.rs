@@ -1,6 +1,4 @@
 //! One suite over both links: the same calls, in process and over QUIC on loopback; and what only QUIC can suffer.
 
 mod quic;
-mod service;
 mod suite;
-mod world;

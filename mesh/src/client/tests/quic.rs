@@ -5,11 +5,12 @@ use std::time::Duration;
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::Role;
 
-use super::service::{Mood, TestService};
-use super::world::{AUTHORITY, LOOPBACK, connect, identity, over_quic, serve};
+use tokio::runtime::Runtime;
+
 use crate::client::{Client, ConnectOptions, Encode};
 use crate::identity::Authority;
-use crate::link::{BindError, ConnectError, QuicServer, QuicServerOptions};
+use crate::link::{BindError, ConnectError, QuicServer, QuicServerOptions, TokioNet};
+use crate::testing::{AUTHORITY, LOOPBACK, Mood, TestService, connect, identity, over_quic, serve};
 
 #[tokio::test]
 async fn a_restarted_node_is_found_again_in_the_middle_of_a_call() {
@@ -43,6 +44,60 @@ async fn bind_again(bind: impl Fn() -> Result<QuicServer, BindError>) -> QuicSer
     panic!("the address stays in use");
 }
 
+/// A node's runtime of its own, so that its death takes everything with it and says nothing.
+fn node_runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().expect("a thread")
+}
+
+#[tokio::test]
+async fn a_crashed_node_that_restarts_is_noticed_before_the_idle_timeout() {
+    let service = TestService::new();
+    let node = identity(Role::Node);
+    let bind = |addr, runtime: &Runtime| {
+        let net = TokioNet::new(runtime.handle().clone());
+        QuicServer::bind(
+            QuicServerOptions::new(addr, node.clone()).net(net),
+            service.clone(),
+        )
+    };
+    let runtime = node_runtime();
+    let first = bind(LOOPBACK, &runtime).unwrap();
+    let addr = first.local_addr();
+    let client = connect(addr).await;
+    client.encode(Encode::new("m", ["a"])).await.expect("served");
+    // A crash: its tasks are gone before its endpoint could say that it closes.
+    let crash = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(5)));
+    crash.join().expect("the runtime ends");
+    drop(first);
+    let runtime = node_runtime();
+    let second = bind_again(|| bind(addr, &runtime)).await;
+    // The old connection is reset by the restarted node, which has the keys of its former self: else the call
+    // would wait out the idle timeout of 5 s.
+    let call = Encode::new("m", ["b"]).deadline(Duration::from_secs(4));
+    client.encode(call).await.expect("served by the restarted node");
+    drop(second);
+    runtime.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_frees_its_slot() {
+    let service = TestService::new();
+    let server = serve(&service, LOOPBACK);
+    let addr = server.local_addr();
+    service.mood.send_replace(Mood::Stall);
+    let runtime = node_runtime();
+    // Dropping the runtime drops its tasks in the middle: nothing is said to the node.
+    let asking = runtime.spawn(async move {
+        let client = connect(addr).await;
+        client.encode(Encode::new("m", ["a"])).await
+    });
+    service.serving_is(1).await;
+    runtime.shutdown_background();
+    service.serving_is(0).await;
+    assert!(asking.await.expect_err("never answered").is_cancelled());
+}
+
 #[tokio::test]
 async fn strangers_are_refused_on_both_sides() {
     let service = TestService::new();
@@ -52,6 +107,12 @@ async fn strangers_are_refused_on_both_sides() {
     let refused = Client::connect(ConnectOptions::new([server.local_addr()], stranger)).await;
     // The stranger does not trust the node either, and finds out first.
     assert!(matches!(refused.map(drop), Err(ConnectError::Untrusted { .. })));
+
+    // One that trusts the node all the same.
+    let mut stranger = elsewhere.issue(Role::Client, "stranger").unwrap();
+    stranger.authority = identity(Role::Client).authority;
+    let refused = Client::connect(ConnectOptions::new([server.local_addr()], stranger)).await;
+    assert!(matches!(refused.map(drop), Err(ConnectError::Forbidden { .. })));
 
     let impostor = QuicServerOptions::new(LOOPBACK, identity(Role::Client));
     let refused = QuicServer::bind(impostor, service.clone());

@@ -7,23 +7,22 @@ use futures_util::StreamExt;
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::Priority;
 
-use super::service::{Mood, vector};
-use super::world::World;
 use crate::client::Encode;
 use crate::core::{ClientError, ItemResult, WhenOverloaded};
+use crate::testing::{Mood, World, vector};
 
 /// Runs each scenario over each link.
 macro_rules! over_both_links {
     ($($scenario:ident),* $(,)?) => {
         mod memory {
-            use super::super::world::in_process;
+            use crate::testing::in_process;
             $(#[tokio::test]
             async fn $scenario() {
                 super::$scenario(in_process().await).await;
             })*
         }
         mod quic {
-            use super::super::world::over_quic;
+            use crate::testing::over_quic;
             $(#[tokio::test]
             async fn $scenario() {
                 super::$scenario(over_quic().await).await;

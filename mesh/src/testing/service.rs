@@ -13,12 +13,12 @@ use tokio::sync::watch;
 
 use crate::link::{BoxFuture, LinkError, Peer, Reply, Service};
 
-pub(super) const DIMS: usize = 8;
+pub(crate) const DIMS: usize = 8;
 /// Items of one result frame.
 const ROWS_MAX: usize = 64;
 
 /// The vector of a text: what the client must get back, bit for bit.
-pub(super) fn vector(text: &str) -> Vec<f32> {
+pub(crate) fn vector(text: &str) -> Vec<f32> {
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
     (0..DIMS)
         .map(|_| {
@@ -33,7 +33,7 @@ pub(super) fn vector(text: &str) -> Vec<f32> {
 
 /// What the node does with a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     #[default]
     Work,
     /// Beacons for ever, no result.
@@ -52,16 +52,16 @@ pub(super) enum Mood {
     Silence,
 }
 
-pub(super) struct TestService {
+pub(crate) struct TestService {
     /// Requests being served: what a dropped call must bring back to zero.
-    pub(super) serving: watch::Sender<usize>,
-    pub(super) mood: watch::Sender<Mood>,
-    pub(super) requests: AtomicUsize,
-    pub(super) cancelled: AtomicUsize,
+    pub(crate) serving: watch::Sender<usize>,
+    pub(crate) mood: watch::Sender<Mood>,
+    pub(crate) requests: AtomicUsize,
+    pub(crate) cancelled: AtomicUsize,
 }
 
 impl TestService {
-    pub(super) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             serving: watch::Sender::new(0),
             mood: watch::Sender::new(Mood::Work),
@@ -71,7 +71,7 @@ impl TestService {
     }
 
     /// Waits until exactly `count` requests are being served.
-    pub(super) async fn serving_is(&self, count: usize) {
+    pub(crate) async fn serving_is(&self, count: usize) {
         let mut serving = self.serving.subscribe();
         let reached = serving.wait_for(|now| *now == count);
         tokio::time::timeout(Duration::from_secs(10), reached)
@@ -108,7 +108,7 @@ impl TestService {
         let tokens = request.items.iter().map(|item| item.bytes() as u64 / 4 + 2).sum();
         let end = End {
             request_id: request.request_id.answered_by(NodeId([9; 16])),
-            items: u32::try_from(request.items.len()).unwrap(),
+            items: request.items.len() as u32,
             tokens,
             served_by: ServedBy {
                 node: NodeId([9; 16]),

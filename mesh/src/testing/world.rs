@@ -10,22 +10,22 @@ use crate::client::{Client, ConnectOptions};
 use crate::identity::{Authority, Identity};
 use crate::link::{QuicServer, QuicServerOptions};
 
-pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The mesh of all tests.
-pub(super) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::create().expect("randomness"));
+pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::create().expect("randomness"));
 
-pub(super) fn identity(role: Role) -> Identity {
+pub(crate) fn identity(role: Role) -> Identity {
     AUTHORITY.issue(role, "test").expect("randomness")
 }
 
-pub(super) struct World {
-    pub(super) service: Arc<TestService>,
-    pub(super) client: Client,
-    pub(super) server: Option<QuicServer>,
+pub(crate) struct World {
+    pub(crate) service: Arc<TestService>,
+    pub(crate) client: Client,
+    pub(crate) server: Option<QuicServer>,
 }
 
-pub(super) async fn in_process() -> World {
+pub(crate) async fn in_process() -> World {
     let service = TestService::new();
     World {
         client: Client::in_process(service.clone()),
@@ -34,7 +34,7 @@ pub(super) async fn in_process() -> World {
     }
 }
 
-pub(super) async fn over_quic() -> World {
+pub(crate) async fn over_quic() -> World {
     let service = TestService::new();
     let server = serve(&service, LOOPBACK);
     let client = connect(server.local_addr()).await;
@@ -45,12 +45,12 @@ pub(super) async fn over_quic() -> World {
     }
 }
 
-pub(super) fn serve(service: &Arc<TestService>, addr: SocketAddr) -> QuicServer {
+pub(crate) fn serve(service: &Arc<TestService>, addr: SocketAddr) -> QuicServer {
     let options = QuicServerOptions::new(addr, identity(Role::Node));
     QuicServer::bind(options, service.clone()).expect("loopback is free")
 }
 
-pub(super) async fn connect(addr: SocketAddr) -> Client {
+pub(crate) async fn connect(addr: SocketAddr) -> Client {
     let options = ConnectOptions::new([addr], identity(Role::Client));
     Client::connect(options).await.expect("the node listens")
 }

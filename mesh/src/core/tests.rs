@@ -1,0 +1,360 @@
+//! A call against a hostile node, in virtual time: late, duplicated, missing and foreign results, streams that end
+//! without a word, refusals, silence. Whatever it does, every item has one outcome and what is in flight is bounded.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::{
+    Beacon, DenseBlock, EncodeOptions, EncodeRequest, EncodeResult, End, Failure, Input, ItemOutcome,
+    Numerics, Phase, Priority, ServedBy, Timings,
+};
+use shoal_protocol::{DeviceIndex, ErrorCode, Message, Micros, NodeId, RequestId};
+
+use super::{AttemptFailure, AttemptKey, Call, CallSpec, ClientError, ItemResult, Shared, WhenOverloaded};
+
+/// SplitMix64: the seed is the whole history.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+enum Event {
+    Sent,
+    Frame(Message),
+    Failed(AttemptFailure),
+}
+
+/// The node and the network: events by the time at which the client sees them.
+struct World {
+    chance: Chance,
+    /// Attempts in a hundred that go wrong in some way.
+    hostile_percent: u64,
+    events: BTreeMap<(Instant, u64), (AttemptKey, Event)>,
+    sequence: u64,
+    /// Attempts that failed in a way which the retry budget pays for.
+    lost: u64,
+}
+
+impl World {
+    fn at(&mut self, when: Instant, key: AttemptKey, event: Event) {
+        self.sequence += 1;
+        self.events.insert((when, self.sequence), (key, event));
+    }
+
+    fn serve(&mut self, now: Instant, key: AttemptKey, request: &EncodeRequest) {
+        let mut when = now + Duration::from_millis(self.chance.below(20));
+        let hostile = self.chance.percent(self.hostile_percent);
+        let kind = if hostile { 1 + self.chance.below(9) } else { 0 };
+        if kind == 1 {
+            return self.at(
+                when,
+                key,
+                Event::Failed(AttemptFailure::Unreachable("dial".into())),
+            );
+        }
+        self.at(when, key, Event::Sent);
+        if kind == 2 {
+            let failure = refusal(ErrorCode::Overloaded, Some(self.chance.below(200_000)));
+            return self.at(when, key, Event::Frame(failure));
+        }
+        self.lost += u64::from(kind > 2);
+        if kind == 3 {
+            let codes = [ErrorCode::DeviceFailed, ErrorCode::Internal];
+            let failure = refusal(codes[self.chance.below(2) as usize], None);
+            return self.at(when, key, Event::Frame(failure));
+        }
+        let mut order: Vec<u32> = (0..request.items.len() as u32).collect();
+        for slot in (1..order.len()).rev() {
+            order.swap(slot, self.chance.below(slot as u64 + 1) as usize);
+        }
+        if kind == 4 {
+            order.truncate(order.len() / 2); // an end with items missing, or none at all
+        }
+        while !order.is_empty() {
+            let rows = order.split_off(order.len() - order.len().min(1 + self.chance.below(200) as usize));
+            when += Duration::from_millis(self.chance.below(700));
+            let mut frame = result(request, &rows);
+            if kind == 5 && self.chance.percent(50) {
+                frame.indices[0] = u32::MAX; // an item that was not asked for
+            }
+            if self.chance.percent(20) {
+                self.at(when, key, Event::Frame(Message::EncodeResult(frame.clone()))); // twice
+            }
+            self.at(when, key, Event::Frame(Message::EncodeResult(frame)));
+            if self.chance.percent(30) {
+                self.at(when, key, Event::Frame(beacon()));
+            }
+            match kind {
+                6 if self.chance.percent(50) => {
+                    return self.at(when, key, Event::Failed(AttemptFailure::Lost("cut".into())));
+                }
+                7 if self.chance.percent(50) => when += Duration::from_secs(5), // silence, then late frames
+                8 => return,                                                    // silence for ever
+                _ => {}
+            }
+        }
+        if kind == 9 {
+            return self.at(
+                when,
+                key,
+                Event::Failed(AttemptFailure::Lost("no terminal frame".into())),
+            );
+        }
+        self.at(when, key, Event::Frame(end(request)));
+        if self.chance.percent(10) {
+            self.at(when, key, Event::Frame(end(request)));
+        }
+    }
+}
+
+fn refusal(code: ErrorCode, retry_after_us: Option<u64>) -> Message {
+    Message::Failure(Failure {
+        code,
+        message: "hostile".to_owned(),
+        retry_after_us: retry_after_us.map(Micros),
+    })
+}
+
+fn beacon() -> Message {
+    Message::Beacon(Beacon {
+        phase: Phase::Running,
+        queue_tokens: 0,
+        batches_done: 1,
+        eta_us: Micros(0),
+    })
+}
+
+/// The vector of a text is the number that it starts with.
+fn value(input: &Input) -> f32 {
+    let Input::Text(text) = input else {
+        return -1.0;
+    };
+    text.split_once(' ')
+        .expect("a number first")
+        .0
+        .parse()
+        .expect("a number")
+}
+
+fn result(request: &EncodeRequest, rows: &[u32]) -> EncodeResult {
+    let data = rows.iter().map(|row| value(&request.items[*row as usize]));
+    let outcome = ItemOutcome::Encoded {
+        tokens: 3,
+        truncated: false,
+    };
+    EncodeResult {
+        indices: rows.to_vec(),
+        outcomes: vec![outcome; rows.len()],
+        dense: DenseBlock {
+            dims: 1,
+            rows: rows.len() as u32,
+            data: data.flat_map(f32::to_le_bytes).collect(),
+            ..DenseBlock::default()
+        },
+    }
+}
+
+fn end(request: &EncodeRequest) -> Message {
+    Message::End(End {
+        request_id: request.request_id,
+        items: request.items.len() as u32,
+        tokens: 3 * request.items.len() as u64,
+        served_by: ServedBy {
+            node: NodeId::default(),
+            device: DeviceIndex(0),
+            device_name: "fake".to_owned(),
+            numerics: Numerics::F32,
+        },
+        timings: Timings::default(),
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "an arbitrary origin of virtual time")]
+fn origin() -> Instant {
+    Instant::now()
+}
+
+struct Run {
+    items: u64,
+    given: u64,
+    outcome: Result<(), ClientError>,
+    took: Duration,
+    attempts: u64,
+    parts: u64,
+    lost: u64,
+}
+
+/// One call of one seed. Panics where an invariant breaks.
+fn run(seed: u64, hostile_percent: u64, deadline: Option<Duration>) -> Run {
+    let start = origin();
+    let mut chance = Chance(seed);
+    let items = chance.below(4000);
+    let texts: Vec<_> = (0..items)
+        .map(|n| Input::Text(format!("{n} {}", "x".repeat(chance.below(120) as usize))))
+        .collect();
+    let mut inputs = texts.into_iter();
+    let spec = CallSpec {
+        request_id: RequestId::new(seed),
+        model: "m".to_owned(),
+        options: EncodeOptions::default(),
+        priority: Priority::Bulk,
+        deadline: deadline.map(|after| start + after),
+        when_overloaded: WhenOverloaded::Wait,
+        seed,
+    };
+    let mut world = World {
+        chance,
+        hostile_percent,
+        events: BTreeMap::new(),
+        sequence: 0,
+        lost: 0,
+    };
+    let (mut call, mut shared, mut now) = (Call::new(spec, start), Shared::default(), start);
+    let (mut given, mut attempts, mut parts) = (0, 0, 0);
+    let mut flying = std::collections::BTreeSet::new();
+    for _step in 0..200_000 {
+        while call.wants_input() {
+            match inputs.next() {
+                Some(input) => call.handle_input(input, &shared),
+                None => call.handle_input_end(),
+            }
+        }
+        while let Some(key) = call.poll_cancel() {
+            flying.remove(&key); // what is on its way arrives all the same
+        }
+        while let Some(submit) = call.poll_submit(&mut shared, now) {
+            attempts += 1;
+            parts += u64::from(submit.key.attempt == 0);
+            assert!(
+                flying.insert(submit.key),
+                "seed {seed}: {:?} sent twice",
+                submit.key
+            );
+            assert!(flying.len() <= 8, "seed {seed}: the window is bounded");
+            world.serve(now, submit.key, &submit.request);
+        }
+        // An application that is sometimes busy.
+        while !world.chance.percent(5) {
+            let Some((index, item)) = call.poll_item() else {
+                break;
+            };
+            assert_eq!(index, given, "seed {seed}: in input order, once");
+            let ItemResult::Vector { vector, .. } = item else {
+                panic!("seed {seed}: no item was failed");
+            };
+            assert_eq!(vector.as_f32().expect("f32")[0], index as f32, "seed {seed}");
+            given += 1;
+        }
+        let (answered, taken) = call.items();
+        assert!(given <= answered && answered <= taken && taken - given <= 12 * 2048 + 2048);
+        if let Some(outcome) = call.poll_outcome() {
+            let outcome = outcome.map(drop).map_err(Clone::clone);
+            assert!(call.poll_item().is_none() && call.poll_submit(&mut shared, now).is_none());
+            let (took, lost) = (now - start, world.lost);
+            return Run {
+                items,
+                given,
+                outcome,
+                took,
+                attempts,
+                parts,
+                lost,
+            };
+        }
+        // What arrives first, at the latest when the machine wants to be woken.
+        let event = world.events.first_key_value().map(|((at, _), _)| *at);
+        let timeout = call.poll_timeout().map(|(at, _)| at);
+        let Some(next) = event.into_iter().chain(timeout).min() else {
+            continue; // only the application is behind
+        };
+        now = now.max(next);
+        if event.is_some_and(|at| at <= now) {
+            let (_, (key, event)) = world.events.pop_first().expect("seen above");
+            match event {
+                Event::Sent => call.handle_sent(key, now),
+                Event::Frame(message) => {
+                    if message.kind().is_terminal() {
+                        flying.remove(&key);
+                    }
+                    call.handle_frame(key, message, &mut shared, now);
+                }
+                Event::Failed(failure) => {
+                    flying.remove(&key);
+                    call.handle_failed(key, failure, &mut shared, now);
+                }
+            }
+        } else {
+            call.handle_timeout(&mut shared, now);
+        }
+    }
+    panic!("seed {seed}: the call does not end");
+}
+
+#[test]
+fn every_item_has_one_outcome_whatever_the_node_does() {
+    let (mut done, mut failed) = (0, 0);
+    for seed in 0..300 {
+        let run = run(seed, seed % 60, None);
+        match run.outcome {
+            Ok(()) => {
+                assert_eq!(run.given, run.items, "seed {seed}");
+                done += 1;
+            }
+            Err(error) => {
+                assert!(run.given <= run.items, "seed {seed}: {error}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(done > 150, "most calls survive: {done}");
+    assert!(failed > 0, "the harshest ones do not: the test is hostile enough");
+}
+
+#[test]
+fn a_friendly_node_is_asked_once_for_each_part() {
+    for seed in 0..50 {
+        let run = run(seed, 0, None);
+        assert_eq!((run.outcome, run.attempts), (Ok(()), run.parts), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_call_is_over_at_its_deadline() {
+    let deadline = Duration::from_millis(900);
+    let mut late = 0;
+    for seed in 0..200 {
+        let run = run(seed, 30, Some(deadline));
+        // One step of the application's leisure after it.
+        assert!(run.took <= deadline, "seed {seed}: {:?}", run.took);
+        late += u64::from(matches!(run.outcome, Err(ClientError::DeadlineExceeded { .. })));
+    }
+    assert!(late > 20, "some do not make it: {late}");
+}
+
+#[test]
+fn retries_do_not_amplify_an_outage() {
+    for seed in 0..100 {
+        let run = run(seed, 100, None);
+        let budget = 10 + run.parts * 15 / 100 + 1;
+        assert!(
+            run.lost <= run.parts + budget,
+            "seed {seed}: {} lost of {}",
+            run.lost,
+            run.parts
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! What the tests of the link and of the client stand on: a small node, and a world of it and its client.
+
+mod service;
+mod world;
+
+pub(crate) use service::{Mood, TestService, vector};
+pub(crate) use world::{AUTHORITY, LOOPBACK, World, connect, identity, in_process, over_quic, serve};
