@@ -8,6 +8,7 @@ mod calibrate;
 mod embed;
 mod gemm;
 mod http;
+mod link;
 mod pipeline;
 mod stats;
 
@@ -31,6 +32,8 @@ enum Command {
     Gemm(gemm::Arguments),
     /// Load on an HTTP server of the OpenAI or TEI dialect, one text a request.
     Http(http::Arguments),
+    /// What QUIC adds to a call in process, on a service that computes nothing.
+    Link(link::Arguments),
 }
 
 fn main() -> Result<(), AnyError> {
@@ -39,5 +42,6 @@ fn main() -> Result<(), AnyError> {
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Gemm(arguments) => gemm::run(&arguments),
         Command::Http(arguments) => http::run(&arguments),
+        Command::Link(arguments) => link::run(&arguments),
     }
 }
