@@ -6,6 +6,7 @@
 use crate::pipeline::AnyError;
 use clap::ValueEnum;
 use serde::Serialize;
+use shoal_kernels::Dtype;
 use shoal_kernels::cpu::{CpuIsa, PeakLoop, Team};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ pub(crate) struct Arguments {
 enum Kind {
     F32,
     Bf16,
+    F16,
     Int8,
 }
 
@@ -38,6 +40,7 @@ struct Report {
     threads: usize,
     f32_gflops: Option<f64>,
     bf16_gflops: Option<f64>,
+    f16_gflops: Option<f64>,
     int8_gops: Option<f64>,
 }
 
@@ -48,12 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
         let wanted = arguments.kind.is_none_or(|only| only == kind) && peak.is_available();
         wanted.then(|| measure(&mut team, arguments.threads, peak, duration))
     };
-    let widest_f32 = PeakLoop::of_f32(CpuIsa::available().last().unwrap_or(CpuIsa::Portable));
+    let widest_f32 = PeakLoop::of(CpuIsa::available().last().unwrap_or(CpuIsa::Portable), Dtype::F32);
     let report = Report {
         isa: CpuIsa::detect().to_string(),
         threads: arguments.threads,
         f32_gflops: widest_f32.and_then(|peak| rate(Kind::F32, peak)),
         bf16_gflops: rate(Kind::Bf16, PeakLoop::Bf16Avx512),
+        f16_gflops: rate(Kind::F16, PeakLoop::F16Avx512),
         int8_gops: rate(Kind::Int8, PeakLoop::Int8Avx512),
     };
     if arguments.json {
@@ -64,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let rows = [
         ("f32", report.f32_gflops),
         ("bf16", report.bf16_gflops),
+        ("f16", report.f16_gflops),
         ("int8", report.int8_gops),
     ];
     for (name, rate) in rows {

@@ -6,7 +6,7 @@ use crate::stats::{median, quantile};
 use serde::Serialize;
 use shoal_kernels::cpu::{CpuIsa, PeakLoop};
 use shoal_kernels::spec::{EncoderSpec, Ffn, LayerPattern};
-use shoal_kernels::{CpuModel, CpuOptions, Dtype, DtypePolicy, ModelDescription};
+use shoal_kernels::{CpuModel, CpuOptions, DtypePolicy, ModelDescription};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -128,12 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
         .iter()
         .map(|text| Ok(pipeline.tokenize(text)?.len()))
         .collect::<Result<_, AnyError>>()?;
-    let native = isa.activation_dtype(pipeline.model().dtype()) == Dtype::Bf16;
-    let peak = if native {
-        Some(PeakLoop::Bf16Avx512)
-    } else {
-        PeakLoop::of_f32(isa)
-    };
+    let peak = PeakLoop::of(isa, pipeline.model().dtype());
     let mut peak_now =
         || peak.map(|peak| calibrate::measure(pipeline.team(), lanes, peak, Duration::from_millis(20)));
     let before = peak_now();

@@ -79,12 +79,7 @@ struct Figure {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let isa = arguments.cpu_isa.unwrap_or_else(CpuIsa::detect);
     let native = isa.activation_dtype(arguments.dtype) == Dtype::Bf16;
-    let peak = if native {
-        Some(PeakLoop::Bf16Avx512)
-    } else {
-        PeakLoop::of_f32(isa)
-    };
-    let peak = peak.ok_or("there is no peak loop for portable code")?;
+    let peak = PeakLoop::of(isa, arguments.dtype).ok_or("there is no peak loop for portable code")?;
     let mut report = Report {
         isa: isa.to_string(),
         dtype: arguments.dtype.to_string(),

@@ -8,7 +8,7 @@ use super::error::{OpError, expect_cu_seqlens, expect_size};
 use super::ops::{AttentionScratch, CpuOps, Scratch};
 use super::shared::SharedMut;
 use super::simd::{Kernel, Simd, dispatch, math};
-use super::tile::{COLUMNS_MAX, ROWS_MAX, Tile, TileArgs, TileFormat, balanced, panel_columns, tiles};
+use super::tile::{ROWS_MAX, Tile, TileArgs, TileFormat, ZEROS, balanced, panel_columns, tiles};
 use crate::Dtype;
 use std::ops::Range;
 
@@ -234,9 +234,6 @@ impl<T: Element> Kernel for Head<'_, T> {
         }
     }
 }
-
-/// The sums that attention's products start with.
-static ZEROS: [f32; COLUMNS_MAX] = [0.0; COLUMNS_MAX];
 
 impl<T: Element> Head<'_, T> {
     /// Elements of `T` in one unit of 32 bits.

@@ -5,8 +5,9 @@ use super::error::{OpError, expect_size};
 use super::norm::normalise_row;
 use super::ops::CpuOps;
 use super::shared::SharedMut;
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Kernel, LANES_MAX, Simd, dispatch};
 use super::weights::{EmbeddingTable, LayerNorm, TableValues};
+use half::{bf16, f16};
 use std::ops::Range;
 
 const OP: &str = "embed";
@@ -151,22 +152,52 @@ impl<T: Element> Kernel for EmbedRows<'_, T> {
 unsafe fn add_row<S: Simd>(table: &EmbeddingTable, id: usize, sum: &mut [f32], add: bool) {
     // SAFETY: the caller's contract is the same.
     unsafe {
+        let range = id * sum.len()..(id + 1) * sum.len();
         match &table.values {
-            TableValues::F32(values) => add_values::<S, _>(&values[id * sum.len()..][..sum.len()], sum, add),
-            TableValues::Bf16(values) => add_values::<S, _>(&values[id * sum.len()..][..sum.len()], sum, add),
+            TableValues::F32(values) => {
+                add_values::<S, _>(&values[range], sum, add, |at, count| load::<S, f32>(at, count))
+            }
+            TableValues::Bf16(values) => {
+                add_values::<S, _>(&values[range], sum, add, |at, count| load::<S, bf16>(at, count));
+            }
+            TableValues::F16(values) => {
+                add_values::<S, _>(&values[range], sum, add, |at, count| load_f16::<S>(at, count))
+            }
         }
     }
 }
 
+/// Reads a vector of f16, or the first `count` of its lanes.
+///
 /// # Safety
-/// The machine supports `S`; both slices are equally long.
+/// The machine supports `S`; `min(count, S::LANES)` elements are readable at `from`.
 #[inline(always)]
-unsafe fn add_values<S: Simd, A: Element>(row: &[A], sum: &mut [f32], add: bool) {
+unsafe fn load_f16<S: Simd>(from: *const f16, count: usize) -> S::V {
+    // SAFETY: the caller's contract; the buffer holds LANES_MAX >= LANES elements.
+    unsafe {
+        if count >= S::LANES {
+            return S::load_f16(from);
+        }
+        let mut lanes = [f16::ZERO; LANES_MAX];
+        std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+        S::load_f16(lanes.as_ptr())
+    }
+}
+
+/// # Safety
+/// The machine supports `S`; both slices are equally long, and `widen` reads `min(count, S::LANES)` elements.
+#[inline(always)]
+unsafe fn add_values<S: Simd, A>(
+    row: &[A],
+    sum: &mut [f32],
+    add: bool,
+    widen: impl Fn(*const A, usize) -> S::V,
+) {
     for column in (0..sum.len()).step_by(S::LANES) {
         let count = sum.len() - column;
         // SAFETY: `count` elements are left in both.
         unsafe {
-            let value = load::<S, A>(row.as_ptr().add(column), count);
+            let value = widen(row.as_ptr().add(column), count);
             let at = sum.as_mut_ptr().add(column);
             let value = if add {
                 S::add(load::<S, f32>(at, count), value)

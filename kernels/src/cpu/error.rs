@@ -72,8 +72,8 @@ pub enum OpError {
         /// The format of the weights.
         weights: Dtype,
     },
-    /// A format that weights and tables cannot be stored in.
-    #[error("weights cannot be packed as {dtype}: f32 or bf16 can")]
+    /// A format that weights or tables cannot be stored in on this instruction set.
+    #[error("weights cannot be packed as {dtype} for this instruction set")]
     UnsupportedStorage {
         /// What was asked for.
         dtype: Dtype,

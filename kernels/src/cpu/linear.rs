@@ -3,10 +3,11 @@
 use super::AlignedBuf;
 use super::element::{self, Element};
 use super::error::{OpError, expect_size};
+use super::operand::Units;
 use super::ops::{CpuOps, Scratch};
 use super::shared::SharedMut;
 use super::simd::{Kernel, Simd, dispatch, math};
-use super::tile::{ROWS_MAX, Tile, TileArgs, TileFormat, balanced, panel_columns, tiles};
+use super::tile::{ROWS_MAX, Tile, TileArgs, TileFormat, ZEROS, balanced, panel_columns, tiles};
 use super::weights::PackedLinear;
 use super::{Activation, Epilogue};
 use crate::Dtype;
@@ -50,6 +51,7 @@ impl CpuOps<'_> {
         }
         let format = match (T::DTYPE, weights.dtype()) {
             (Dtype::F32, Dtype::F32) => TileFormat::F32,
+            (Dtype::F32, Dtype::F16) => TileFormat::F16,
             (Dtype::F32, _) => TileFormat::F32ByBf16,
             (_, Dtype::Bf16) => TileFormat::Bf16,
             (activations, weights) => {
@@ -66,6 +68,7 @@ impl CpuOps<'_> {
             x,
             epilogue,
             out: SharedMut::new(out),
+            call: self.next_call(),
         };
         let (row_parts, panel_parts) = self.split(rows, weights.panels());
         self.for_each(row_parts * panel_parts, &|scratch, item| {
@@ -98,6 +101,7 @@ struct Product<'a, T> {
     x: &'a [T],
     epilogue: Epilogue,
     out: SharedMut<'a, T>,
+    call: u64,
 }
 
 impl<T: Element> Product<'_, T> {
@@ -112,12 +116,9 @@ impl<T: Element> Product<'_, T> {
             let rows = rows.start + block.start..rows.start + block.end;
             let x = &self.x[rows.start * inputs..rows.end * inputs];
             let Scratch {
-                tile,
-                panel,
-                padded_rows,
-                ..
+                tile, panel, operand, ..
             } = scratch;
-            let a = rows_of_units(x, inputs, padded_rows);
+            let a = operand.prepare(self.format, x, inputs, (self.call, rows.start));
             let block = Block {
                 product: self,
                 rows,
@@ -131,31 +132,12 @@ impl<T: Element> Product<'_, T> {
     }
 }
 
-/// The rows as 32-bit units: in place, or copied where an odd row of bf16 does not fill its last pair.
-/// Returns the first unit and the units from one row to the next.
-fn rows_of_units<T: Element>(x: &[T], inputs: usize, padded: &mut AlignedBuf<u32>) -> (*const u32, usize) {
-    if T::DTYPE == Dtype::F32 {
-        return (x.as_ptr().cast(), inputs);
-    }
-    if inputs.is_multiple_of(2) {
-        return (x.as_ptr().cast(), inputs / 2);
-    }
-    let stride = inputs.div_ceil(2);
-    padded.reserve(x.len() / inputs * stride);
-    for (from, to) in x.chunks_exact(inputs).zip(padded.chunks_exact_mut(stride)) {
-        let to: &mut [T] = bytemuck::cast_slice_mut(to);
-        to[..inputs].copy_from_slice(from);
-        to[inputs] = T::zeroed();
-    }
-    (padded.as_ptr(), stride)
-}
-
 /// The product of one block of rows with some panels.
 struct Block<'a, 'b, T> {
     product: &'b Product<'a, T>,
     rows: Range<usize>,
     panels: Range<usize>,
-    a: (*const u32, usize),
+    a: Units<'b>,
     tile: &'b mut AlignedBuf<f32>,
     panel: &'b mut AlignedBuf<f32>,
 }
@@ -182,11 +164,11 @@ impl<T: Element> Kernel for Block<'_, '_, T> {
             }
         }
         // Pairs of bf16 count once on both sides; f32 rows count their own elements.
-        let steps = if format == TileFormat::Bf16 {
-            weights.steps()
-        } else {
-            weights.inputs()
+        let steps = match format {
+            TileFormat::F32 | TileFormat::F32ByBf16 => weights.inputs(),
+            TileFormat::Bf16 | TileFormat::F16 => weights.steps(),
         };
+        let rescales = format == TileFormat::F16;
         for panel in self.panels.clone() {
             let (units, bias) = weights.panel(panel);
             let mut b = units.as_ptr();
@@ -202,18 +184,32 @@ impl<T: Element> Kernel for Block<'_, '_, T> {
                 let first = (self.rows.start + tile_rows.start) * weights.outputs() + column;
                 let args = TileArgs {
                     steps,
-                    a: self.a.0.wrapping_add(tile_rows.start * self.a.1),
-                    a_stride: self.a.1,
+                    a: self.a.first.wrapping_add(tile_rows.start * self.a.stride),
+                    a_stride: self.a.stride,
                     b,
                     next: next.wrapping_add(tile_rows.start * units.len() * 4 / self.rows.len()),
-                    start: bias.as_ptr(),
+                    start: if rescales { ZEROS.as_ptr() } else { bias.as_ptr() },
                     out: self.tile.as_mut_ptr(),
                     out_stride: columns,
                 };
+                let rescale = rescales.then(|| Rescale {
+                    rows: &self.a.inverse_scales[tile_rows.clone()],
+                    columns: weights.panel_scales(panel),
+                    bias,
+                });
                 let shape = (tile_rows.len(), used, weights.outputs());
                 // SAFETY: the rows of A and the panel have `steps` units by the checks of `linear` and `pack`; the output rows
                 // belong to this call alone, and `used` keeps inside of them.
-                unsafe { finish::<S, T>(heights[tile_rows.len() - 1], args, epilogue, out.at(first), shape) }
+                unsafe {
+                    finish::<S, T>(
+                        heights[tile_rows.len() - 1],
+                        args,
+                        rescale,
+                        epilogue,
+                        out.at(first),
+                        shape,
+                    )
+                }
             }
         }
     }
@@ -248,6 +244,7 @@ unsafe fn widen_panel<S: Simd>(units: &[u32], columns: usize, wide: &mut [f32]) 
 unsafe fn finish<S: Simd, T: Element>(
     tile: Tile,
     mut args: TileArgs,
+    rescale: Option<Rescale<'_>>,
     epilogue: Epilogue,
     out: *mut T,
     shape: (usize, usize, usize),
@@ -256,6 +253,7 @@ unsafe fn finish<S: Simd, T: Element>(
     if epilogue == Epilogue::Activate(Activation::Identity)
         && T::DTYPE == Dtype::F32
         && used == args.out_stride
+        && rescale.is_none()
     {
         args.out = out.cast();
         args.out_stride = stride;
@@ -272,6 +270,7 @@ unsafe fn finish<S: Simd, T: Element>(
             to_stride: stride,
             rows,
             used,
+            rescale,
         };
         match epilogue {
             Epilogue::Add => rows.map::<S>(|sum, old| S::add(sum, old), true),
@@ -282,17 +281,41 @@ unsafe fn finish<S: Simd, T: Element>(
     }
 }
 
+/// How the sums of scaled operands become those of the operands themselves.
+struct Rescale<'a> {
+    rows: &'a [f32],
+    columns: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl Rescale<'_> {
+    /// # Safety
+    /// The machine supports `S`; a vector from `column` on lies inside of the panel.
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, row: usize, column: usize, sum: S::V) -> S::V {
+        // SAFETY: scales and bias are as long as the panel, which the caller keeps to.
+        unsafe {
+            let scale = S::mul(
+                S::splat(self.rows[row]),
+                S::load(self.columns.as_ptr().add(column)),
+            );
+            S::fma(sum, scale, S::load(self.bias.as_ptr().add(column)))
+        }
+    }
+}
+
 /// A finished tile and where its rows go.
-struct TileRows<T> {
+struct TileRows<'a, T> {
     from: *const f32,
     from_stride: usize,
     to: *mut T,
     to_stride: usize,
     rows: usize,
     used: usize,
+    rescale: Option<Rescale<'a>>,
 }
 
-impl<T: Element> TileRows<T> {
+impl<T: Element> TileRows<'_, T> {
     /// Writes `map(sum, old)`; `old` is read only on demand.
     ///
     /// # Safety
@@ -310,7 +333,10 @@ impl<T: Element> TileRows<T> {
                     } else {
                         S::splat(0.0)
                     };
-                    let sum = S::load(self.from.add(row * self.from_stride + column));
+                    let mut sum = S::load(self.from.add(row * self.from_stride + column));
+                    if let Some(rescale) = &self.rescale {
+                        sum = rescale.apply::<S>(row, column, sum);
+                    }
                     element::store::<S, T>(to, map(sum, old), count);
                 }
             }

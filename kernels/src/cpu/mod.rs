@@ -12,6 +12,7 @@ mod error;
 mod isa;
 mod linear;
 mod norm;
+mod operand;
 mod ops;
 mod peak;
 mod pool;
@@ -19,6 +20,8 @@ mod shared;
 mod simd;
 mod team;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tile_f16;
 mod weights;
 
 #[cfg(test)]

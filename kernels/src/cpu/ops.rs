@@ -3,6 +3,7 @@
 use super::AlignedBuf;
 use super::error::OpError;
 use super::isa::{CpuIsa, VerifiedIsa};
+use super::operand::Operand;
 use super::team::Team;
 use super::tile::{COLUMNS_MAX, ROWS_MAX};
 use half::bf16;
@@ -13,6 +14,8 @@ pub struct CpuWorkers {
     team: Team,
     /// One per thread; a thread locks its own for the length of a fork, so nobody ever waits.
     scratch: Vec<Mutex<Scratch>>,
+    /// Calls so far: tells one call's prepared operand from the next one's.
+    calls: u64,
 }
 
 impl CpuWorkers {
@@ -22,7 +25,11 @@ impl CpuWorkers {
         let scratch = (0..team.threads_max())
             .map(|_| Mutex::new(Scratch::new()))
             .collect();
-        Self { team, scratch }
+        Self {
+            team,
+            scratch,
+            calls: 0,
+        }
     }
 
     /// The threads that a run may use.
@@ -46,6 +53,7 @@ impl CpuWorkers {
             threads,
             team: &mut self.team,
             scratch: &self.scratch,
+            calls: &mut self.calls,
         })
     }
 }
@@ -56,12 +64,19 @@ pub struct CpuOps<'a> {
     pub(crate) threads: usize,
     pub(crate) team: &'a mut Team,
     scratch: &'a [Mutex<Scratch>],
+    calls: &'a mut u64,
 }
 
 impl CpuOps<'_> {
     /// The instruction set.
     pub fn isa(&self) -> CpuIsa {
         self.isa.get()
+    }
+
+    /// A number that no other call on this lane has.
+    pub(crate) fn next_call(&mut self) -> u64 {
+        *self.calls += 1;
+        *self.calls
     }
 
     /// Runs `body(scratch, item)` for every item on the lane's threads.
@@ -98,8 +113,8 @@ pub(crate) struct Scratch {
     pub(crate) tile: AlignedBuf<f32>,
     /// A panel of weights widened to f32.
     pub(crate) panel: AlignedBuf<f32>,
-    /// Rows of bf16 of odd length, filled up to whole pairs.
-    pub(crate) padded_rows: AlignedBuf<u32>,
+    /// The left operand where it is not read in place.
+    pub(crate) operand: Operand,
     pub(crate) attention: AttentionScratch,
 }
 
@@ -120,7 +135,7 @@ impl Scratch {
         Self {
             tile: AlignedBuf::zeroed(ROWS_MAX * COLUMNS_MAX),
             panel: AlignedBuf::zeroed(0),
-            padded_rows: AlignedBuf::zeroed(0),
+            operand: Operand::new(),
             attention: AttentionScratch {
                 keys: AlignedBuf::zeroed(0),
                 values: AlignedBuf::zeroed(0),

@@ -1,6 +1,7 @@
 //! Register-only loops: the arithmetic rate that a core can reach, which every other figure is a share of.
 
 use super::isa::CpuIsa;
+use crate::Dtype;
 
 /// Multiplications that keep the arithmetic units of one core busy and touch no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,20 +12,30 @@ pub enum PeakLoop {
     F32Avx512,
     /// `vdpbf16ps`: 16 sums of two products of bf16.
     Bf16Avx512,
+    /// Fused multiply-adds of 32 f16.
+    F16Avx512,
     /// `vpdpbusd`: 16 sums of four products of 8-bit integers.
     Int8Avx512,
 }
 
 impl PeakLoop {
     /// Every loop.
-    pub const ALL: [Self; 4] = [Self::F32Avx2, Self::F32Avx512, Self::Bf16Avx512, Self::Int8Avx512];
+    pub const ALL: [Self; 5] = [
+        Self::F32Avx2,
+        Self::F32Avx512,
+        Self::Bf16Avx512,
+        Self::F16Avx512,
+        Self::Int8Avx512,
+    ];
 
-    /// The loop whose instruction the tiles of an instruction set use for f32 activations; none for portable code.
-    pub fn of_f32(isa: CpuIsa) -> Option<Self> {
-        match isa {
-            CpuIsa::Portable => None,
-            CpuIsa::Avx2 => Some(Self::F32Avx2),
-            CpuIsa::Avx512 | CpuIsa::Avx512Bf16 => Some(Self::F32Avx512),
+    /// The loop whose instruction the tiles of an instruction set use for weights of a format; none for portable code.
+    pub fn of(isa: CpuIsa, weights: Dtype) -> Option<Self> {
+        match (isa, weights) {
+            (CpuIsa::Portable, _) => None,
+            (CpuIsa::Avx2, _) => Some(Self::F32Avx2),
+            (CpuIsa::Avx512Bf16, Dtype::Bf16) => Some(Self::Bf16Avx512),
+            (CpuIsa::Avx512Fp16, Dtype::F16) => Some(Self::F16Avx512),
+            _ => Some(Self::F32Avx512),
         }
     }
 
@@ -34,6 +45,7 @@ impl PeakLoop {
             Self::F32Avx2 => "f32 avx2 fma",
             Self::F32Avx512 => "f32 avx512 fma",
             Self::Bf16Avx512 => "bf16 vdpbf16ps",
+            Self::F16Avx512 => "f16 avx512 fma",
             Self::Int8Avx512 => "int8 vpdpbusd",
         }
     }
@@ -44,6 +56,7 @@ impl PeakLoop {
             Self::F32Avx2 => CpuIsa::Avx2.is_available(),
             Self::F32Avx512 => CpuIsa::Avx512.is_available(),
             Self::Bf16Avx512 => CpuIsa::Avx512Bf16.is_available(),
+            Self::F16Avx512 => CpuIsa::Avx512Fp16.is_available(),
             #[cfg(target_arch = "x86_64")]
             Self::Int8Avx512 => CpuIsa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
             #[cfg(not(target_arch = "x86_64"))]
@@ -56,7 +69,7 @@ impl PeakLoop {
         let per_instruction = match self {
             Self::F32Avx2 => 16,
             Self::F32Avx512 => 32,
-            Self::Bf16Avx512 => 64,
+            Self::Bf16Avx512 | Self::F16Avx512 => 64,
             Self::Int8Avx512 => 128,
         };
         per_instruction * INSTRUCTIONS
@@ -72,6 +85,7 @@ impl PeakLoop {
             Self::F32Avx2 => x86::f32_avx2(turns),
             Self::F32Avx512 => x86::f32_avx512(turns),
             Self::Bf16Avx512 => x86::bf16_avx512(turns),
+            Self::F16Avx512 => x86::f16_avx512(turns),
             Self::Int8Avx512 => x86::int8_avx512(turns),
         }
     }
@@ -112,6 +126,7 @@ mod x86 {
     peak!(f32_avx2, "vfmadd231ps", "ymm");
     peak!(f32_avx512, "vfmadd231ps", "zmm");
     peak!(bf16_avx512, "vdpbf16ps", "zmm");
+    peak!(f16_avx512, "vfmadd231ph", "zmm");
     peak!(int8_avx512, "vpdpbusd", "zmm");
 }
 
@@ -126,6 +141,6 @@ mod tests {
             peak.run(1000);
             assert_eq!(peak.ops_per_turn() % INSTRUCTIONS, 0);
         }
-        assert_eq!(PeakLoop::of_f32(CpuIsa::Portable), None);
+        assert_eq!(PeakLoop::of(CpuIsa::Portable, Dtype::F32), None);
     }
 }

@@ -14,11 +14,14 @@ pub(crate) const COLUMNS_MAX: usize = 32;
 /// The tallest tile of any set.
 pub(crate) const ROWS_MAX: usize = 14;
 
+/// What sums without a bias start with.
+pub(crate) static ZEROS: [f32; COLUMNS_MAX] = [0.0; COLUMNS_MAX];
+
 /// Columns of one panel: two vectors.
 pub(crate) const fn panel_columns(isa: CpuIsa) -> usize {
     match isa {
         CpuIsa::Portable | CpuIsa::Avx2 => 16,
-        CpuIsa::Avx512 | CpuIsa::Avx512Bf16 => 32,
+        CpuIsa::Avx512 | CpuIsa::Avx512Bf16 | CpuIsa::Avx512Fp16 => 32,
     }
 }
 
@@ -31,6 +34,8 @@ pub(crate) enum TileFormat {
     F32ByBf16,
     /// Pairs of bf16 times pairs of bf16.
     Bf16,
+    /// Pairs of f16 times pairs of f16; only where the set has them.
+    F16,
 }
 
 /// One tile: `out[rows, columns] = start[columns] + a[rows, steps] b[steps, columns]`.
@@ -64,7 +69,9 @@ pub(crate) fn tiles(isa: CpuIsa, format: TileFormat) -> &'static [Tile] {
         #[cfg(target_arch = "x86_64")]
         CpuIsa::Avx2 => pick(&AVX2, format),
         #[cfg(target_arch = "x86_64")]
-        CpuIsa::Avx512 => pick(&AVX512, format),
+        CpuIsa::Avx512Fp16 if format == TileFormat::F16 => &super::tile_f16::TILES,
+        #[cfg(target_arch = "x86_64")]
+        CpuIsa::Avx512 | CpuIsa::Avx512Fp16 => pick(&AVX512, format),
         #[cfg(target_arch = "x86_64")]
         CpuIsa::Avx512Bf16 => pick(&AVX512_BF16, format),
         _ => pick(&PORTABLE, format),
@@ -72,7 +79,8 @@ pub(crate) fn tiles(isa: CpuIsa, format: TileFormat) -> &'static [Tile] {
 }
 
 fn pick<const ROWS: usize>(tiles: &'static [[Tile; ROWS]; 3], format: TileFormat) -> &'static [Tile] {
-    let tiles = &tiles[format as usize];
+    // Weights of f16 are packed for no other set, so their format is asked of no other.
+    let tiles = &tiles[(format as usize).min(2)];
     match format {
         // Both halves of the pairs are in registers at once: two rows fewer, or the sums spill.
         TileFormat::F32ByBf16 if ROWS > 4 => &tiles[..ROWS - 2],

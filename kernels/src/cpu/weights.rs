@@ -3,14 +3,15 @@
 use super::AlignedBuf;
 use super::error::{OpError, expect_size};
 use super::isa::{CpuIsa, VerifiedIsa};
+use super::operand::{STRETCH_STEPS, STRETCH_SUM_MAX, power_of_two_scale};
 use super::tile::panel_columns;
 use crate::Dtype;
-use half::bf16;
+use half::{bf16, f16};
 
 /// The weights of one linear layer, `out = x W^T + b` with `W [outputs, inputs]`, packed for one instruction set.
 ///
 /// Panels of as many outputs as one register tile is wide, `[outputs / columns][inputs / unit][columns]` in units of 32
-/// bits: one f32, or a pair of bf16 that are neighbours in `inputs`. The last panel and the last pair are filled up with
+/// bits: one f32, or a pair of bf16 or f16 that are neighbours in `inputs`. The last panel and the last pair are filled up with
 /// zeros. A panel is read from its start to its end, once for all rows of a block.
 pub struct PackedLinear {
     isa: VerifiedIsa,
@@ -20,6 +21,8 @@ pub struct PackedLinear {
     units: AlignedBuf<u32>,
     /// Zeros where the layer has no bias; as long as all panels.
     bias: AlignedBuf<f32>,
+    /// What scales each output's sums back, as long as `bias`; empty except for f16.
+    inverse_scales: AlignedBuf<f32>,
 }
 
 impl PackedLinear {
@@ -27,7 +30,7 @@ impl PackedLinear {
     /// mapped file is read front to back and never copied whole.
     ///
     /// # Errors
-    /// A set that the machine lacks, a format other than f32 and bf16, a bias of the wrong length, a size of 0.
+    /// A set that the machine lacks, a format that it does not multiply (bf16 is multiplied everywhere, if slowly), a bias of the wrong length, a size of 0.
     pub fn pack(
         isa: CpuIsa,
         dtype: Dtype,
@@ -50,10 +53,15 @@ impl PackedLinear {
             expect_size(OP, "bias", bias.len(), outputs)?;
         }
         let columns = panel_columns(isa.get());
-        let steps = steps(dtype, inputs)?;
+        if dtype == Dtype::I8 || (dtype == Dtype::F16 && !isa.get().supports(dtype)) {
+            return Err(OpError::UnsupportedStorage { dtype });
+        }
+        let steps = steps(dtype, inputs);
         let panels = outputs.div_ceil(columns);
         let mut units = AlignedBuf::<u32>::zeroed(panels * steps * columns);
         let mut padded_bias = AlignedBuf::zeroed(panels * columns);
+        let scaled = if dtype == Dtype::F16 { panels * columns } else { 0 };
+        let mut inverse_scales = AlignedBuf::<f32>::zeroed(scaled);
         if let Some(bias) = bias {
             padded_bias[..outputs].copy_from_slice(bias);
         }
@@ -67,6 +75,13 @@ impl PackedLinear {
                 Dtype::F32 => column
                     .zip(&row)
                     .for_each(|(unit, weight)| *unit = weight.to_bits()),
+                Dtype::F16 => {
+                    let (scale, inverse) = f16_scale(&row);
+                    inverse_scales[output] = inverse;
+                    column
+                        .zip(row.chunks(2))
+                        .for_each(|(unit, pair)| *unit = f16_pair(pair[0] * scale, pair[1] * scale));
+                }
                 _ => column
                     .zip(row.chunks(2))
                     .for_each(|(unit, pair)| *unit = bf16_pair(pair[0], pair[1])),
@@ -79,6 +94,7 @@ impl PackedLinear {
             inputs,
             units,
             bias: padded_bias,
+            inverse_scales,
         })
     }
 
@@ -104,7 +120,7 @@ impl PackedLinear {
 
     /// The heap that the packed weights hold.
     pub fn bytes(&self) -> usize {
-        self.units.bytes() + self.bias.bytes()
+        self.units.bytes() + self.bias.bytes() + self.inverse_scales.bytes()
     }
 
     pub(crate) fn verified_isa(&self) -> VerifiedIsa {
@@ -113,10 +129,7 @@ impl PackedLinear {
 
     /// Units of 32 bits in one column of a panel.
     pub(crate) fn steps(&self) -> usize {
-        match self.dtype {
-            Dtype::F32 => self.inputs,
-            _ => self.inputs.div_ceil(2),
-        }
+        steps(self.dtype, self.inputs)
     }
 
     pub(crate) fn panels(&self) -> usize {
@@ -132,19 +145,37 @@ impl PackedLinear {
             &self.bias[index * columns..][..columns],
         )
     }
+
+    /// What scales the sums of panel `index` back, for f16.
+    pub(crate) fn panel_scales(&self, index: usize) -> &[f32] {
+        let columns = panel_columns(self.isa.get());
+        &self.inverse_scales[index * columns..][..columns]
+    }
 }
 
-fn steps(dtype: Dtype, inputs: usize) -> Result<usize, OpError> {
-    match dtype {
-        Dtype::F32 => Ok(inputs),
-        Dtype::Bf16 => Ok(inputs.div_ceil(2)),
-        Dtype::F16 | Dtype::I8 => Err(OpError::UnsupportedStorage { dtype }),
+fn steps(dtype: Dtype, inputs: usize) -> usize {
+    if dtype == Dtype::F32 {
+        inputs
+    } else {
+        inputs.div_ceil(2)
     }
 }
 
 fn bf16_pair(even: f32, odd: f32) -> u32 {
     let bits = |value| u32::from(bf16::from_f32(value).to_bits());
     bits(even) | bits(odd) << 16
+}
+
+fn f16_pair(even: f32, odd: f32) -> u32 {
+    let bits = |value| u32::from(f16::from_f32(value).to_bits());
+    bits(even) | bits(odd) << 16
+}
+
+/// The power of two under which no sum over a stretch of this row overflows, and its inverse.
+fn f16_scale(row: &[f32]) -> (f32, f32) {
+    let stretches = row.chunks(2 * STRETCH_STEPS);
+    let largest = stretches.map(|stretch| stretch.iter().map(|weight| weight.abs()).sum::<f32>());
+    power_of_two_scale(largest.fold(0.0, f32::max) / STRETCH_SUM_MAX)
 }
 
 /// A table of rows that ids look up: token, position or type embeddings.
@@ -158,13 +189,14 @@ pub struct EmbeddingTable {
 pub(crate) enum TableValues {
     F32(AlignedBuf<f32>),
     Bf16(AlignedBuf<bf16>),
+    F16(AlignedBuf<f16>),
 }
 
 impl EmbeddingTable {
     /// Stores `rows` rows of `dims` values; `fill_row(row, values)` is called once per row, in order.
     ///
     /// # Errors
-    /// A format other than f32 and bf16, or a size of 0.
+    /// A format other than f32, bf16 and f16, or a size of 0.
     pub fn pack(
         dtype: Dtype,
         rows: usize,
@@ -188,18 +220,9 @@ impl EmbeddingTable {
                     .for_each(|(index, row)| fill_row(index, row));
                 TableValues::F32(values)
             }
-            Dtype::Bf16 => {
-                let mut values = AlignedBuf::zeroed(rows * dims);
-                let mut wide = vec![0.0; dims];
-                for (index, row) in values.chunks_exact_mut(dims).enumerate() {
-                    fill_row(index, &mut wide);
-                    row.iter_mut()
-                        .zip(&wide)
-                        .for_each(|(to, &from)| *to = bf16::from_f32(from));
-                }
-                TableValues::Bf16(values)
-            }
-            Dtype::F16 | Dtype::I8 => return Err(OpError::UnsupportedStorage { dtype }),
+            Dtype::Bf16 => TableValues::Bf16(narrow(rows, dims, fill_row, bf16::from_f32)),
+            Dtype::F16 => TableValues::F16(narrow(rows, dims, fill_row, f16::from_f32)),
+            Dtype::I8 => return Err(OpError::UnsupportedStorage { dtype }),
         };
         Ok(Self { rows, dims, values })
     }
@@ -219,8 +242,27 @@ impl EmbeddingTable {
         match &self.values {
             TableValues::F32(values) => values.bytes(),
             TableValues::Bf16(values) => values.bytes(),
+            TableValues::F16(values) => values.bytes(),
         }
     }
+}
+
+/// Rows of f32, narrowed one by one.
+fn narrow<H: bytemuck::Pod>(
+    rows: usize,
+    dims: usize,
+    mut fill_row: impl FnMut(usize, &mut [f32]),
+    round: impl Fn(f32) -> H,
+) -> AlignedBuf<H> {
+    let mut values = AlignedBuf::zeroed(rows * dims);
+    let mut wide = vec![0.0; dims];
+    for (index, row) in values.chunks_exact_mut(dims).enumerate() {
+        fill_row(index, &mut wide);
+        row.iter_mut()
+            .zip(&wide)
+            .for_each(|(to, &from)| *to = round(from));
+    }
+    values
 }
 
 /// Layer normalisation (Ba, Kiros and Hinton, arXiv 1607.06450): `(x - mean) / sqrt(variance + epsilon) * gamma + beta`.

@@ -37,11 +37,10 @@ impl Plan {
     }
 }
 
-/// `Auto` is bf16 exactly where activations may be bf16 too, which is where the chip multiplies it.
+/// `Auto` is the format that the chip multiplies fastest.
 fn resolve_dtype(isa: CpuIsa, policy: DtypePolicy) -> Result<Dtype, PlanError> {
     match policy {
-        DtypePolicy::Auto if isa.activation_dtype(Dtype::Bf16) == Dtype::Bf16 => Ok(Dtype::Bf16),
-        DtypePolicy::Auto => Ok(Dtype::F32),
+        DtypePolicy::Auto => Ok(isa.fastest_dtype()),
         DtypePolicy::Exact(dtype) if isa.supports(dtype) => Ok(dtype),
         DtypePolicy::Exact(dtype) => {
             let covered = Dtype::ALL

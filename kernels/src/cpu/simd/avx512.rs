@@ -1,7 +1,7 @@
 //! AVX-512 F, BW, VL, DQ: sixteen lanes.
 
 use super::{Kernel, Simd, gelu_table};
-use half::bf16;
+use half::{bf16, f16};
 use std::arch::x86_64::*;
 
 /// AVX-512 F, BW, VL, DQ; with `BF16` also the conversions of AVX-512-BF16.
@@ -86,6 +86,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
         }
         store_bf16(to: *mut bf16, vector: __m512) -> () { _mm256_storeu_si256(to.cast(), round_bf16::<BF16>(vector)) }
+        load_f16(from: *const f16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
         even(pairs: __m512) -> __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs)))
         }

@@ -7,12 +7,13 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod gelu_table;
 pub(crate) mod math;
 mod portable;
 
 use super::isa::{CpuIsa, VerifiedIsa};
-use half::bf16;
+use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -58,6 +59,15 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sum(a: Self::V) -> f32;
     unsafe fn max_lane(a: Self::V) -> f32;
 
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self::V {
+        let mut lanes = [0.0f32; LANES_MAX];
+        // SAFETY: the caller vouches for LANES elements; `lanes` has room for as many.
+        unsafe {
+            (0..Self::LANES).for_each(|lane| lanes[lane] = from.add(lane).read().to_f32());
+            Self::load(lanes.as_ptr())
+        }
+    }
     /// `c` plus both products of pairs of bf16.
     #[inline(always)]
     unsafe fn dot_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -135,7 +145,7 @@ pub(crate) fn dispatch(isa: VerifiedIsa, kernel: impl Kernel) {
             #[cfg(target_arch = "x86_64")]
             CpuIsa::Avx2 => avx2::run(kernel),
             #[cfg(target_arch = "x86_64")]
-            CpuIsa::Avx512 => avx512::run(kernel),
+            CpuIsa::Avx512 | CpuIsa::Avx512Fp16 => avx512::run(kernel),
             #[cfg(target_arch = "x86_64")]
             CpuIsa::Avx512Bf16 => avx512::run_bf16(kernel),
             _ => kernel.run::<Portable>(),

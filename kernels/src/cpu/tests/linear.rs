@@ -1,7 +1,7 @@
 use super::super::{Activation, CpuIsa, CpuWorkers, Element, Epilogue, OpError, PackedLinear};
 use super::{Values, assert_close, bits, on_every_isa, rounding, wide};
 use crate::{Dtype, reference};
-use half::bf16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 /// Weights rounded to what they are stored as, so that only the arithmetic is measured.
@@ -15,12 +15,10 @@ impl Layer {
     fn new(dtype: Dtype, outputs: usize, inputs: usize) -> Self {
         let mut values = Values::new((outputs * 7919 + inputs) as u64);
         let weights: Vec<f32> = values.take(outputs * inputs, 1.0 / (inputs as f32).sqrt());
-        let round = |weight: f32| {
-            if dtype == Dtype::Bf16 {
-                bf16::from_f32(weight).to_f32()
-            } else {
-                weight
-            }
+        let round = |weight: f32| match dtype {
+            Dtype::Bf16 => bf16::from_f32(weight).to_f32(),
+            Dtype::F16 => f16::from_f32(weight).to_f32(),
+            _ => weight,
         };
         Self {
             weights: weights.into_iter().map(round).collect(),
@@ -60,7 +58,11 @@ fn check<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dtype: Dtype, shape:
     let x: Vec<T> = Values::new(5).take(rows * inputs, 1.0);
     let sums = reference::linear(&wide(&x), &wide(&layer.weights), &wide(&layer.bias));
     // Each of the sum's steps may round once; terms are about 1/sqrt(inputs), so sums stay near 1.
-    let noise = 2f64.powi(-24) * (8.0 + inputs as f64) + 1e-6;
+    // f16 rounds the rows to 2^-11 and loses about 2^-10 over each stretch.
+    let noise = match dtype {
+        Dtype::F16 => 6e-3,
+        _ => 2f64.powi(-24) * (8.0 + inputs as f64) + 1e-6,
+    };
     let stored = rounding(T::DTYPE);
     let old: Vec<T> = Values::new(6).take(rows * outputs, 1.0);
     let mut epilogues: Vec<Epilogue> = ACTIVATIONS.map(Epilogue::Activate).to_vec();
@@ -100,6 +102,9 @@ fn products_and_epilogues_match_f64() {
             check::<f32>(isa, workers, Dtype::F32, shape);
             check::<f32>(isa, workers, Dtype::Bf16, shape);
             check::<bf16>(isa, workers, Dtype::Bf16, shape);
+            if isa.supports(Dtype::F16) {
+                check::<f32>(isa, workers, Dtype::F16, shape);
+            }
         }
     });
 }
@@ -178,6 +183,9 @@ proptest! {
             rows_are_independent::<f32>(isa, Dtype::F32, rows, first, count, threads);
             rows_are_independent::<f32>(isa, Dtype::Bf16, rows, first, count, threads);
             rows_are_independent::<bf16>(isa, Dtype::Bf16, rows, first, count, threads);
+            if isa.supports(Dtype::F16) {
+                rows_are_independent::<f32>(isa, Dtype::F16, rows, first, count, threads);
+            }
         }
     }
 }
@@ -235,4 +243,33 @@ fn wrong_operands_are_refused_before_anything_is_written() {
             })
         );
     }
+}
+
+/// Rows and weights whose products overflow f16 by far, and others that vanish in it.
+#[test]
+fn f16_survives_any_scale_of_its_operands() {
+    on_every_isa(1, |isa, workers| {
+        if !isa.supports(Dtype::F16) {
+            return;
+        }
+        for (scale_x, scale_w) in [(1.0, 1e6), (1e8, 1e3), (1e-9, 1.0), (3e4, 1e-12)] {
+            let (inputs, outputs) = (700, 33);
+            let mut values = Values::new(77);
+            let x: Vec<f32> = values.take(5 * inputs, scale_x);
+            let weights: Vec<f32> = values.take(outputs * inputs, scale_w);
+            let fill =
+                |output: usize, row: &mut [f32]| row.copy_from_slice(&weights[output * inputs..][..inputs]);
+            let packed = PackedLinear::pack(isa, Dtype::F16, outputs, inputs, None, fill).unwrap();
+            let mut out = vec![0.0f32; 5 * outputs];
+            let identity = Epilogue::Activate(Activation::Identity);
+            workers
+                .ops(isa, 1)
+                .unwrap()
+                .linear(&packed, &x, identity, &mut out)
+                .unwrap();
+            let expected = reference::linear(&wide(&x), &wide(&weights), &vec![0.0; outputs]);
+            let size = f64::from(scale_x) * f64::from(scale_w) * (inputs as f64).sqrt();
+            assert_close(&out, &expected, 6e-3 * size, 0.0, &format!("{scale_x} {scale_w}"));
+        }
+    });
 }

@@ -1,7 +1,7 @@
 use super::super::{CpuIsa, CpuWorkers, Element, EmbeddingTable, Embeddings, LayerNorm, OpError, Pooling};
 use super::{Values, assert_close, bits, on_every_isa, rounding, wide};
 use crate::{Dtype, reference};
-use half::bf16;
+use half::{bf16, f16};
 
 const DIMS: [usize; 8] = [1, 7, 17, 31, 32, 65, 384, 513];
 
@@ -95,6 +95,7 @@ fn table(dtype: Dtype, rows: usize, dims: usize, seed: u64) -> (EmbeddingTable, 
     assert_eq!(table.bytes(), rows * dims * dtype.bytes());
     let stored = values.iter().map(|&value| match dtype {
         Dtype::Bf16 => f64::from(bf16::from_f32(value).to_f32()),
+        Dtype::F16 => f64::from(f16::from_f32(value).to_f32()),
         _ => f64::from(value),
     });
     (table, stored.collect())
@@ -162,6 +163,7 @@ fn embedding_matches_f64() {
         for dims in DIMS {
             check_embed::<f32>(isa, workers, Dtype::F32, dims);
             check_embed::<f32>(isa, workers, Dtype::Bf16, dims);
+            check_embed::<f32>(isa, workers, Dtype::F16, dims);
             check_embed::<bf16>(isa, workers, Dtype::Bf16, dims);
         }
     });
