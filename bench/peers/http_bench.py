@@ -81,8 +81,8 @@ def arguments() -> argparse.Namespace:
 def closed_loop(args: argparse.Namespace, servers: list[Server], rival: Worker, calibration: Calibration) -> dict:
     """{name: rounds}, interleaved; the rival embeds the whole set once a round at its best batch size."""
     count = len(texts_of(str(args.texts)))
-    sizes = {n: rival.throughput(args.texts, n, runs=1, warmup=1)["runs_s"][0] for n in map(int, run.BATCHES.split(","))}
-    batch = min(sizes, key=sizes.get)
+    sizes = [int(size) for size in run.BATCHES.split(",")]
+    batch = min(sizes, key=lambda size: rival.throughput(args.texts, size, runs=1, warmup=1)["runs_s"][0])
     taken = {name: [] for name in [rival.name, *(s.name for s in servers)]}
     for _ in range(args.rounds):
         before = calibration.measure()
