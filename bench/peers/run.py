@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shoal", type=Path, default=ROOT / "target" / "release" / "shoal-bench")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help="measured rounds a figure")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds more, at most, in place of disturbed ones")
     parser.add_argument("--queries", type=int, default=100, help="single queries a round")
     parser.add_argument("--batches", default=BATCHES, help="sizes of which each peer gets its best")
     parser.add_argument("--batches-from", type=Path, help="an earlier --json: its best batch sizes are taken over")
@@ -54,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="writes everything measured")
     args = parser.parse_args()
     if args.quick:
-        args.runs, args.queries, args.batches = 2, 50, "32"
+        args.runs, args.repeats, args.queries, args.batches = 2, 1, 50, "32"
         if args.engines == parser.get_default("engines"):
             args.engines = ",".join([*SHOAL, "ort-f32", "ov-f32-throughput", "ov-bf16-latency", "ov-bf16-throughput"])
     return args
@@ -99,11 +100,10 @@ def best_batches(args: argparse.Namespace, running: dict, sets: list[str]) -> di
 def rounds(args: argparse.Namespace, running: dict, calibration: Calibration, once) -> dict[str, list[dict]]:
     """Interleaved rounds of `once(name, engine) -> dict`; each with the lower calibration of its two brackets."""
     taken = {name: [] for name in running}
-    for number in range(2 * args.runs):
-        todo = [name for name in running if report.calm(taken[name], calibration.values, CALM) < args.runs]
-        if not todo or (number >= args.runs and len(calibration.values) < 2):
-            break
-        before = calibration.measure()
+    for number in range(args.runs + args.repeats):
+        todo = [name for name in running
+                if number < args.runs or report.calm(taken[name], calibration.values, CALM) < args.runs]
+        before = calibration.measure() if todo else 0.0
         for name in todo:
             figure = once(name, running[name])
             after = calibration.measure()
