@@ -35,6 +35,15 @@ impl Estimate {
     }
 }
 
+/// Where the next batch may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) lane: LaneIndex,
+    pub(super) threads: u16,
+    /// Lanes of this width that can start now: the work is shared among them.
+    pub(super) lanes: u64,
+}
+
 #[derive(Debug)]
 struct Running {
     run: BatchRun,
@@ -82,19 +91,20 @@ impl Lanes {
         self.threads
     }
 
-    /// The lane for the next of `batches` that wait, and its threads: one wide lane for a single batch, else the
-    /// free threads shared among them. Two streams of one thread beat two threads on one stream.
-    pub(super) fn next(&self, batches: u64) -> Option<(LaneIndex, u16)> {
+    /// The lane for the next batch of work that is worth `wanted` lanes: one wide lane for one, else the free threads
+    /// shared among them. Two streams of one thread beat two threads on one stream.
+    pub(super) fn next(&self, wanted: u64) -> Option<Slot> {
         let taken: u16 = self.lanes.iter().map(Lane::threads).sum();
         let free = self.threads.saturating_sub(taken);
-        let idle = (0..)
+        let mut idle = (0..)
             .map(LaneIndex)
             .zip(&self.lanes)
-            .find(|(_, lane)| matches!(lane, Lane::Idle));
-        let (index, _) = idle.filter(|_| free > 0)?;
-        let share = u64::from(free) / batches.max(1);
-        let width = u16::try_from(share).unwrap_or(free).max(1);
-        Some((index, width.min(index.threads_max(self.threads))))
+            .filter(|(_, lane)| matches!(lane, Lane::Idle));
+        let (lane, _) = idle.next().filter(|_| free > 0)?;
+        let share = u16::try_from(u64::from(free) / wanted.max(1)).unwrap_or(free);
+        let threads = share.clamp(1, lane.threads_max(self.threads));
+        let lanes = u64::from(free / threads).min(wanted.max(1));
+        Some(Slot { lane, threads, lanes })
     }
 
     /// An empty list for the items of the next batch.

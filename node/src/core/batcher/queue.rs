@@ -271,6 +271,11 @@ impl WorkQueue {
         before.chain(bulk.into_iter().flatten())
     }
 
+    /// Tokens that wait for a model in one priority.
+    pub(super) fn tokens(&self, model: ModelKey, priority: Priority) -> u64 {
+        self.models[model.index()].tokens[priority as usize]
+    }
+
     /// Models with something waiting, in order of registration.
     pub(super) fn models(&self) -> impl Iterator<Item = (ModelKey, Waiting)> {
         (0..)

@@ -10,7 +10,7 @@ use slotmap::SlotMap;
 use super::super::event::{BatchItem, BatchRun, ItemTokens};
 use super::super::ids::{LaneIndex, ModelKey, RequestKey};
 use super::super::testing::origin;
-use super::lanes::{Estimate, Lanes};
+use super::lanes::{Estimate, Lanes, Slot};
 use super::queue::{Budget, WorkQueue, due};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -207,18 +207,24 @@ fn start(lanes: &mut Lanes, batch: u64, (lane, threads): (LaneIndex, u16), time:
 
 #[test]
 fn one_wide_lane_or_one_thread_for_each_batch() {
-    let width = |batches| Lanes::new(8).next(batches).map(|(_, threads)| threads);
-    assert_eq!([1, 2, 3, 8, 100].map(width), [8, 4, 2, 1, 1].map(Some));
+    let width = |wanted| Lanes::new(8).next(wanted).map(|slot| (slot.threads, slot.lanes));
+    assert_eq!(
+        [1, 2, 3, 8, 100].map(width),
+        [(8, 1), (4, 2), (2, 3), (1, 8), (1, 8)].map(Some)
+    );
 }
 
 #[test]
 fn threads_are_never_oversubscribed() {
     for threads in 1..=17 {
-        for batches in 1..=20 {
+        for wanted in 1..=20 {
             let (mut lanes, now) = (Lanes::new(threads), origin());
             let mut taken = 0;
             for batch in 1.. {
-                let Some((lane, width)) = lanes.next(batches) else {
+                let Some(Slot {
+                    lane, threads: width, ..
+                }) = lanes.next(wanted)
+                else {
                     break;
                 };
                 assert!(width >= 1 && width <= lane.threads_max(threads));
@@ -260,7 +266,10 @@ fn patience_is_three_times_the_estimate_with_a_floor() {
         "its thread is lost until it is replaced"
     );
     assert!(lanes.handle_replaced(LaneIndex(1)).is_some());
-    assert_eq!(lanes.next(1), Some((LaneIndex(1), 1)));
+    assert_eq!(
+        lanes.next(1).map(|slot| (slot.lane, slot.threads)),
+        Some((LaneIndex(1), 1))
+    );
 }
 
 #[test]

@@ -58,6 +58,30 @@ fn two_batches_run_side_by_side_on_one_thread_each() {
 }
 
 #[test]
+fn a_few_texts_are_shared_evenly_among_the_free_lanes() {
+    let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
+    device
+        .submit(model, Priority::Interactive, None, &[20, 20, 20, 20, 20, 20])
+        .unwrap();
+    let shape: Vec<(u16, u32)> = device
+        .runs
+        .iter()
+        .map(|(_, run)| (run.threads, run.tokens))
+        .collect();
+    assert_eq!(shape, [(1, 60), (1, 60)]);
+    device.run_until_idle();
+    device.runs.clear();
+    device
+        .submit(model, Priority::Interactive, None, &[8, 8])
+        .unwrap();
+    assert_eq!(
+        (device.runs.len(), device.runs[0].1.threads),
+        (1, 2),
+        "too little to read the weights twice"
+    );
+}
+
+#[test]
 fn many_threads_are_shared_among_few_batches() {
     let mut device = VirtualDevice::new(CoreConfig {
         threads: 16,
