@@ -4,16 +4,15 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use shoal_protocol::limits::{MODEL_NAME_BYTES_MAX, REQUEST_ITEMS_MAX};
-use shoal_protocol::message::{
-    EncodeOptions, EncodeRequest, End, Failure, Input, Priority, ServedBy, Timings,
-};
-use shoal_protocol::{Message, Micros, RequestId};
+use shoal_protocol::message::{EncodeRequest, End, Failure, Input};
+use shoal_protocol::{Message, Micros};
 
 use super::attempts::{AttemptFailure, AttemptKey, Context, Next};
 use super::error::ClientError;
 use super::item::ItemResult;
 use super::part::{Part, State};
 use super::shared::Shared;
+use super::spec::{CallSpec, Submit, Summary, WhenOverloaded};
 use super::split::Split;
 
 /// Parts in flight at first: keeps both lanes of a device busy while one part's answer travels.
@@ -25,63 +24,6 @@ const PARTS_HELD_MAX: usize = 12;
 
 const _: () = assert!(PARTS_HELD_MAX >= WINDOW_MAX, "the window must be reachable");
 const _: () = assert!(REQUEST_ITEMS_MAX <= u32::MAX as usize);
-
-/// What to do when a node has no room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenOverloaded {
-    /// Wait as long as the node says, within the deadline (without one: for a minute without progress).
-    #[default]
-    Wait,
-    /// Fail at once with the node's hint: for a caller that passes the hint on.
-    Fail,
-}
-
-/// A call without its texts.
-#[derive(Clone, Debug)]
-pub struct CallSpec {
-    /// Unique at the caller.
-    pub request_id: RequestId,
-    /// Model name or alias.
-    pub model: String,
-    /// How to encode.
-    pub options: EncodeOptions,
-    /// Who waits.
-    pub priority: Priority,
-    /// When the caller gives up.
-    pub deadline: Option<Instant>,
-    /// What to do when a node has no room.
-    pub when_overloaded: WhenOverloaded,
-    /// Chance, for the jitter of retries.
-    pub seed: u64,
-}
-
-/// An attempt to be sent.
-#[derive(Debug)]
-pub struct Submit {
-    /// Names the attempt in every event about it.
-    pub key: AttemptKey,
-    /// What to send.
-    pub request: EncodeRequest,
-}
-
-/// A call that answered every item.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
-    /// The request, naming the node that answered last.
-    pub request_id: RequestId,
-    /// Where the last part ran; `None` where nothing had to be sent.
-    pub served_by: Option<ServedBy>,
-    /// The largest of each stage over the parts, which overlap.
-    pub timings: Timings,
-    /// Tokens that the model saw, over all items.
-    pub tokens: u64,
-    /// Items answered, failed ones included.
-    pub items: u64,
-    /// Parts that the call was cut into.
-    pub parts: u32,
-    /// Attempts beyond the first of each part.
-    pub retries: u32,
-}
 
 /// One call. The driver repeats, in this order, until [`Call::poll_outcome`] gives something:
 ///
@@ -123,15 +65,7 @@ impl Call {
             None
         };
         Self {
-            summary: Summary {
-                request_id: spec.request_id,
-                served_by: None,
-                timings: Timings::default(),
-                tokens: 0,
-                items: 0,
-                parts: 0,
-                retries: 0,
-            },
+            summary: Summary::new(spec.request_id),
             spec,
             split: Split::default(),
             input_ended: false,
@@ -316,7 +250,7 @@ impl Call {
         self.window = (self.window + 1).min(WINDOW_MAX);
         self.summary.request_id = end.request_id;
         self.summary.served_by = Some(end.served_by);
-        widen(&mut self.summary.timings, &end.timings);
+        self.summary.widen(&end.timings);
         self.finish_if_done();
     }
 
@@ -447,16 +381,4 @@ impl Call {
             _ => None,
         }
     }
-}
-
-/// Keeps the larger of each stage.
-fn widen(timings: &mut Timings, other: &Timings) {
-    let max = |a: &mut Micros, b: Micros| *a = (*a).max(b);
-    max(&mut timings.tokenize_wait_us, other.tokenize_wait_us);
-    max(&mut timings.tokenize_us, other.tokenize_us);
-    max(&mut timings.load_us, other.load_us);
-    max(&mut timings.queue_us, other.queue_us);
-    max(&mut timings.compute_us, other.compute_us);
-    max(&mut timings.post_us, other.post_us);
-    max(&mut timings.total_us, other.total_us);
 }

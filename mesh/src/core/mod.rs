@@ -12,13 +12,15 @@ mod error;
 mod item;
 mod part;
 mod shared;
+mod spec;
 mod split;
 
 pub use attempts::{AttemptFailure, AttemptKey};
-pub use call::{Call, CallSpec, Submit, Summary, WhenOverloaded};
+pub use call::Call;
 pub use error::ClientError;
 pub use item::{ItemResult, Vector};
 pub use shared::Shared;
+pub use spec::{CallSpec, Submit, Summary, WhenOverloaded};
 pub use split::Split;
 
 #[cfg(test)]

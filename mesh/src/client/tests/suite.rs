@@ -1,11 +1,12 @@
 //! What holds whatever carries the frames.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use shoal_protocol::ErrorCode;
-use shoal_protocol::message::Priority;
+use shoal_protocol::message::{Input, Priority};
 
 use crate::client::Encode;
 use crate::core::{ClientError, ItemResult, WhenOverloaded};
@@ -67,19 +68,36 @@ async fn one_text(world: World) {
 
 async fn many_texts_keep_their_order(world: World) {
     let texts = texts(50_000);
-    let mut stream = world
-        .client
-        .encode_stream(Encode::new("m", texts.clone()).priority(Priority::Bulk));
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let count = pulled.clone();
+    let inputs = texts.clone().into_iter().map(move |text| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Input::Text(text)
+    });
+    let mut reported = (0, None);
+    let (report, reports) = std::sync::mpsc::sync_channel(100_000);
+    let call = Encode::lazy("m", inputs)
+        .priority(Priority::Bulk)
+        .on_progress(move |done, total| report.send((done, total)).expect("room for every report"));
+    let mut stream = world.client.encode_stream(call);
     let mut next = 0;
     while let Some(item) = stream.next().await {
         let (index, item) = item.expect("served");
         assert_eq!(index, next);
         assert_vector(&item, &texts[usize::try_from(index).unwrap()]);
         next += 1;
+        // 12 parts and the open one, of about 8192 tokens: what is held does not grow with the call.
+        let held = pulled.load(Ordering::SeqCst) as u64 - next;
+        assert!(held < 12_000, "{held} texts held at {index}");
     }
     assert_eq!(next, 50_000);
     let summary = stream.summary().expect("over");
     assert!(summary.parts > 20 && summary.retries == 0, "{summary:?}");
+    for report in reports.try_iter() {
+        assert!(report.0 > reported.0, "progress only rises");
+        reported = report;
+    }
+    assert_eq!(reported, (50_000, Some(50_000)));
 }
 
 async fn an_item_fails_alone(world: World) {
