@@ -128,6 +128,8 @@ ENGINES = {
     "ov-f32-throughput": (OpenVino, {"graph": "f32.xml", "precision": "f32", "streams": 2}, "f32"),
     "ov-bf16-latency": (OpenVino, {"graph": "f32.xml", "precision": "bf16", "streams": 1}, "bf16"),
     "ov-bf16-throughput": (OpenVino, {"graph": "f32.xml", "precision": "bf16", "streams": 2}, "bf16"),
+    "ov-f16-latency": (OpenVino, {"graph": "f32.xml", "precision": "f16", "streams": 1}, "f16"),
+    "ov-f16-throughput": (OpenVino, {"graph": "f32.xml", "precision": "f16", "streams": 2}, "f16"),
     "ov-int8-latency": (OpenVino, {"graph": "int8.xml", "precision": "f32", "streams": 1}, "int8"),
     "ov-int8-throughput": (OpenVino, {"graph": "int8.xml", "precision": "f32", "streams": 2}, "int8"),
 }
