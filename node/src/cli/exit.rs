@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use shoal_mesh::ClientError;
+use shoal_protocol::ErrorCode;
+
 use crate::config::ConfigError;
 use crate::store::StoreError;
 use crate::store::pull::PullError;
@@ -12,12 +15,18 @@ use crate::store::pull::PullError;
 pub(super) enum Exit {
     /// Everything asked for was done.
     Ok = 0,
+    /// `demo` only: something failed or came twice.
+    DemoFailed = 1,
     /// The command line is wrong.
     Usage = 2,
     /// The model or the configuration is wrong.
     Model = 3,
+    /// The input is wrong, or an item of it failed.
+    Input = 4,
     /// Unavailable, overloaded or past the deadline.
     Unavailable = 5,
+    /// Interrupted by the user.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -46,6 +55,11 @@ impl Stop {
     pub(super) fn silent(exit: Exit) -> Self {
         Self::new(exit, "")
     }
+
+    /// For `map_err`: any error, told as it is.
+    pub(super) fn with<E: std::fmt::Display>(exit: Exit) -> impl FnOnce(E) -> Self {
+        move |error| Self::new(exit, error.to_string())
+    }
 }
 
 impl From<ConfigError> for Stop {
@@ -67,6 +81,26 @@ impl From<PullError> for Stop {
             PullError::DiskFull { .. } | PullError::Disk { .. } | PullError::NoSource { .. } => {
                 Exit::Unavailable
             }
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<ClientError> for Stop {
+    fn from(error: ClientError) -> Self {
+        let exit = match error.code() {
+            ErrorCode::InvalidRequest
+            | ErrorCode::TooLong
+            | ErrorCode::ModelNotFound
+            | ErrorCode::ModelUnsupported
+            | ErrorCode::ModelBroken
+            | ErrorCode::Forbidden => Exit::Model,
+            ErrorCode::Overloaded
+            | ErrorCode::DeadlineExceeded
+            | ErrorCode::Cancelled
+            | ErrorCode::Draining
+            | ErrorCode::DeviceFailed
+            | ErrorCode::Internal => Exit::Unavailable,
         };
         Self::new(exit, error.to_string())
     }

@@ -1,20 +1,33 @@
-//! The command line.
+//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status` and `mesh init`.
+//!
+//! Every command returns an [`Exit`] or a [`Stop`] with its code; only [`output`] prints.
 
 mod args;
+mod demo;
+mod encode;
 mod exit;
+mod input;
+mod logging;
+mod mesh;
 mod models;
 mod output;
 mod progress;
 mod pull;
+mod runtime;
+mod serve;
+mod service_manager;
+mod status;
+mod target;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use self::args::{Cli, Command};
+use self::args::{Cli, Command, MeshCommand};
 use self::exit::{Exit, Stop};
 use self::output::tell;
+use crate::config::Environment;
 
 /// Runs the command that the process was called with, and says how the process ends.
 #[must_use]
@@ -43,8 +56,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<Exit, Stop> {
+    let level = if matches!(command, Command::Serve(_)) {
+        "info"
+    } else {
+        "warn"
+    };
+    logging::start(level, &Environment::of_process()).map_err(Stop::with(Exit::Usage))?;
     match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Encode(args) => encode::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Mesh(MeshCommand::Init(args)) => mesh::init(&args),
     }
 }

@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::args::ModelsArgs;
 use super::exit::{Exit, Stop};
 use super::output::Output;
+use super::runtime::run_interruptible;
+use super::status::print_models;
+use super::target::connect;
 use crate::config::{Environment, Machine, Overrides, resolve};
 use crate::store::{KnownModel, ModelStore};
 
@@ -42,6 +45,9 @@ impl<'a> From<&'a KnownModel> for Model<'a> {
 }
 
 pub(super) fn run(args: &ModelsArgs) -> Result<Exit, Stop> {
+    if !args.mesh.mesh.is_empty() {
+        return run_interruptible(of_mesh(args));
+    }
     let flags = Overrides::default();
     let config = resolve(None, &flags, &Environment::of_process(), Machine::detect())?;
     let models = ModelStore::open(config.models.store)?.list();
@@ -55,6 +61,13 @@ pub(super) fn run(args: &ModelsArgs) -> Result<Exit, Stop> {
         let rows: Vec<_> = models.iter().map(row).collect();
         output.table(&["NAME", "STATE", "SIZE", "DESCRIPTION"], &rows)?;
     }
+    output.flush()?;
+    Ok(Exit::Ok)
+}
+
+async fn of_mesh(args: &ModelsArgs) -> Result<Exit, Stop> {
+    let mut output = Output::new();
+    print_models(&connect(&args.mesh).await?, args.json, &mut output).await?;
     output.flush()?;
     Ok(Exit::Ok)
 }

@@ -1,5 +1,7 @@
 //! Progress for people: bars on a terminal, nothing elsewhere.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::{is_watched, tell};
@@ -56,5 +58,35 @@ impl Progress for PullProgress {
 impl Drop for PullProgress {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Shows how many texts are done; the total may be unknown.
+pub(super) struct TextsProgress {
+    bar: ProgressBar,
+}
+
+impl TextsProgress {
+    pub(super) fn new() -> Self {
+        let target = if is_watched() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar }
+    }
+
+    pub(super) fn advance(&self, texts: u64) {
+        self.bar.inc(texts);
+    }
+}
+
+impl Drop for TextsProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }

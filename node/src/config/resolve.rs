@@ -38,8 +38,10 @@ pub struct Overrides {
     pub identity_dir: Option<PathBuf>,
     /// `--api-key-file`
     pub api_key_file: Option<PathBuf>,
-    /// `--preload` and `--model`: names, or directories in Hugging Face layout.
+    /// `--preload`: names, or directories in Hugging Face layout.
     pub preload: Vec<String>,
+    /// `--model`: as `--preload`, but loaded on first use.
+    pub model: Option<String>,
     /// `--device`
     pub device: Option<DeviceKind>,
     /// `--cpu-isa`: a name or `auto`.
@@ -248,6 +250,9 @@ impl Resolver<'_> {
         }
         for name in &self.flags.preload {
             preload.push(name_or_directory("--preload", name, None, &mut local)?);
+        }
+        if let Some(name) = &self.flags.model {
+            name_or_directory("--model", name, None, &mut local)?;
         }
         Ok(ModelsConfig {
             store: StoreConfig {

@@ -1,0 +1,162 @@
+//! `shoal serve`
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::args::ServeArgs;
+use super::exit::{Exit, Stop};
+use super::output::Output;
+use super::runtime::run_to_end;
+use super::service_manager;
+use super::target::device_overrides;
+use crate::config::{Environment, Machine, NodeConfig, Overrides, resolve};
+use crate::edge::{BindError, EdgeOptions, HttpEdge};
+use crate::node::Node;
+
+pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
+    if args.require_gpu {
+        let message = "--require-gpu: CUDA not used: this build has no CUDA device";
+        return Err(Stop::new(Exit::Model, message));
+    }
+    let environment = Environment::of_process();
+    let config = resolve(
+        args.config.as_deref(),
+        &overrides(args)?,
+        &environment,
+        Machine::detect(),
+    )?;
+    if config.http.is_none() && config.quic.is_none() {
+        let message = "nothing to serve on: both http.addr and quic.addr are off";
+        return Err(Stop::new(Exit::Model, message));
+    }
+    warn_of_readable_keys(&config, args.api_key_file.as_deref());
+    run_to_end(serve(config))
+}
+
+fn overrides(args: &ServeArgs) -> Result<Overrides, Stop> {
+    Ok(Overrides {
+        data_dir: args.data.clone(),
+        http: args.http.clone(),
+        quic: args.quic.clone(),
+        advertise: args.advertise.clone(),
+        identity_dir: args.identity.clone(),
+        api_key_file: args.api_key_file.clone(),
+        preload: args.preload.clone(),
+        ..device_overrides(&args.device)?
+    })
+}
+
+fn warn_of_readable_keys(config: &NodeConfig, file: Option<&Path>) {
+    let keys = config.http.as_ref().and_then(|http| http.api_keys.as_ref());
+    if keys.is_some_and(|keys| keys.readable_by_others()) {
+        let file = file.map_or_else(
+            || "http.api_key_file".to_owned(),
+            |file| file.display().to_string(),
+        );
+        tracing::warn!(file, "other users can read the API keys: chmod 600");
+    }
+}
+
+/// What asks the process to leave.
+struct Leave {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Leave {
+    fn listen() -> Result<Self, Stop> {
+        let listen = |kind| signal(kind).map_err(Stop::with(Exit::Unavailable));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn asked(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+async fn serve(config: NodeConfig) -> Result<Exit, Stop> {
+    let mut leave = Leave::listen()?;
+    let grace = config.drain;
+    let (node, edge) = tokio::select! {
+        started = start(config) => started?,
+        _ = leave.asked() => return Ok(Exit::Ok),
+    };
+    announce(&node, edge.as_ref())?;
+    service_manager::notify("READY=1");
+    let signal = leave.asked().await;
+    tracing::info!(
+        signal,
+        grace_s = grace.as_secs(),
+        "leaving: finishing what is in flight"
+    );
+    service_manager::notify("STOPPING=1");
+    tokio::select! {
+        () = stop(node, edge, grace) => Ok(Exit::Ok),
+        // Whoever asks twice does not want to wait.
+        _ = leave.asked() => Err(Stop::silent(Exit::Interrupted)),
+    }
+}
+
+async fn start(config: NodeConfig) -> Result<(Node, Option<HttpEdge>), Stop> {
+    let options = config
+        .http
+        .as_ref()
+        .map(|http| EdgeOptions::from_config(http, &config.models));
+    let node = Node::start(config).await?;
+    let edge = match options {
+        None => None,
+        Some(options) => Some(HttpEdge::bind(options, node.client(), Arc::new(node.view())).await?),
+    };
+    Ok((node, edge))
+}
+
+impl From<BindError> for Stop {
+    fn from(error: BindError) -> Self {
+        Self::new(Exit::Unavailable, error.to_string())
+    }
+}
+
+/// The one line on stdout.
+fn announce(node: &Node, edge: Option<&HttpEdge>) -> Result<(), Stop> {
+    let devices: Vec<_> = node
+        .devices()
+        .into_iter()
+        .map(|device| json!({ "name": device.name, "reason": device.reason }))
+        .collect();
+    let mut output = Output::new();
+    output.json(&json!({
+        "ready": true,
+        "software": concat!("shoal ", env!("CARGO_PKG_VERSION")),
+        "node": node.id().to_string(),
+        "http": edge.map(|edge| edge.local_addr().to_string()),
+        "quic": node.quic_addr().map(|addr| addr.to_string()),
+        "devices": devices,
+    }))?;
+    output.flush()
+}
+
+/// The edge lets its requests be answered while the node finishes them.
+async fn stop(node: Node, edge: Option<HttpEdge>, grace: Duration) {
+    let edge = async {
+        if let Some(edge) = edge {
+            let ended = edge.shutdown(grace).await;
+            if ended.cut > 0 {
+                tracing::warn!(
+                    connections = ended.cut,
+                    "cut connections that were busy when the grace was over"
+                );
+            }
+        }
+    };
+    tokio::join!(edge, node.shutdown(grace));
+}
