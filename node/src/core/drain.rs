@@ -23,7 +23,7 @@ enum State {
     Drained,
 }
 
-/// Where a device stands on its way out. It never comes back: a node that stays starts a new core.
+/// Where a device stands on its way out. There is no way back: a node that stays starts a new core.
 #[derive(Debug)]
 pub(super) struct Drain {
     state: State,
@@ -43,7 +43,9 @@ impl Drain {
             State::Announcing { deadline: held } | State::Draining { deadline: held } => {
                 *held = deadline.min(*held);
             }
-            State::Aborting | State::Aborted | State::Drained => {}
+            // Whoever asks after the end is told once more.
+            State::Drained => self.state = State::Aborted,
+            State::Aborting | State::Aborted => {}
         }
     }
 
@@ -99,6 +101,8 @@ mod tests {
         assert!(drain.is_draining());
         assert_eq!(drain.poll_output(0), Some(DrainOutput::Done));
         assert_eq!((drain.poll_output(0), drain.poll_timeout()), (None, None));
+        drain.handle_notice(now);
+        assert_eq!(drain.poll_output(0), Some(DrainOutput::Done));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use shoal_protocol::{Bytes, ErrorCode};
 
+use super::admission::RETRY_AFTER_MAX;
+
 /// The end of a request that got no (further) results. Whatever the variant, the request holds nothing any more:
 /// its permit is released and its queued items are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,10 +93,11 @@ impl RequestError {
         }
     }
 
-    /// When another attempt here is worth while, where that is known.
+    /// When another attempt here is worth while, where that is known: at most 120 s, because client libraries take
+    /// a longer one for "do not retry".
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
+        let hint = match self {
             Self::Overloaded { retry_after, .. } | Self::LoadFailed { retry_after, .. } => Some(*retry_after),
             Self::DeadlineUnreachable { retry_after, .. } => *retry_after,
             Self::TooLarge { .. }
@@ -103,6 +106,7 @@ impl RequestError {
             | Self::ModelTooLarge { .. }
             | Self::DeviceFailed
             | Self::UnknownModel => None,
-        }
+        };
+        hint.map(|hint| hint.min(RETRY_AFTER_MAX))
     }
 }

@@ -10,6 +10,7 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
+use shoal_protocol::message::Priority;
 use slotmap::SlotMap;
 
 use self::request::{Progress, Request};
@@ -148,14 +149,14 @@ impl DeviceCore {
     /// `Output::Failed`. Items that failed by themselves (too long) are left out; with no item left the request
     /// is finished at once.
     pub fn handle_tokenized(&mut self, request: RequestKey, items: &[ItemTokens], now: Instant) {
-        if let Err(error) = self.queue(request, items, now) {
+        if let Err(error) = self.enqueue(request, items, now) {
             self.admission.handle_shed();
             self.fail(request, error, now);
         }
         self.advance(now);
     }
 
-    fn queue(&mut self, key: RequestKey, items: &[ItemTokens], now: Instant) -> Result<(), RequestError> {
+    fn enqueue(&mut self, key: RequestKey, items: &[ItemTokens], now: Instant) -> Result<(), RequestError> {
         let Some(request) = self.requests.get_mut(key) else {
             return Ok(());
         };
@@ -170,32 +171,32 @@ impl DeviceCore {
         }
         let tokens = items.iter().map(|item| u64::from(item.tokens)).sum();
         let (model, priority, deadline) = (request.model, request.priority, request.deadline);
-        self.check_deadline(key, tokens, now)?;
-        let Some(request) = self.requests.get_mut(key) else {
-            return Ok(());
-        };
-        self.admission.handle_queued(&mut request.permit, tokens, now)?;
+        if let Some(deadline) = deadline {
+            self.check_deadline(model, priority, tokens, deadline, now)?;
+        }
+        if let Some(request) = self.requests.get_mut(key) {
+            self.admission.handle_queued(&mut request.permit, tokens, now)?;
+        }
         self.batcher
             .handle_job(key, model, priority, deadline, items, now);
         Ok(())
     }
 
     /// Refuses at arrival what by the measured rates cannot meet its deadline.
-    fn check_deadline(&self, key: RequestKey, tokens: u64, now: Instant) -> Result<(), RequestError> {
-        let Some(request) = self.requests.get(key) else {
-            return Ok(());
-        };
-        let Some(deadline) = request.deadline else {
-            return Ok(());
-        };
+    fn check_deadline(
+        &self,
+        model: ModelKey,
+        priority: Priority,
+        tokens: u64,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<(), RequestError> {
         let left = deadline.saturating_duration_since(now);
-        let alone = self.batcher.own_time(request.model, tokens, true);
-        let load = self.residency.measured_eta(request.model, now);
+        let alone = self.batcher.own_time(model, tokens, true);
+        let load = self.residency.measured_eta(model, now);
         let enough = left.saturating_sub(alone);
-        let queue = self
-            .batcher
-            .queue_wait(request.priority, Some(deadline), enough, now);
-        let own = self.batcher.own_time(request.model, tokens, queue.is_zero());
+        let queue = self.batcher.queue_wait(priority, Some(deadline), enough, now);
+        let own = self.batcher.own_time(model, tokens, queue.is_zero());
         let predicted = queue.max(load) + own;
         if predicted <= left {
             return Ok(());
@@ -252,13 +253,7 @@ impl DeviceCore {
     /// Everything that follows from the last event: expiries, then leaving, then loads and evictions, then batches.
     fn advance(&mut self, now: Instant) {
         self.expire(now);
-        while let Some(output) = self.drain.poll_output(self.requests.len()) {
-            match output {
-                DrainOutput::Announce => self.outputs.push_back(Output::Draining),
-                DrainOutput::Abort => self.fail_all(&RequestError::Draining, now),
-                DrainOutput::Done => self.outputs.push_back(Output::Drained),
-            }
-        }
+        self.leave(now);
         self.residency.advance(now);
         while let Some(output) = self.residency.poll_output() {
             match output {
@@ -266,11 +261,22 @@ impl DeviceCore {
                 ResidencyOutput::Evict(model) => self.outputs.push_back(Output::Evict { model }),
                 ResidencyOutput::Refuse(model, error) => {
                     self.fail_model(model, &error, now);
+                    self.leave(now);
                     self.residency.advance(now);
                 }
             }
         }
         self.start_batches(now);
+    }
+
+    fn leave(&mut self, now: Instant) {
+        while let Some(output) = self.drain.poll_output(self.requests.len()) {
+            match output {
+                DrainOutput::Announce => self.outputs.push_back(Output::Draining),
+                DrainOutput::Abort => self.fail_all(&RequestError::Draining, now),
+                DrainOutput::Done => self.outputs.push_back(Output::Drained),
+            }
+        }
     }
 
     fn expire(&mut self, now: Instant) {

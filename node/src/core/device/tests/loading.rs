@@ -311,6 +311,22 @@ fn idle_models_are_unloaded_and_pinned_ones_are_not() {
 }
 
 #[test]
+fn a_drain_ends_with_the_last_request_even_if_that_one_fails() {
+    let mut device = device();
+    let model = device.model(Behaviour {
+        load_fails: true,
+        ..Behaviour::default()
+    });
+    ask(&mut device, model);
+    device.handle(|core, now| core.handle_drain(now + 25 * SECOND, now));
+    device.run_for(SECOND);
+    assert_eq!(
+        device.signals.last().map(|(_, output)| output),
+        Some(&Output::Drained)
+    );
+}
+
+#[test]
 fn a_wish_that_nobody_has_any_more_is_not_loaded() {
     let mut device = device();
     let models: Vec<ModelKey> = (0..3).map(|_| device.model(Behaviour::default())).collect();
