@@ -110,3 +110,26 @@ impl RequestError {
         hint.map(|hint| hint.min(RETRY_AFTER_MAX))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_bounded_and_makes_a_late_answer_a_retry() {
+        let hour = Duration::from_secs(3600);
+        let late = |retry_after| RequestError::DeadlineUnreachable {
+            predicted: hour,
+            retry_after,
+        };
+        assert_eq!(late(Some(hour)).retry_after(), Some(RETRY_AFTER_MAX));
+        assert_eq!(
+            (late(Some(hour)).code(), late(None).code()),
+            (ErrorCode::Overloaded, ErrorCode::DeadlineExceeded)
+        );
+        assert_eq!(
+            (late(None).retry_after(), RequestError::Draining.retry_after()),
+            (None, None)
+        );
+    }
+}

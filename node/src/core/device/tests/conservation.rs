@@ -118,7 +118,36 @@ fn play(device: &mut VirtualDevice, models: &[ModelKey], step: &Step, admitted: 
     }
 }
 
+/// What a trace led to, with times from its start.
+fn history(threads: u16, steps: &[Step]) -> Vec<String> {
+    let (mut device, models) = device(threads, false);
+    let mut admitted = Vec::new();
+    for step in steps {
+        play(&mut device, &models, step, &mut admitted);
+    }
+    device.run_until_idle();
+    let start = device.start;
+    let runs = device
+        .runs
+        .iter()
+        .map(|(at, run)| format!("{:?} {run:?}", *at - start));
+    let signals = device
+        .signals
+        .iter()
+        .map(|(at, output)| format!("{:?} {output:?}", *at - start));
+    let ends = admitted
+        .iter()
+        .map(|request| format!("{:?}", device.outcome(*request)));
+    runs.chain(signals).chain(ends).collect()
+}
+
 proptest! {
+    /// Nothing but the events decides: a trace replays exactly.
+    #[test]
+    fn a_trace_replays_exactly(threads in 1u16..4, steps in prop::collection::vec(step(), 1..60)) {
+        prop_assert_eq!(history(threads, &steps), history(threads, &steps));
+    }
+
     #[test]
     fn every_request_has_one_outcome_and_nothing_leaks(
         threads in 1u16..6,

@@ -63,6 +63,29 @@ fn a_busy_device_cuts_batches_to_the_target_time() {
 }
 
 #[test]
+fn a_closed_loop_of_callers_keeps_every_thread_busy() {
+    for callers in [2, 8, 32] {
+        let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
+        let start = device.now;
+        let mut waiting: Vec<RequestKey> = Vec::new();
+        while device.now < start + Duration::from_secs(5) {
+            waiting.retain(|request| device.outcome(*request).is_none());
+            while waiting.len() < callers {
+                waiting.push(device.submit(model, Priority::Interactive, None, &[22]).unwrap());
+            }
+            device.run_for(MS / 10);
+        }
+        let busy: f64 = device
+            .runs
+            .iter()
+            .map(|(_, run)| f64::from(run.tokens) / 20_000.0)
+            .sum();
+        // A caller asks again within 0.1 ms of its answer; a text takes 1.1 ms of the whole device.
+        assert!(busy >= 4.5, "{callers} callers: {busy} s of 5 s");
+    }
+}
+
+#[test]
 fn batches_shrink_when_the_machine_slows_down() {
     let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
     device.behave(model, |model| model.tokens_per_thread_s = 4000.0);
