@@ -7,7 +7,7 @@ use super::element::{self, Element};
 use super::error::{OpError, expect_cu_seqlens, expect_size};
 use super::ops::{AttentionScratch, CpuOps, Scratch};
 use super::shared::SharedMut;
-use super::simd::{Kernel, Simd, dispatch, math};
+use super::simd::{Kernel, LANES_MAX, Simd, dispatch, math};
 use super::tile::{ROWS_MAX, Tile, TileArgs, TileFormat, ZEROS, balanced, panel_columns, tiles};
 use crate::Dtype;
 use std::ops::Range;
@@ -218,7 +218,8 @@ impl<T: Element> Kernel for Head<'_, T> {
             }
             return;
         }
-        self.pack_keys();
+        // SAFETY: the caller vouches for S.
+        unsafe { self.pack_keys::<S>() };
         self.pack_values();
         self.reserve_scores();
         for head in first_head..first_head + group {
@@ -253,20 +254,47 @@ impl<T: Element> Head<'_, T> {
         self.rows_k.len().div_ceil(Self::PER_UNIT)
     }
 
-    /// Keys as panels over the key rows; columns beyond the last key hold what was there: their scores are overwritten.
-    fn pack_keys(&mut self) {
+    /// Keys as panels over the key rows, transposed block by block; columns beyond the last key are zeros or what was there:
+    /// their scores are overwritten.
+    ///
+    /// # Safety
+    /// The machine supports `S`.
+    #[inline(always)]
+    unsafe fn pack_keys<S: Simd>(&mut self) {
         let (steps, columns) = (self.key_steps(), self.columns);
         let keys = &mut self.scratch.attention.keys;
         keys.reserve(self.rows_k.len().next_multiple_of(columns) * steps);
-        for (key, token) in self.rows_k.clone().enumerate() {
-            let row = self
-                .k
-                .part(token, self.kv_head * self.shape.head_dim, self.shape.head_dim);
-            let column = keys[key / columns * columns * steps + key % columns..]
-                .iter_mut()
-                .step_by(columns);
-            for (unit, elements) in column.zip(row.chunks_exact(Self::PER_UNIT)) {
-                *unit = unit_of(elements);
+        for first in (0..self.rows_k.len()).step_by(S::LANES) {
+            let count = S::LANES.min(self.rows_k.len() - first);
+            let row = |key: usize| {
+                let token = self.rows_k.start + first + key;
+                self.k
+                    .part(token, self.kv_head * self.shape.head_dim, self.shape.head_dim)
+            };
+            let packed = &mut keys[first / columns * columns * steps + first % columns..];
+            let whole = steps - steps % S::LANES;
+            for step in (0..whole).step_by(S::LANES) {
+                // SAFETY: the caller vouches for S; a key has `steps` units, and each of LANES rows of the panel has LANES columns
+                // left, because a panel is whole vectors wide.
+                unsafe {
+                    let mut block = [S::splat(0.0); LANES_MAX];
+                    for (key, vector) in block.iter_mut().enumerate().take(count) {
+                        *vector = S::load(row(key).as_ptr().cast::<f32>().add(step));
+                    }
+                    S::transpose(&mut block);
+                    for (lane, &vector) in block.iter().enumerate().take(S::LANES) {
+                        S::store(
+                            packed[(step + lane) * columns..][..S::LANES].as_mut_ptr().cast(),
+                            vector,
+                        );
+                    }
+                }
+            }
+            for step in whole..steps {
+                for key in 0..count {
+                    packed[step * columns + key] =
+                        unit_of(&row(key)[step * Self::PER_UNIT..][..Self::PER_UNIT]);
+                }
             }
         }
     }

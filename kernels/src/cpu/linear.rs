@@ -87,7 +87,7 @@ impl CpuOps<'_> {
         if self.threads == 1 {
             (1, 1)
         } else if rows <= PANEL_SPLIT_ROWS_MAX {
-            (1, panels.min(6 * self.threads))
+            (1, panels.min(4 * self.threads))
         } else {
             (self.threads * rows.div_ceil(SPLIT_ROWS * self.threads), 1)
         }
@@ -250,6 +250,13 @@ unsafe fn finish<S: Simd, T: Element>(
     shape: (usize, usize, usize),
 ) {
     let (rows, used, stride) = shape;
+    for row in 0..rows {
+        // The tile takes longer than the lines from the third-level cache.
+        let start = out.wrapping_add(row * stride).cast::<u8>();
+        for line in (0..used * size_of::<T>()).step_by(64) {
+            S::prefetch_write(start.wrapping_add(line));
+        }
+    }
     if epilogue == Epilogue::Activate(Activation::Identity)
         && T::DTYPE == Dtype::F32
         && used == args.out_stride

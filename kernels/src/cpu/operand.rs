@@ -6,7 +6,7 @@ use super::tile::TileFormat;
 use crate::Dtype;
 
 /// Units of a row that are summed in f16 before the sum goes on in f32.
-pub(crate) const STRETCH_STEPS: usize = 96;
+pub(crate) const STRETCH_STEPS: usize = 192;
 
 /// Bound for the sum of a column's magnitudes over one stretch, half of the largest f16: rows are scaled to at most 1, so
 /// no sum overflows.

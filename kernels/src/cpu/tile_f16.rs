@@ -3,8 +3,8 @@
 //!
 //! The products are summed in f16 over short stretches of K and the stretches in f32. Operands are scaled by powers of
 //! two, rows of A to at most 1 and each column of B so that no stretch can reach the largest f16: nothing overflows,
-//! whatever the model. Over a stretch the sums lose about 2^-10 of their size, half of what rounding both operands to
-//! bf16 costs.
+//! whatever the model. Over a stretch the sums lose about 2^-9.5 of their size, as much as rounding both operands to bf16
+//! costs.
 //!
 //! A unit is a pair of neighbours along K, as for bf16: the lanes of a vector are 16 columns times two parities, and the
 //! parities meet at the end of a stretch.

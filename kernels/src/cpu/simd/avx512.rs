@@ -1,6 +1,6 @@
 //! AVX-512 F, BW, VL, DQ: sixteen lanes.
 
-use super::{Kernel, Simd, gelu_table};
+use super::{Kernel, LANES_MAX, Simd, gelu_table};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
@@ -67,6 +67,39 @@ unsafe fn round_bf16<const BF16: bool>(vector: __m512) -> __m256i {
     }
 }
 
+/// Transposes a block of 16 by 16 in four rounds: pairs of lanes, of pairs, of quarters, of halves.
+///
+/// # Safety
+/// The machine supports the set.
+#[inline(always)]
+unsafe fn transpose(rows: &mut [__m512; 16]) {
+    // SAFETY: the caller vouches for the set; the casts are between vectors of 64 bytes of plain data.
+    unsafe {
+        let mut t = rows.map(|row| _mm512_castps_si512(row));
+        let mut u = t;
+        for i in 0..8 {
+            u[2 * i] = _mm512_unpacklo_epi32(t[2 * i], t[2 * i + 1]);
+            u[2 * i + 1] = _mm512_unpackhi_epi32(t[2 * i], t[2 * i + 1]);
+        }
+        for i in 0..4 {
+            for half in 0..2 {
+                t[4 * i + 2 * half] = _mm512_unpacklo_epi64(u[4 * i + half], u[4 * i + half + 2]);
+                t[4 * i + 2 * half + 1] = _mm512_unpackhi_epi64(u[4 * i + half], u[4 * i + half + 2]);
+            }
+        }
+        for i in 0..4 {
+            for high in [0, 8] {
+                u[high + i] = _mm512_shuffle_i32x4::<0x88>(t[high + i], t[high + i + 4]);
+                u[high + i + 4] = _mm512_shuffle_i32x4::<0xdd>(t[high + i], t[high + i + 4]);
+            }
+        }
+        for i in 0..8 {
+            rows[i] = _mm512_castsi512_ps(_mm512_shuffle_i32x4::<0x88>(u[i], u[i + 8]));
+            rows[i + 8] = _mm512_castsi512_ps(_mm512_shuffle_i32x4::<0xdd>(u[i], u[i + 8]));
+        }
+    }
+}
+
 impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = 16;
     type V = __m512;
@@ -75,6 +108,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn prefetch(line: *const u8) {
         // SAFETY: SSE is part of x86-64, and a prefetch of a bad address is ignored.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_write(line: *const u8) {
+        // SAFETY: every machine with AVX-512 has PREFETCHW, and a prefetch of a bad address is ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) }
     }
 
     lanes! {
@@ -87,6 +126,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
         store_bf16(to: *mut bf16, vector: __m512) -> () { _mm256_storeu_si256(to.cast(), round_bf16::<BF16>(vector)) }
         load_f16(from: *const f16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        transpose(rows: &mut [__m512; LANES_MAX]) -> () { transpose(rows) }
         even(pairs: __m512) -> __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs)))
         }

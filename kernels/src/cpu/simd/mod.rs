@@ -77,9 +77,25 @@ pub(crate) trait Simd: Copy + 'static {
             Self::fma(Self::even(a), Self::even(b), upper)
         }
     }
+    /// Turns LANES rows of LANES 32-bit lanes into as many columns. Lanes are moved, not computed with.
+    #[inline(always)]
+    unsafe fn transpose(rows: &mut [Self::V; LANES_MAX]) {
+        let mut lanes = [[0.0f32; LANES_MAX]; LANES_MAX];
+        // SAFETY: the caller vouches for the set; every row of `lanes` holds LANES_MAX >= LANES elements.
+        unsafe {
+            (0..Self::LANES).for_each(|row| Self::store(lanes[row].as_mut_ptr(), rows[row]));
+            for column in 0..Self::LANES {
+                let column_lanes: [f32; LANES_MAX] = std::array::from_fn(|row| lanes[row][column]);
+                rows[column] = Self::load(column_lanes.as_ptr());
+            }
+        }
+    }
     /// Asks for a cache line; any address will do.
     #[inline(always)]
     fn prefetch(_line: *const u8) {}
+    /// Asks for a cache line that is going to be written; any address will do.
+    #[inline(always)]
+    fn prefetch_write(_line: *const u8) {}
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self::V {
