@@ -26,8 +26,10 @@ fn runtime() -> Result<Runtime, Stop> {
 pub(super) fn run_interruptible<T>(command: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
     runtime()?.block_on(async {
         tokio::select! {
-            ended = command => ended,
+            // Asked first, so that the signal is caught before the command has done anything.
+            biased;
             _ = tokio::signal::ctrl_c() => Err(Stop::silent(Exit::Interrupted)),
+            ended = command => ended,
         }
     })
 }

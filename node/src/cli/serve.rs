@@ -1,5 +1,6 @@
 //! `shoal serve`
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,11 +88,12 @@ impl Leave {
 async fn serve(config: NodeConfig) -> Result<Exit, Stop> {
     let mut leave = Leave::listen()?;
     let grace = config.drain;
+    let advertise = config.quic.as_ref().and_then(|quic| quic.advertise);
     let (node, edge) = tokio::select! {
         started = start(config) => started?,
         _ = leave.asked() => return Ok(Exit::Ok),
     };
-    announce(&node, edge.as_ref())?;
+    announce(&node, edge.as_ref(), advertise)?;
     service_manager::notify("READY=1");
     let signal = leave.asked().await;
     tracing::info!(
@@ -126,8 +128,8 @@ impl From<BindError> for Stop {
     }
 }
 
-/// The one line on stdout.
-fn announce(node: &Node, edge: Option<&HttpEdge>) -> Result<(), Stop> {
+/// The one line on stdout. `quic` is where the node listens, `advertise` where others should dial.
+fn announce(node: &Node, edge: Option<&HttpEdge>, advertise: Option<SocketAddr>) -> Result<(), Stop> {
     let devices: Vec<_> = node
         .devices()
         .into_iter()
@@ -140,6 +142,7 @@ fn announce(node: &Node, edge: Option<&HttpEdge>) -> Result<(), Stop> {
         "node": node.id().to_string(),
         "http": edge.map(|edge| edge.local_addr().to_string()),
         "quic": node.quic_addr().map(|addr| addr.to_string()),
+        "advertise": advertise.or(node.quic_addr()).map(|addr| addr.to_string()),
         "devices": devices,
     }))?;
     output.flush()

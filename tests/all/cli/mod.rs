@@ -52,8 +52,7 @@ impl Home {
             .env("SHOAL_HOME", self.0.path())
             .env("HF_HOME", self.path("hf"))
             .env("HF_HUB_OFFLINE", "1")
-            .env_remove("SHOAL_LOG")
-            .env_remove("RUST_LOG")
+            .env("SHOAL_LOG", "warn")
             .stdin(Stdio::null());
         command
     }

@@ -97,7 +97,8 @@ fn sigterm_finishes_what_is_in_flight() {
             &json!({ "model": MODEL, "input": texts }),
         )
     });
-    wait_until(|| !get(&address, "/metrics").contains("shoal_http_requests_in_flight 0"));
+    let is_admitted = |line: &str| line.starts_with("shoal_admitted_bytes{") && !line.ends_with(" 0");
+    wait_until(|| get(&address, "/metrics").lines().any(is_admitted));
     serving.signal("-TERM");
     let answer = request.join().expect("no panic");
     assert!(

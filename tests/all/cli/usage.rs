@@ -124,3 +124,31 @@ fn a_log_filter_that_cannot_be_read_is_an_error() {
     .expect(2);
     assert!(ran.err.contains("SHOAL_LOG=a=b=c"), "{}", ran.err);
 }
+
+#[test]
+fn an_interrupt_is_code_130() {
+    let home = Home::new();
+    // Waits for another pull of the same model, which holds the lock here.
+    let locks = home.path("models/.locks");
+    std::fs::create_dir_all(&locks).expect("create");
+    let lock = std::fs::File::create(locks.join("all-minilm-l6-v2.lock")).expect("create");
+    lock.lock().expect("lock");
+    let mut command = home.shoal(["pull", "all-minilm-l6-v2"]);
+    let mut child = command
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut told = std::io::BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut told, &mut line).expect("reads");
+    assert!(line.contains("waiting for another pull"), "{line}");
+    let pid = child.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .expect("runs");
+    assert!(sent.success());
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    std::io::Read::read_to_string(&mut told, &mut line).expect("reads");
+    assert!(!line.contains("shoal:"), "nothing more to tell: {line}");
+}

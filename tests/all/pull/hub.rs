@@ -105,6 +105,15 @@ fn a_part_of_an_earlier_pull_is_used() {
 }
 
 #[test]
+fn a_damaged_blob_of_the_cache_is_fetched_again() {
+    let (_hub, home) = hub_with(Behaviour::default());
+    let blobs = home.path("hub/models--org--model/blobs");
+    fs::create_dir_all(&blobs).expect("create");
+    fs::write(blobs.join("modelsafetensors"), vec![7; 300_000]).expect("write");
+    home.expect_installed(&tiny_files());
+}
+
+#[test]
 fn a_source_without_ranges_starts_again() {
     let (_hub, home) = hub_with(Behaviour {
         cuts: vec![100_000],

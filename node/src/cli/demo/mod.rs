@@ -34,28 +34,7 @@ const BULK_TIME: Duration = Duration::from_secs(5);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &DemoArgs) -> Result<Exit, Stop> {
-    let home = tempfile::tempdir().map_err(Stop::with(Exit::Unavailable))?;
-    let identity_dir = home.path().join("node");
-    let mut measured = Measured::new()?;
-    let mut config = configure(args, &identity_dir)?;
-    let model = name_of(&config, &args.model);
-    let is_directory = config.models.store.local.iter().any(|local| local.name == model);
-    if !is_directory {
-        let pulled = pull(config.models.store.clone(), &model)?;
-        measured.event(
-            "model",
-            json!({ "name": pulled.model.name, "source": pulled.source }),
-        );
-    }
-    config.models.preload = vec![model.clone()];
-    let client_identity = throw_away_mesh(&identity_dir).map_err(Stop::with(Exit::Unavailable))?;
-    let report = run_interruptible(async {
-        let demo = demo(config, client_identity, &model, measured);
-        tokio::time::timeout(TIME_MAX, demo).await.unwrap_or_else(|_| {
-            let message = format!("not done after {} s", TIME_MAX.as_secs());
-            Err(Stop::new(Exit::DemoFailed, message))
-        })
-    })?;
+    let report = run_interruptible(prepare_and_show(args))?;
     let mut output = Output::new();
     if args.json {
         output.json(&report.to_json())?;
@@ -68,6 +47,29 @@ pub(super) fn run(args: &DemoArgs) -> Result<Exit, Stop> {
         return Ok(Exit::DemoFailed);
     }
     Ok(Exit::Ok)
+}
+
+async fn prepare_and_show(args: &DemoArgs) -> Result<Report, Stop> {
+    let home = tempfile::tempdir().map_err(Stop::with(Exit::Unavailable))?;
+    let identity_dir = home.path().join("node");
+    let mut measured = Measured::new()?;
+    let mut config = configure(args, &identity_dir)?;
+    let model = name_of(&config, &args.model);
+    let is_directory = config.models.store.local.iter().any(|local| local.name == model);
+    if !is_directory {
+        let pulled = pull(config.models.store.clone(), &model).await?;
+        measured.event(
+            "model",
+            json!({ "name": pulled.model.name, "source": pulled.source }),
+        );
+    }
+    config.models.preload = vec![model.clone()];
+    let client_identity = throw_away_mesh(&identity_dir).map_err(Stop::with(Exit::Unavailable))?;
+    let shown = show(config, client_identity, &model, measured);
+    tokio::time::timeout(TIME_MAX, shown).await.unwrap_or_else(|_| {
+        let message = format!("not done after {} s", TIME_MAX.as_secs());
+        Err(Stop::new(Exit::DemoFailed, message))
+    })
 }
 
 fn configure(args: &DemoArgs, identity_dir: &Path) -> Result<NodeConfig, Stop> {
@@ -94,7 +96,7 @@ fn throw_away_mesh(identity_dir: &Path) -> Result<Identity, IdentityError> {
     authority.issue(Role::Client, "demo-client")
 }
 
-async fn demo(
+async fn show(
     config: NodeConfig,
     identity: Identity,
     model: &str,

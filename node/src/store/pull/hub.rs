@@ -12,6 +12,7 @@ use ureq::http::{HeaderMap, Response, header};
 use ureq::{Agent, Body};
 
 use super::hub_cache::HubCache;
+use super::staging::verify;
 use super::transfer::download;
 use super::{ModelFile, Patience, Progress, SourceError};
 use crate::config::HubConfig;
@@ -93,7 +94,9 @@ impl<'a> Hub<'a> {
         }
         let _lock = self.cache.lock(&metadata.etag)?;
         let blob = self.cache.blob(&metadata.etag);
-        if !blob.is_file() {
+        // What another tool put there is checked; content that is damaged is fetched again.
+        let is_there = blob.is_file() && verify(file, &blob).is_ok();
+        if !is_there {
             let part = self.cache.incomplete(&metadata.etag);
             download(file, &part, progress, &mut |from, progress| {
                 self.content(&metadata.url, from, progress)
@@ -102,8 +105,7 @@ impl<'a> Hub<'a> {
         }
         self.cache.publish(&metadata.etag, &metadata.commit, &file.path)?;
         self.cache.note_ref(self.revision, &metadata.commit)?;
-        // A blob that was there already is checked here, and one that arrived just now was checked on arrival.
-        self.cache.find(file)
+        Ok(blob)
     }
 
     fn metadata(&self, file: &ModelFile, progress: &mut dyn Progress) -> Result<Metadata, SourceError> {
