@@ -45,9 +45,14 @@ def ratios(results: list[dict], higher_is_better: bool, field: str) -> list[str]
 
 
 def peak_of(result: dict, peak: dict) -> float | None:
-    """The register-only peak of the precision asked for; Shoal's answer ends in the one that `auto` became."""
-    engine = result["engine"]
-    precision = ENGINES[engine][2] if engine in ENGINES else result["executes"].split()[-1]
+    """The register-only peak of the precision that multiplies. Shoal names instruction set and format; where the set has
+    no fast instruction for a 16-bit format, that is widened to f32."""
+    if result["engine"] in ENGINES:
+        precision = ENGINES[result["engine"]][2]
+    else:
+        isa, precision = result["executes"].split()[-2:]
+        if not isa.endswith({"bf16": "bf16", "f16": "fp16"}.get(precision, "")):
+            precision = "f32"
     return peak.get("int8_gops" if precision == "int8" else f"{precision}_gflops")
 
 
