@@ -4,6 +4,7 @@ Every graph takes token ids and the attention mask and gives normalised vectors:
 which is the fastest way to use each peer. Of the ways to export, each runtime gets the one that it runs fastest.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -40,12 +41,19 @@ def padded(encodings: list) -> tuple[np.ndarray, np.ndarray]:
 
 
 def graph(model: Path, name: str) -> Path:
-    """The file of one graph, made at first use. Names: the keys of MAKERS."""
+    """The file of one graph, made at first use, once for all workers that start together. Names: the keys of MAKERS."""
     quiet()
     directory = CACHE / model_hash(model)[:16]
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return made(model, directory, name)
+
+
+def made(model: Path, directory: Path, name: str) -> Path:
+    """`graph` for who holds the lock."""
     path = directory / name
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
         partial = directory / f"partial-{name}"
         MAKERS[name](model, partial)
         if name.endswith(".xml"):
@@ -99,7 +107,7 @@ def onnx_fused(model: Path, out: Path) -> None:
     from onnxruntime.transformers import optimizer
 
     config = json.loads((model / "config.json").read_text())
-    fused = optimizer.optimize_model(str(graph(model, "f32.onnx")), model_type="bert", opt_level=0,
+    fused = optimizer.optimize_model(str(made(model, out.parent, "f32.onnx")), model_type="bert", opt_level=0,
                                      num_heads=config["num_attention_heads"], hidden_size=config["hidden_size"])
     attention = fused.get_fused_operator_statistics()["Attention"]
     assert attention == config["num_hidden_layers"], f"only {attention} attention layers were fused"
@@ -111,7 +119,7 @@ def onnx_int8(model: Path, out: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     # The fused operators are of another domain, where shape inference knows no types: all that is unknown is f32.
-    quantize_dynamic(graph(model, "fused.onnx"), out, weight_type=QuantType.QInt8, per_channel=True,
+    quantize_dynamic(made(model, out.parent, "fused.onnx"), out, weight_type=QuantType.QInt8, per_channel=True,
                      extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
 
 
@@ -132,7 +140,7 @@ def openvino_int8(model: Path, out: Path) -> None:
     lines = (Path(__file__).parent.parent / "texts" / "mix.jsonl").read_text(encoding="utf-8").splitlines()
     tok = tokenizer(model)
     batches = [padded([tok.encode(json.loads(line)["text"])]) for line in lines[:128]]
-    quantized = nncf.quantize(openvino.Core().read_model(graph(model, "f32.xml")), nncf.Dataset(batches),
+    quantized = nncf.quantize(openvino.Core().read_model(made(model, out.parent, "f32.xml")), nncf.Dataset(batches),
                               model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches))
     openvino.save_model(quantized, out, compress_to_fp16=False)
 

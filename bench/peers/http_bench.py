@@ -133,6 +133,7 @@ def main() -> None:
     calibration = Calibration(args.shoal, args.threads)
     rival, servers = Worker(RIVAL, args.model, args.threads), []
     try:
+        rival.wait_ready()
         for dtype in args.dtypes.split(","):
             servers.append(Server(args.node, args.model, dtype, args.threads))
         closed = closed_loop(args, servers, rival, calibration)

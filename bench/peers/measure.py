@@ -33,6 +33,9 @@ class Worker:
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
                                         text=True, env=environment)
+        self.executes = ""
+
+    def wait_ready(self) -> None:
         self.executes = self.answer()["executes"]
 
     def answer(self) -> dict:
@@ -71,7 +74,11 @@ class Shoal:
         self.name, self.dtype = engine, SHOAL[engine]
         self.command = [str(binary), "embed", "--model", str(model), "--dtype", self.dtype,
                         "--threads", str(threads), "--json"]
-        self.latency(HERE.parent / "texts" / "q16.jsonl", runs=1, warmup=0)  # fails where the dtype is not offered
+        self.executes = ""
+
+    def wait_ready(self) -> None:
+        """Fails where this machine does not offer the dtype."""
+        self.latency(HERE.parent / "texts" / "q16.jsonl", runs=1, warmup=0)
 
     def run(self, *arguments) -> dict:
         answer = json_of(self.command + [str(a) for a in arguments])
@@ -150,6 +157,7 @@ def reference(model: Path, texts: Path, threads: int) -> np.ndarray:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         worker = Worker("torch-f32", model, threads)
+        worker.wait_ready()
         worker.throughput(texts, batch=1, runs=1, warmup=0, vectors=path)
         worker.close()
     return np.fromfile(path, "<f4").reshape(len(texts_of(str(texts))), -1)

@@ -45,8 +45,8 @@ def ratios(results: list[dict], higher_is_better: bool, field: str) -> list[str]
 
 
 def peak_of(result: dict, peak: dict) -> float | None:
-    """The register-only peak of the precision that multiplies. Shoal names instruction set and format; where the set has
-    no fast instruction for a 16-bit format, that is widened to f32."""
+    """The register-only peak of the precision that multiplies. Shoal names instruction set and format; where the set
+    has no fast instruction for a 16-bit format, that is widened to f32."""
     if result["engine"] in ENGINES:
         precision = ENGINES[result["engine"]][2]
     else:

@@ -64,15 +64,19 @@ def arguments() -> argparse.Namespace:
 def start(args: argparse.Namespace) -> tuple[dict, Calibration]:
     """Every engine that can run here, and the calibration loop; says which cannot, and why."""
     shoal = args.shoal if args.shoal.exists() else None
-    running = {}
+    starting = {}
     for name in args.engines.split(","):
+        if name not in SHOAL:
+            starting[name] = Worker(name, args.model, args.threads)
+        elif shoal is None:
+            print(f"{name}: not run: {args.shoal} is not built", file=sys.stderr)
+        else:
+            starting[name] = Shoal(shoal, name, args.model, args.threads)
+    running = {}
+    for name, engine in starting.items():
         try:
-            if name not in SHOAL:
-                running[name] = Worker(name, args.model, args.threads)
-            elif shoal is None:
-                print(f"{name}: not run: {args.shoal} is not built", file=sys.stderr)
-            else:
-                running[name] = Shoal(shoal, name, args.model, args.threads)
+            engine.wait_ready()
+            running[name] = engine
         except Failed as error:
             print(f"{name}: not run: {error}", file=sys.stderr)
     return running, Calibration(shoal, args.threads)

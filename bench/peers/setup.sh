@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes bench/peers/.venv with every peer, pinned, and prints where the model is. Needs Python >= 3.11 and pip.
+# Makes bench/peers/.venv with every peer, pinned (about 6 GB), and prints where the model is. Needs Python >= 3.11 and pip.
 # PYTHON names another interpreter. Safe to run again: it changes nothing that is already right.
 set -euo pipefail
 cd "$(dirname "$0")"
