@@ -9,6 +9,7 @@ mod embed;
 mod gemm;
 mod http;
 mod link;
+mod node;
 mod pipeline;
 mod stats;
 
@@ -30,6 +31,8 @@ enum Command {
     Embed(embed::Arguments),
     /// The linear layers of the model's shapes, in per cent of the peak of the same moment.
     Gemm(gemm::Arguments),
+    /// What the node adds to its kernels: lanes, the client in process, the client over QUIC.
+    Node(node::Arguments),
     /// Load on an HTTP server of the OpenAI or TEI dialect, one text a request.
     Http(http::Arguments),
     /// What QUIC adds to a call in process, on a service that computes nothing.
@@ -43,5 +46,6 @@ fn main() -> Result<(), AnyError> {
         Command::Gemm(arguments) => gemm::run(&arguments),
         Command::Http(arguments) => http::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
+        Command::Node(arguments) => node::run(&arguments),
     }
 }

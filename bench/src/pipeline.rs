@@ -89,7 +89,12 @@ impl Pipeline {
     pub(crate) fn encode(&mut self, texts: &[String]) -> Result<(Vec<f32>, usize), AnyError> {
         let ids = self.tokenize_all(texts)?;
         let tokens = ids.iter().map(Vec::len).sum();
-        let batches = split(&ids, self.batch_tokens, self.lanes.len());
+        Ok((self.encode_ids(&ids)?, tokens))
+    }
+
+    /// The vectors of texts that are tokenized already, `[texts, dims]` in their order.
+    pub(crate) fn encode_ids(&mut self, ids: &[Vec<u32>]) -> Result<Vec<f32>, AnyError> {
+        let batches = split(ids, self.batch_tokens, self.lanes.len());
         let dims = self.model.dims();
         let mut vectors = vec![0.0; ids.len() * dims];
         let results = Turns::new(batches.len());
@@ -107,7 +112,7 @@ impl Pipeline {
         });
         results.into_first_error()?;
         drop(parts);
-        Ok((vectors, tokens))
+        Ok(vectors)
     }
 
     /// The vector of one text, on all threads of the first lane.

@@ -100,8 +100,9 @@ fn serve(lane: LaneIndex, runner: &mut dyn Lane, queue: &Receiver<LaneJob>, deli
         } = job;
         // Sent on with the result, so each batch has its own: one allocation a batch.
         let mut vectors = Vec::new();
+        let stage = tracing::debug_span!("compute", batch = batch.0, tokens = packed.tokens(), threads);
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            runner.run(&model, &packed, threads, &mut vectors)
+            stage.in_scope(|| runner.run(&model, &packed, threads, &mut vectors))
         }));
         let vectors = match ran {
             Ok(Ok(())) => Ok(vectors),
