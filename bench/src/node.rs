@@ -171,18 +171,16 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
         queries(&quic, &turn, &mut micros[2]).await?;
     }
     let names = ["lanes, ready tokens", "client in process", "client over QUIC"];
-    let paths =
-        names
-            .into_iter()
-            .zip(seconds)
-            .zip([bare, memory, over_quic])
-            .map(|((path, seconds), queries)| PathReport {
-                path,
-                texts_per_s: long.len() as f64 / median(&seconds),
-                query_p50_us: median(&queries),
-                query_p99_us: quantile(&queries, 0.99),
-                seconds,
-            });
+    let paths = names
+        .into_iter()
+        .zip(seconds)
+        .zip(micros)
+        .map(|((path, seconds), queries)| PathReport {
+            path,
+            texts_per_s: long.len() as f64 / median(&seconds),
+            query_p50_us: median(&queries),
+            query_p99_us: quantile(&queries, 0.99),
+        });
     let report = Report {
         device: node.devices().remove(0).name,
         dtype: ready.model().dtype().to_string(),

@@ -3,5 +3,6 @@
 mod cli;
 mod edge;
 mod kernels;
+mod node;
 mod pull;
 mod tidy;

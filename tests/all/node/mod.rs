@@ -1,0 +1,4 @@
+//! A whole node reached as its callers reach it.
+
+mod allocations;
+mod real_model;
