@@ -19,6 +19,12 @@ pub struct Case {
     pub text: String,
     /// What the model sees, special tokens included.
     pub ids: Vec<u32>,
+    /// The prompt before the text, where there is one.
+    #[serde(default)]
+    pub prompt_name: String,
+    /// Tokens of the whole text, where it is a text.
+    #[serde(default)]
+    pub tokens_untruncated: usize,
     /// The segment of each, where not all are 0.
     #[serde(default)]
     pub type_ids: Vec<u8>,

@@ -2,6 +2,7 @@
 
 mod error;
 mod json;
+mod matryoshka;
 mod sentence_transformers;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub use error::DescribeError;
+pub use matryoshka::Matryoshka;
 use serde::Deserialize;
 
 use crate::{
@@ -32,6 +34,8 @@ pub struct ModelDescription {
     pub tokens_max: u32,
     /// Width of the answer.
     pub dims: u32,
+    /// To which smaller widths the answer may be cut.
+    pub matryoshka: Matryoshka,
     /// How a sequence's rows become one vector.
     pub pooling: Pooling,
     /// No file told the pooling: `pooling` is the usual one for a bare encoder, and callers should warn.
@@ -77,6 +81,7 @@ impl ModelDescription {
         } = pipeline;
         let path = dir.join("config.json");
         let config = json::required(&path, json::BYTES_MAX)?;
+        let matryoshka = Matryoshka::of_config(&path, &config)?;
         let checkpoint = Checkpoint::open(&dir)?;
         let head = Head::Embedding {
             pooling,
@@ -95,6 +100,7 @@ impl ModelDescription {
             spec,
             tokens_max,
             dims,
+            matryoshka,
             pooling,
             pooling_assumed,
             normalizes,

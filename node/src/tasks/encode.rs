@@ -1,6 +1,6 @@
 //! The encode primitive: what a caller asks for, held against the model; and raw outputs to result frames.
 
-use shoal_kernels::Prompts;
+use shoal_kernels::{Matryoshka, Prompts};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::limits::ERROR_MESSAGE_BYTES_MAX;
 use shoal_protocol::message::{DenseBlock, EncodeOptions, EncodeResult, Input, ItemOutcome, Numerics};
@@ -17,6 +17,8 @@ const FAILURES_PER_FRAME: usize = 1024;
 pub(crate) struct Abilities<'a> {
     /// Values of its vectors.
     pub(crate) dims: u32,
+    /// To which smaller widths they may be cut.
+    pub(crate) matryoshka: &'a Matryoshka,
     /// Whether its own pipeline normalises.
     pub(crate) normalizes: bool,
     /// The precision in which it runs here.
@@ -33,11 +35,15 @@ pub(crate) enum AskError {
     /// There is nothing to encode.
     #[error("the request holds no text")]
     NoItems,
-    /// More values than the model has, or none.
-    #[error("dims must be between 1 and {dims}, the size of the model's vectors")]
+    /// More values than the model has, none, or fewer than it was trained for.
+    #[error("{wanted} dims were asked for; this model's vectors have {dims} dims and {matryoshka}")]
     Dims {
+        /// Asked for.
+        wanted: u32,
         /// The model's.
         dims: u32,
+        /// What it allows.
+        matryoshka: Matryoshka,
     },
     /// The model has no such prompt.
     #[error("the model has no prompt {name:?}; it has {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
@@ -95,6 +101,7 @@ impl<'a> Ask<'a> {
     ) -> Result<Self, AskError> {
         let Abilities {
             dims,
+            matryoshka,
             normalizes,
             numerics,
             prompts,
@@ -104,8 +111,12 @@ impl<'a> Ask<'a> {
             return Err(AskError::NoItems);
         }
         let kept = options.dims.unwrap_or(dims);
-        if !(1..=dims).contains(&kept) {
-            return Err(AskError::Dims { dims });
+        if kept != dims && !((1..dims).contains(&kept) && matryoshka.allows(kept)) {
+            return Err(AskError::Dims {
+                wanted: kept,
+                dims,
+                matryoshka: matryoshka.clone(),
+            });
         }
         if options.numerics != Numerics::Any && options.numerics != numerics {
             return Err(AskError::Numerics {

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod http;
+mod node;
 mod openai;
 mod operators;
 mod service;

@@ -139,6 +139,7 @@ impl<'a> Attempt<'a> {
         let front = front_of(node, &model, reply).await?;
         let abilities = Abilities {
             dims: front.description.dims,
+            matryoshka: &front.description.matryoshka,
             normalizes: front.description.normalizes,
             numerics: numerics_of(front.dtype),
             prompts: &front.description.prompts,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use shoal_kernels::Matryoshka;
 use shoal_protocol::Bytes;
 use shoal_protocol::message::{DeviceStatus, ModelState, ModelStatus, Numerics, Status};
 use tokio::sync::oneshot;
@@ -119,6 +120,7 @@ fn describe(model: &mut ModelStatus, front: &Arc<Front>) {
     model.numerics = numerics_of(front.dtype);
     model.tokens_max = description.tokens_max;
     model.dims = description.dims;
+    model.matryoshka = description.matryoshka != Matryoshka::Untrained;
     model.pooling = description.pooling.to_string();
     model.dtype = front.dtype.to_string();
 }

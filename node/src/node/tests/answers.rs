@@ -63,9 +63,34 @@ async fn vectors_equal_those_of_sentence_transformers() {
     }
 }
 
+/// A checkpoint of this name that says of itself that its vectors may be cut.
+fn matryoshka(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a directory");
+    for file in std::fs::read_dir(golden().join(name)).expect("golden data") {
+        let file = file.expect("an entry");
+        let to = copy.path().join(file.file_name());
+        if file.path().is_file() {
+            std::fs::copy(file.path(), to).expect("copied");
+        }
+    }
+    let pooling = "1_Pooling/config.json";
+    std::fs::create_dir(copy.path().join("1_Pooling")).expect("a directory");
+    std::fs::copy(golden().join(name).join(pooling), copy.path().join(pooling)).expect("copied");
+    let path = copy.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+    config["matryoshka_dimensions"] = serde_json::json!([8, 16]);
+    std::fs::write(path, config.to_string()).expect("written");
+    copy
+}
+
 #[tokio::test]
 async fn options_do_what_they_say() {
-    let node = start(golden_config(&["mean"])).await;
+    let trained = matryoshka("mean");
+    let node = start(config(&[
+        ("mean", &golden().join("mean")),
+        ("cut", trained.path()),
+    ]))
+    .await;
     let json = golden_json("mean");
     let text = json["cases"][0]["text"].as_str().expect("a text");
     let call = || Encode::new("mean-alias", [text]);
@@ -81,7 +106,7 @@ async fn options_do_what_they_say() {
     let scaled: Vec<f32> = raw.iter().map(|x| x / length).collect();
     assert_near(&scaled, whole, 1e-6, "normalize");
 
-    let cut = &vectors(&node, call().dims(8)).await[0];
+    let cut = &vectors(&node, Encode::new("cut", [text]).dims(8)).await[0];
     let length = whole[..8].iter().map(|x| x * x).sum::<f32>().sqrt();
     let expected: Vec<f32> = whole[..8].iter().map(|x| x / length).collect();
     assert_near(cut, &expected, 1e-6, "dims");
@@ -115,6 +140,11 @@ async fn bad_requests_get_typed_errors_and_good_items_their_vectors() {
     assert_eq!(
         code_of(client.encode(text().dims(33)).await),
         ErrorCode::InvalidRequest
+    );
+    assert_eq!(
+        code_of(client.encode(text().dims(8)).await),
+        ErrorCode::InvalidRequest,
+        "not a Matryoshka model"
     );
     let prompt = client.encode(text().prompt_name("other".to_owned())).await;
     assert_eq!(code_of(prompt), ErrorCode::InvalidRequest);

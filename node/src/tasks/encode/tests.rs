@@ -16,6 +16,7 @@ fn prompts() -> Prompts {
 fn abilities(prompts: &Prompts) -> Abilities<'_> {
     Abilities {
         dims: 32,
+        matryoshka: &Matryoshka::Any,
         normalizes: true,
         numerics: Numerics::Bits16,
         prompts,
@@ -56,12 +57,24 @@ fn the_default_is_the_models_own_pipeline() {
 
 #[test]
 fn what_the_model_cannot_give_is_refused() {
+    let prompts = prompts();
     for dims in [0, 33, u32::MAX] {
         let options = EncodeOptions {
             dims: Some(dims),
             ..EncodeOptions::default()
         };
-        assert_eq!(ask(&options), Err(AskError::Dims { dims: 32 }));
+        assert!(matches!(ask(&options), Err(AskError::Dims { wanted, dims: 32, .. }) if wanted == dims));
+    }
+    let untrained = Abilities {
+        matryoshka: &Matryoshka::Untrained,
+        ..abilities(&prompts)
+    };
+    for (dims, is_taken) in [(8, false), (32, true)] {
+        let options = EncodeOptions {
+            dims: Some(dims),
+            ..EncodeOptions::default()
+        };
+        assert_eq!(Ask::new(&options, &text(), untrained).is_ok(), is_taken);
     }
     let options = EncodeOptions {
         numerics: Numerics::F32,
@@ -69,7 +82,6 @@ fn what_the_model_cannot_give_is_refused() {
     };
     let error = ask(&options).expect_err("runs in 16 bits");
     assert_eq!(error.code(), ErrorCode::ModelUnsupported);
-    let prompts = prompts();
     let none: &[Input] = &[];
     let empty = Ask::new(&EncodeOptions::default(), none, abilities(&prompts));
     assert_eq!(empty, Err(AskError::NoItems));
