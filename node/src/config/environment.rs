@@ -99,6 +99,9 @@ impl Environment {
                 .map(|token| token.trim().to_owned())
                 .or_else(|| read_token(&token_file)),
             cache_dir,
+            ca_file: self
+                .path("REQUESTS_CA_BUNDLE")
+                .or_else(|| self.path("SSL_CERT_FILE")),
             offline: self.is_true("HF_HUB_OFFLINE") || self.is_true("TRANSFORMERS_OFFLINE"),
         }
     }

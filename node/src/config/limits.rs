@@ -26,6 +26,8 @@ const fn limit(key: &'static str, default: u64, min: u64, max: u64) -> Limit {
 pub(super) const DRAIN_S: Limit = limit("node.drain_s", 20, 0, 600);
 
 pub(super) const HTTP_CONNECTIONS_MAX: Limit = limit("http.connections_max", 1024, 1, 65_536);
+pub(super) const HTTP_REQUESTS_MAX: Limit = limit("http.requests_max", 512, 1, 65_536);
+pub(super) const REQUEST_TOKENS_MAX: Limit = limit("http.request_tokens_max", 300_000, 1, 1 << 32);
 pub(super) const BODY_BYTES_MAX: Limit = limit("http.body_bytes_max", 16 << 20, 1024, 1 << 30);
 pub(super) const DEADLINE_MS: Limit = limit("http.deadline_ms", 30_000, 1, 3_600_000);
 

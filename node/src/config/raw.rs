@@ -37,8 +37,11 @@ pub(super) struct RawHttp {
     pub(super) addr: Field<String>,
     pub(super) api_key_file: Field<String>,
     pub(super) connections_max: Field<u64>,
+    pub(super) requests_max: Field<u64>,
+    pub(super) request_tokens_max: Field<u64>,
     pub(super) body_bytes_max: Field<u64>,
     pub(super) deadline_ms: Field<u64>,
+    pub(super) tei_auto_truncate: Field<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

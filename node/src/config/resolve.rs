@@ -128,6 +128,8 @@ impl Resolver<'_> {
             "127.0.0.1:8080",
         );
         let connections_max = limits::HTTP_CONNECTIONS_MAX.of(source, &raw.connections_max)?;
+        let requests_max = limits::HTTP_REQUESTS_MAX.of(source, &raw.requests_max)?;
+        let request_tokens_max = limits::REQUEST_TOKENS_MAX.of(source, &raw.request_tokens_max)?;
         let body_bytes_max = limits::BODY_BYTES_MAX.of(source, &raw.body_bytes_max)?;
         let deadline = Duration::from_millis(limits::DEADLINE_MS.of(source, &raw.deadline_ms)?);
         let key_file = self.flags.api_key_file.clone().or_else(|| {
@@ -148,8 +150,11 @@ impl Resolver<'_> {
             addr,
             api_keys,
             connections_max: to_usize(connections_max),
+            requests_max: to_usize(requests_max),
+            request_tokens_max,
             body_bytes_max: to_usize(body_bytes_max),
             deadline,
+            tei_auto_truncate: raw.tei_auto_truncate.as_ref().is_some_and(|cut| *cut.get_ref()),
         }))
     }
 

@@ -35,10 +35,16 @@ pub struct HttpConfig {
     pub api_keys: Option<ApiKeys>,
     /// Connections open at once; the next one waits in the kernel's backlog.
     pub connections_max: usize,
+    /// Requests being answered at once, probes apart; a further one is refused with 429.
+    pub requests_max: usize,
+    /// Tokens of one request, over all its texts.
+    pub request_tokens_max: u64,
     /// Bytes of a request's body; a larger one is refused with 413 before it is read.
     pub body_bytes_max: usize,
     /// Time that a request without a deadline of its own gets.
     pub deadline: Duration,
+    /// Whether a TEI request that does not say `truncate` has its long texts cut.
+    pub tei_auto_truncate: bool,
 }
 
 /// The QUIC endpoint.
@@ -157,6 +163,9 @@ pub struct HubConfig {
     pub token: Option<String>,
     /// `HF_HUB_CACHE`, or `HF_HOME/hub`.
     pub cache_dir: PathBuf,
+    /// `REQUESTS_CA_BUNDLE` or `SSL_CERT_FILE`: authorities trusted in place of Mozilla's, for networks that
+    /// intercept TLS.
+    pub ca_file: Option<PathBuf>,
     /// `HF_HUB_OFFLINE`, or `--offline`: nothing is fetched.
     pub offline: bool,
 }
@@ -168,6 +177,7 @@ impl std::fmt::Debug for HubConfig {
             .field("endpoint", &self.endpoint)
             .field("token", &self.token.as_ref().map(|_| "set"))
             .field("cache_dir", &self.cache_dir)
+            .field("ca_file", &self.ca_file)
             .field("offline", &self.offline)
             .finish()
     }

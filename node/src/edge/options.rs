@@ -46,8 +46,11 @@ impl EdgeOptions {
             api_keys: http.api_keys.clone(),
             default_model: models.preload.first().cloned(),
             token_ids: models.token_ids,
+            tei_auto_truncate: http.tei_auto_truncate,
             limits: EdgeLimits {
                 connections_max: http.connections_max,
+                requests_max: http.requests_max,
+                tokens_max: http.request_tokens_max,
                 body_bytes_max: http.body_bytes_max,
                 deadline: http.deadline,
                 ..EdgeLimits::default()

@@ -203,6 +203,9 @@ fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreErro
         .map(|raw| model_file(raw).map_err(refuse))
         .collect::<Result<Vec<_>, _>>()?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
+    for source in &raw.sources {
+        check_source(source).map_err(refuse)?;
+    }
     let fetches = raw
         .sources
         .iter()
@@ -225,6 +228,32 @@ fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreErro
             .collect(),
         files,
     })
+}
+
+/// Names of repositories and revisions become URLs and file names, so only plain ones are taken.
+fn check_source(source: &Source) -> Result<(), String> {
+    let plain = |what: &str, path: &str| {
+        let is_plain = path.split('/').all(is_plain_name);
+        is_plain
+            .then_some(())
+            .ok_or_else(|| format!("sources: {what} {path:?} is not a plain name"))
+    };
+    match source {
+        Source::Directory { .. } => Ok(()),
+        Source::HubCache { repository, revision } | Source::Hub { repository, revision } => {
+            plain("repository", repository)?;
+            plain("revision", revision)
+        }
+        Source::Wheel {
+            package,
+            version,
+            directory,
+        } => {
+            plain("package", package)?;
+            plain("version", version)?;
+            plain("directory", directory)
+        }
+    }
 }
 
 /// Directories that are written relative start where the entry's file lies.

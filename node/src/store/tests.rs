@@ -13,6 +13,7 @@ fn store_in(home: &Path) -> StoreConfig {
             endpoint: "http://127.0.0.1:1".into(),
             token: None,
             cache_dir: home.join("hub"),
+            ca_file: None,
             offline: true,
         },
     }
@@ -119,6 +120,17 @@ fn a_wrong_entry_is_named_with_its_rule() {
         );
     }
     assert!(entry_error(&file("config.json", "zz")).contains("64 hexadecimal digits"));
+    for (repository, revision) in [
+        ("../../x", "main"),
+        ("org/model", "../../x"),
+        ("org/model", "/etc"),
+    ] {
+        let source = format!(
+            "[[sources]]\nkind = \"hub\"\nrepository = \"{repository}\"\nrevision = \"{revision}\"\n"
+        );
+        let refused = entry_error(&format!("version = 1\nname = \"x\"\n{source}"));
+        assert!(refused.contains("not a plain name"), "{refused}");
+    }
     let sources = "[[sources]]\nkind = \"hub\"\nrepository = \"a/b\"\nrevision = \"main\"\n";
     assert!(entry_error(&format!("version = 1\nname = \"x\"\n{sources}")).contains("must list its files"));
 }

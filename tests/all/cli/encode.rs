@@ -124,6 +124,7 @@ fn a_slow_writer_gets_each_answer_before_its_next_line() {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .expect("runs");
     let mut stdin = child.stdin.take().expect("piped");

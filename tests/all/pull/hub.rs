@@ -246,6 +246,24 @@ fn an_unreachable_hub_is_abandoned_within_five_seconds() {
 }
 
 #[test]
+fn authorities_that_cannot_be_read_are_named() {
+    let (hub, home) = hub_with(Behaviour::default());
+    let file = home.path("authorities.pem");
+    let mut config = home.config.clone();
+    config.hub.ca_file = Some(file.clone());
+    let home = Home { config, ..home };
+    let missing = only_reason(home.pull().expect_err("missing"));
+    assert!(missing.to_string().contains("authorities.pem"), "{missing}");
+    fs::write(&file, "no certificate").expect("write");
+    let empty = only_reason(home.pull().expect_err("empty"));
+    assert!(empty.to_string().contains("holds no certificate"), "{empty}");
+    assert!(
+        hub.seen().is_empty(),
+        "nobody is asked with other authorities than those named"
+    );
+}
+
+#[test]
 fn offline_asks_nobody() {
     let (hub, home) = hub_with(Behaviour::default());
     let mut config = home.config.clone();

@@ -29,6 +29,7 @@ impl Home {
                 endpoint: endpoint.to_owned(),
                 token: None,
                 cache_dir: dir.path().join("hub"),
+                ca_file: None,
                 offline: false,
             },
         };

