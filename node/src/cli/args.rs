@@ -58,7 +58,7 @@ pub(super) struct DeviceArgs {
     /// Device: auto, cpu or cuda:N.
     #[arg(long, value_name = "DEVICE")]
     pub(super) device: Option<String>,
-    /// Instruction set of the CPU: auto, avx512-bf16, avx512, avx2 or portable.
+    /// Instruction set of the CPU: auto, avx512-bf16, avx512-fp16, avx512, avx2 or portable.
     #[arg(long, value_name = "ISA")]
     pub(super) cpu_isa: Option<String>,
     /// Threads that compute.

@@ -228,12 +228,11 @@ impl Resolver<'_> {
         let isa = self
             .source
             .text("device.cpu_isa", raw.cpu_isa.as_ref(), flag, "auto");
-        match isa.value {
-            "auto" => Ok(None),
-            _ => isa
-                .parse("one of auto, avx512-bf16, avx512, avx2, portable")
-                .map(Some),
+        if isa.value == "auto" {
+            return Ok(None);
         }
+        let names = CpuIsa::ALL.map(CpuIsa::name).join(", ");
+        isa.parse(&format!("one of auto, {names}")).map(Some)
     }
 
     fn models(&self, raw: &RawModels, data_dir: &Path) -> Result<ModelsConfig, ConfigError> {

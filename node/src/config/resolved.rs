@@ -33,7 +33,7 @@ pub struct HttpConfig {
     pub addr: SocketAddr,
     /// Who may call; `None` only on a loopback address. Probes and metrics are open either way.
     pub api_keys: Option<ApiKeys>,
-    /// Connections open at once; the next one waits in the kernel's backlog.
+    /// Connections open at once; a further one is answered with 503 and closed.
     pub connections_max: usize,
     /// Requests being answered at once, probes apart; a further one is refused with 429.
     pub requests_max: usize,

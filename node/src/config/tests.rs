@@ -2,6 +2,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use shoal_kernels::cpu::CpuIsa;
+
 use super::raw::RawConfig;
 use super::*;
 
@@ -54,6 +56,29 @@ fn every_key_of_the_example_tells_its_cost() {
         assert!(
             paragraph.contains("High:") || key.starts_with("quic"),
             "{key}: no cost"
+        );
+    }
+}
+
+#[test]
+fn every_instruction_set_is_offered() {
+    let line = "# The instruction set of the CPU kernels: ";
+    let offered = EXAMPLE
+        .lines()
+        .find_map(|text| text.strip_prefix(line))
+        .expect("documented");
+    let refused = refusal("version = 1\n[device]\ncpu_isa = \"mmx\"\n");
+    assert!(
+        refused.starts_with("node.toml:3: device.cpu_isa = mmx: must be one of auto, "),
+        "{refused}"
+    );
+    for isa in CpuIsa::ALL {
+        let parsed =
+            resolve_text(&format!("version = 1\n[device]\ncpu_isa = \"{isa}\"\n")).expect("resolves");
+        assert_eq!(parsed.device.cpu_isa, Some(isa));
+        assert!(
+            offered.contains(isa.name()) && refused.contains(isa.name()),
+            "{isa}"
         );
     }
 }
