@@ -40,6 +40,11 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
         },
         None => InputSource::Texts(args.input.texts.clone()),
     };
+    // Somebody who types texts waits for them; a file yields to those who wait.
+    let priority = match source {
+        InputSource::Texts(_) => Priority::Interactive,
+        InputSource::File { .. } => Priority::Bulk,
+    };
     let (chunks, input_ended) = read_on_a_thread(source);
     let caller = Caller {
         client: target.client().clone(),
@@ -56,6 +61,7 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
             },
             numerics: target.numerics,
         },
+        priority,
         deadline: args.deadline.and_then(|after| started.checked_add(after)),
     };
     let calls = Box::pin(stream::unfold(
@@ -114,6 +120,7 @@ struct Caller {
     client: Client,
     model: String,
     options: EncodeOptions,
+    priority: Priority,
     deadline: Option<std::time::Instant>,
 }
 
@@ -121,10 +128,11 @@ impl Caller {
     async fn call(&self, chunk: Chunk) -> Result<Encoded, Stop> {
         let mut call = Encode::new(&self.model, chunk)
             .options(self.options.clone())
-            .priority(Priority::Bulk);
-        if let Some(deadline) = self.deadline {
-            call = call.deadline(deadline.saturating_duration_since(clock::now()));
-        }
+            .priority(self.priority);
+        call = match self.deadline {
+            Some(deadline) => call.deadline(deadline.saturating_duration_since(clock::now())),
+            None => call.no_deadline(),
+        };
         Ok(self.client.encode(call).await?)
     }
 }

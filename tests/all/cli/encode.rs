@@ -1,11 +1,13 @@
 //! `shoal encode`, in process and over QUIC.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::{Home, MODEL, Serving, golden, golden_cases};
+use super::{Home, MODEL, Ran, Serving, golden, golden_cases};
 
 fn floats(value: &Value) -> Vec<f64> {
     let values = value.as_array().expect("an array");
@@ -165,6 +167,28 @@ fn a_closed_pipe_ends_silently() {
         .read_to_string(&mut err)
         .expect("reads");
     assert_eq!((child.wait().expect("ends").code(), err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_an_error() {
+    let home = Home::new();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("opens");
+    let model = golden(MODEL).display().to_string();
+    let mut command = home.shoal(["encode", "--model", &model, "--", "text"]);
+    let ran = Ran::of(command.stdout(full).output().expect("runs")).expect(5);
+    assert!(ran.err.contains("cannot write to standard output"), "{}", ran.err);
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_bad_input() {
+    let home = Home::new();
+    let model = golden(MODEL).display().to_string();
+    let mut command = home.shoal(["encode", "--model", &model, "--", "good"]);
+    let ran = Ran::of(command.arg(OsStr::from_bytes(b"b\xffd")).output().expect("runs")).expect(4);
+    assert!(ran.err.contains("text 2 on the command line"), "{}", ran.err);
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            answer: Duration::from_millis(4500),
+            answer: Duration::from_secs(4),
             stall: Duration::from_secs(30),
             retry_after: Duration::from_secs(10),
             wheel: Duration::from_mins(15),
