@@ -388,16 +388,16 @@ impl<T: Element> Head<'_, T> {
             scores[keys..].fill(f32::NEG_INFINITY);
             // SAFETY: whole vectors inside of the row of scores, and of the row of weights, which is as long.
             unsafe {
-                let scale = S::splat(self.shape.scale);
+                let scale = S::splat(self.shape.scale * std::f32::consts::LOG2_E);
                 let mut maxima = S::splat(f32::NEG_INFINITY);
                 for column in (0..used).step_by(S::LANES) {
                     maxima = S::max(maxima, S::load(scores.as_ptr().add(column)));
                 }
-                let maximum = S::mul(S::splat(S::max_lane(maxima)), scale);
+                let minus_maximum = S::mul(S::splat(-S::max_lane(maxima)), scale);
                 let mut sum = S::splat(0.0);
                 for column in (0..used).step_by(S::LANES) {
                     let at = scores.as_mut_ptr().add(column);
-                    let weight = math::exp::<S>(S::sub(S::mul(S::load(at), scale), maximum));
+                    let weight = math::exp2_of_negative::<S>(S::fma(S::load(at), scale, minus_maximum));
                     sum = S::add(sum, weight);
                     if T::DTYPE == Dtype::F32 {
                         S::store(at, weight);

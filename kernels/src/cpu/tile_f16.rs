@@ -89,29 +89,31 @@ pub(super) static TILES: [Tile; 14] = [
 pub(super) unsafe fn scale_row(from: &[f32], to: &mut [u32]) -> f32 {
     assert_eq!(to.len(), from.len().div_ceil(2));
     let len = from.len();
-    let mask = |count: usize| {
-        if count >= 16 {
-            0xffff
-        } else {
-            ((1u32 << count) - 1) as __mmask16
-        }
-    };
-    // SAFETY: masks keep loads to the row, and stores to its units: a row of odd length has room for one element more.
+    let whole = len - len % 16;
+    let tail = (1u32 << (len - whole)) - 1;
+    // An odd row's last unit has room for one element more, a 0.
+    let tail_stored = (1u32 << (len - whole).next_multiple_of(2)) - 1;
+    // SAFETY: whole vectors lie inside of the row, masks keep the rest to it and to its units.
     unsafe {
-        let mut maxima = _mm512_setzero_ps();
-        for start in (0..len).step_by(16) {
-            let values = _mm512_maskz_loadu_ps(mask(len - start), from.as_ptr().add(start));
-            maxima = _mm512_max_ps(_mm512_abs_ps(values), maxima);
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr().cast::<i16>());
+        let last = _mm512_maskz_loadu_ps(tail as __mmask16, from.add(whole));
+        // Four maxima side by side hide the latency of each.
+        let mut maxima = [_mm512_abs_ps(last); 4];
+        for (index, start) in (0..whole).step_by(16).enumerate() {
+            let magnitudes = _mm512_abs_ps(_mm512_loadu_ps(from.add(start)));
+            maxima[index % 4] = _mm512_max_ps(magnitudes, maxima[index % 4]);
         }
+        let maxima = _mm512_max_ps(
+            _mm512_max_ps(maxima[0], maxima[1]),
+            _mm512_max_ps(maxima[2], maxima[3]),
+        );
         let (scale, inverse) = super::operand::power_of_two_scale(_mm512_reduce_max_ps(maxima));
         let scale = _mm512_set1_ps(scale);
-        let to = to.as_mut_ptr().cast::<i16>();
-        for start in (0..len).step_by(16) {
-            let values = _mm512_maskz_loadu_ps(mask(len - start), from.as_ptr().add(start));
-            let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(_mm512_mul_ps(values, scale));
-            let room = (len - start).next_multiple_of(2);
-            _mm256_mask_storeu_epi16(to.add(start), mask(room), halves);
+        let narrow = |values| _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(_mm512_mul_ps(values, scale));
+        for start in (0..whole).step_by(16) {
+            _mm256_storeu_si256(to.add(start).cast(), narrow(_mm512_loadu_ps(from.add(start))));
         }
+        _mm256_mask_storeu_epi16(to.add(whole), tail_stored as __mmask16, narrow(last));
         inverse
     }
 }
