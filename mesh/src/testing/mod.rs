@@ -1,7 +1,9 @@
 //! What the tests of the link and of the client stand on: a small node, and a world of it and its client.
 
+mod net;
 mod service;
 mod world;
 
+pub(crate) use net::VirtualNet;
 pub(crate) use service::{Mood, TestService, vector};
 pub(crate) use world::{AUTHORITY, LOOPBACK, World, connect, identity, in_process, over_quic, serve};

@@ -1,0 +1,188 @@
+//! A network in virtual time: datagrams between sockets of one process, with latency, loss and cut cables.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+
+use crate::link::{Net, TokioNet};
+
+/// Datagrams on their way to one socket; what comes beyond is lost, as in a full router.
+const INBOX_DATAGRAMS_MAX: usize = 1024;
+
+/// Clones share the network. Timers and tasks are the current runtime's, whose clock may be paused.
+#[derive(Clone)]
+pub(crate) struct VirtualNet {
+    hub: Arc<Hub>,
+    tasks: TokioNet,
+}
+
+struct Hub {
+    latency: Duration,
+    /// Datagrams in a hundred that are lost; 100 is a cut cable.
+    loss_percent: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    inboxes: BTreeMap<SocketAddr, mpsc::Sender<Datagram>>,
+    chance: u64,
+    port_next: u16,
+}
+
+struct Datagram {
+    arrives: Instant,
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+impl VirtualNet {
+    pub(crate) fn new(seed: u64, latency: Duration) -> Self {
+        let state = State {
+            inboxes: BTreeMap::new(),
+            chance: seed,
+            port_next: 1024,
+        };
+        Self {
+            hub: Arc::new(Hub {
+                latency,
+                loss_percent: AtomicU64::new(0),
+                state: Mutex::new(state),
+            }),
+            tasks: TokioNet::new(Handle::current()),
+        }
+    }
+
+    pub(crate) fn lose(&self, percent: u64) {
+        self.hub.loss_percent.store(percent, Ordering::SeqCst);
+    }
+}
+
+impl Net for VirtualNet {
+    fn bind(&self, _addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let mut state = self.hub.state.lock().expect("no panic under it");
+        state.port_next += 1;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, state.port_next));
+        let (sender, receiver) = mpsc::channel(INBOX_DATAGRAMS_MAX);
+        state.inboxes.insert(addr, sender);
+        let inbox = Inbox {
+            receiver,
+            head: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        };
+        Ok(Arc::new(Socket {
+            hub: self.hub.clone(),
+            addr,
+            inbox: Mutex::new(inbox),
+        }))
+    }
+
+    fn quic_runtime(&self) -> Arc<dyn Runtime> {
+        self.tasks.quic_runtime()
+    }
+
+    fn tasks(&self) -> Handle {
+        self.tasks.tasks()
+    }
+}
+
+struct Socket {
+    hub: Arc<Hub>,
+    addr: SocketAddr,
+    inbox: Mutex<Inbox>,
+}
+
+struct Inbox {
+    receiver: mpsc::Receiver<Datagram>,
+    head: Option<Datagram>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Socket({})", self.addr)
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let mut state = self.hub.state.lock().expect("no panic under it");
+        state.chance = state
+            .chance
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let lost = (state.chance >> 33) % 100 < self.hub.loss_percent.load(Ordering::SeqCst);
+        if let Some(inbox) = state.inboxes.get(&transmit.destination)
+            && !lost
+        {
+            // A full inbox, or one whose socket is closed, loses it.
+            let _ = inbox.try_send(Datagram {
+                arrives: Instant::now() + self.hub.latency,
+                from: self.addr,
+                bytes: transmit.contents.to_vec(),
+            });
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut inbox = self.inbox.lock().expect("no panic under it");
+        let Inbox {
+            receiver,
+            head,
+            timer,
+        } = &mut *inbox;
+        if head.is_none() {
+            *head = ready!(receiver.poll_recv(cx));
+        }
+        let Some(datagram) = head else {
+            return Poll::Pending; // the network is gone
+        };
+        timer.as_mut().reset(datagram.arrives);
+        ready!(timer.as_mut().poll(cx));
+        bufs[0][..datagram.bytes.len()].copy_from_slice(&datagram.bytes);
+        meta[0] = RecvMeta::default();
+        meta[0].addr = datagram.from;
+        meta[0].len = datagram.bytes.len();
+        meta[0].stride = datagram.bytes.len();
+        *head = None;
+        Poll::Ready(Ok(1))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
+    }
+
+    /// True would switch the discovery of the path's MTU off.
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
