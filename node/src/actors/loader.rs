@@ -144,7 +144,8 @@ fn load(
     dtype: DtypePolicy,
 ) -> Result<Arc<CpuModel>, LoadFailure> {
     let dir = description.dir.display();
-    tracing::info!(%dir, "loading");
+    let _stage = tracing::info_span!("load", %dir).entered();
+    tracing::info!("loading");
     let started_at = clock::now();
     let mut quarter = 0;
     let mut progress = |done: u64, total: u64| {
@@ -168,9 +169,9 @@ fn load(
     let elapsed_ms = clock::now().saturating_duration_since(started_at).as_millis();
     match &result {
         Ok(model) => {
-            tracing::info!(%dir, elapsed_ms, bytes = model.bytes(), dtype = %model.dtype(), "loaded");
+            tracing::info!(elapsed_ms, bytes = model.bytes(), dtype = %model.dtype(), "loaded");
         }
-        Err(failure) => tracing::warn!(%dir, elapsed_ms, reason = %failure.reason, "load failed"),
+        Err(failure) => tracing::warn!(elapsed_ms, reason = %failure.reason, "load failed"),
     }
     result
 }
