@@ -66,7 +66,7 @@ impl Authority {
     /// Reads an authority that can issue. The root key is not needed and not read.
     ///
     /// # Errors
-    /// [`IdentityError::Io`] and [`IdentityError::Malformed`] name the file.
+    /// [`IdentityError::Missing`], [`IdentityError::Io`] and [`IdentityError::Malformed`] name the file.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         let (_, root_pem) = files::read(dir, ROOT_FILE)?;
         let (issuer_path, issuer_pem) = files::read(dir, ISSUER_FILE)?;

@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 /// Why an identity or an authority could not be made, written or read. Nothing half-written is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
+    /// There is no such file: no identity was made yet, or it lies elsewhere.
+    #[error("{path} does not exist: `shoal mesh init` makes an authority and first identities")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -97,6 +103,7 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<(PathBuf, String), Identity
     let text = File::open(&path).and_then(|file| io::read_to_string(io::Read::take(file, FILE_BYTES_MAX)));
     match text {
         Ok(text) => Ok((path, text)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Err(IdentityError::Missing { path }),
         Err(source) => Err(IdentityError::Io { path, source }),
     }
 }

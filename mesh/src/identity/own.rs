@@ -61,7 +61,7 @@ impl Identity {
     /// Reads the three files of `dir`.
     ///
     /// # Errors
-    /// [`IdentityError::Io`] and [`IdentityError::Malformed`] name the file.
+    /// [`IdentityError::Missing`], [`IdentityError::Io`] and [`IdentityError::Malformed`] name the file.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         let (_, chain) = files::read(dir, CHAIN_FILE)?;
         let (key_path, key) = files::read(dir, KEY_FILE)?;

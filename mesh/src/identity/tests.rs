@@ -84,7 +84,7 @@ fn damaged_files_are_named() {
     assert!(Identity::load(dir.path()).is_ok());
     assert!(matches!(
         Identity::load(Path::new("/nonexistent")),
-        Err(IdentityError::Io { .. })
+        Err(IdentityError::Missing { .. })
     ));
 }
 
