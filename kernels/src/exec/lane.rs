@@ -4,6 +4,7 @@ use half::bf16;
 
 use super::{
     ExecError,
+    block::{BLOCK_TOKENS, Block, blocks},
     check::check,
     model::{CpuModel, EmbeddingWeights, LayerWeights},
     workspace::{Buffers, Workspace},
@@ -20,6 +21,8 @@ use crate::{
 pub struct CpuLane {
     workers: CpuWorkers,
     workspace: Workspace,
+    /// Of the running block, from 0.
+    cu_seqlens: Vec<u32>,
 }
 
 impl CpuLane {
@@ -31,6 +34,7 @@ impl CpuLane {
         Self {
             workers: CpuWorkers::new(threads_max),
             workspace: Workspace::new(),
+            cu_seqlens: Vec::new(),
         }
     }
 
@@ -60,42 +64,43 @@ impl CpuLane {
     ) -> Result<(), ExecError> {
         out.clear();
         check(&model.plan.embed, batch)?;
-        if batch.sequences() == 0 {
-            return Ok(());
-        }
         out.resize(batch.sequences() * model.dims(), 0.0);
-        let mut ops = self.workers.ops(model.isa(), threads)?;
-        let tokens = batch.tokens();
         let done = match model.plan.activations {
-            Dtype::Bf16 => {
-                let buffers = self.workspace.buffers::<bf16>(&model.plan, tokens);
-                Pass {
-                    model,
-                    batch,
-                    ops: &mut ops,
-                    buffers,
-                }
-                .run(out)
-            }
-            _ => {
-                let buffers = self.workspace.buffers::<f32>(&model.plan, tokens);
-                Pass {
-                    model,
-                    batch,
-                    ops: &mut ops,
-                    buffers,
-                }
-                .run(out)
-            }
+            Dtype::Bf16 => self.run_blocks::<bf16>(model, batch, threads, out),
+            _ => self.run_blocks::<f32>(model, batch, threads, out),
         };
         done.inspect_err(|_| out.clear())
     }
+
+    fn run_blocks<T: Element>(
+        &mut self,
+        model: &CpuModel,
+        batch: &PackedBatch,
+        threads: usize,
+        out: &mut [f32],
+    ) -> Result<(), ExecError> {
+        let threads = threads.clamp(1, self.workers.threads_max());
+        let mut ops = self.workers.ops(model.isa(), threads)?;
+        for sequences in blocks(&batch.cu_seqlens_q, BLOCK_TOKENS * threads) {
+            let out = &mut out[sequences.start * model.dims()..sequences.end * model.dims()];
+            let block = Block::cut(batch, sequences, &mut self.cu_seqlens);
+            let buffers = self.workspace.buffers::<T>(&model.plan, block.token_ids.len());
+            Pass {
+                model,
+                block,
+                ops: &mut ops,
+                buffers,
+            }
+            .run(out)?;
+        }
+        Ok(())
+    }
 }
 
-/// One forward pass, with activations of type `T`.
+/// One forward pass of one block, with activations of type `T`.
 struct Pass<'a, 'ops, T> {
     model: &'a CpuModel,
-    batch: &'a PackedBatch,
+    block: Block<'a>,
     ops: &'a mut CpuOps<'ops>,
     buffers: Buffers<'a, T>,
 }
@@ -109,7 +114,7 @@ impl<T: Element> Pass<'_, '_, T> {
         let head = self.model.plan.head;
         let (dims, hidden) = (self.model.dims(), self.buffers.get(Buffer::Hidden));
         self.ops
-            .pool(&[head.pooling], dims, hidden, &self.batch.cu_seqlens_q, out)?;
+            .pool(&[head.pooling], dims, hidden, self.block.cu_seqlens, out)?;
         if head.l2 {
             self.ops.l2_normalise(dims, out)?;
         }
@@ -128,12 +133,12 @@ impl<T: Element> Pass<'_, '_, T> {
             position: Some(position),
             token_type: Some(token_type),
         };
-        let PackedBatch {
+        let Block {
             token_ids,
             positions,
             type_ids,
             ..
-        } = self.batch;
+        } = self.block;
         let hidden = self.buffers.get_mut(Buffer::Hidden);
         Ok(self
             .ops
@@ -161,13 +166,9 @@ impl<T: Element> Pass<'_, '_, T> {
                     let width = self.model.plan.widths[from as usize];
                     let (x, out) = self.buffers.pair(from, to);
                     let [q, k, v] = columns.map(|column| Rows::new(x, width, column));
-                    let PackedBatch {
-                        cu_seqlens_q,
-                        cu_seqlens_k,
-                        ..
-                    } = self.batch;
-                    self.ops
-                        .attention(shape, q, k, v, cu_seqlens_q, cu_seqlens_k, out)?;
+                    // An encoder's keys are its own tokens; `check` has made sure of it.
+                    let cu_seqlens = self.block.cu_seqlens;
+                    self.ops.attention(shape, q, k, v, cu_seqlens, cu_seqlens, out)?;
                 }
                 Step::Norm { norm, buffer } => {
                     self.ops

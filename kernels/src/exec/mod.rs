@@ -1,5 +1,6 @@
 //! Plan + weights + packed batch -> vectors: the only forward pass.
 
+mod block;
 mod check;
 mod error;
 mod lane;
