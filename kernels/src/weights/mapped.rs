@@ -115,6 +115,7 @@ impl Tensor<'_> {
     /// Tells the kernel that the tensor is about to be read whole: one call instead of a page fault per 64 KiB.
     pub(crate) fn prefetch(&self) {
         // Advice only: where the kernel does not know it (before Linux 5.14), reading still faults the pages in.
+        #[cfg(target_os = "linux")]
         let _ = self.map.advise_range(Advice::PopulateRead, self.start, self.len);
     }
 
