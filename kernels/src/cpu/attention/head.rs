@@ -1,199 +1,31 @@
-//! Scaled dot-product attention over packed sequences, softmax fused.
+//! One key head of one sequence.
 //!
-//! One item is one sequence and one key head. Keys and values are packed into the panels of the GEMM tiles once, then
-//! every tile of query rows goes through scores, softmax and values while its scores are in the first-level cache.
+//! Keys and values are packed into the panels of the GEMM tiles once, then every tile of query rows goes through scores,
+//! softmax and values while its scores are in the first-level cache.
 
-use super::element::{self, Element};
-use super::error::{OpError, expect_cu_seqlens, expect_size};
-use super::ops::{AttentionScratch, CpuOps, Scratch};
-use super::shared::SharedMut;
-use super::simd::{Kernel, LANES_MAX, Simd, dispatch, math};
-use super::tile::{ROWS_MAX, Tile, TileArgs, TileFormat, ZEROS, balanced, panel_columns, tiles};
+use super::{AttentionShape, Rows};
 use crate::Dtype;
+use crate::cpu::element::{self, Element};
+use crate::cpu::ops::{AttentionScratch, Scratch};
+use crate::cpu::shared::SharedMut;
+use crate::cpu::simd::{Kernel, LANES_MAX, Simd, math};
+use crate::cpu::tile::{ROWS_MAX, Tile, TileArgs, ZEROS, balanced};
 use std::ops::Range;
 
-const OP: &str = "attention";
-
-/// The widest head.
-pub const HEAD_DIM_MAX: usize = 256;
-
-/// Which keys a query sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mask {
-    /// All keys of its sequence.
-    Bidirectional,
-}
-
-/// The shape of one attention.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; each serves `heads / kv_heads` neighbouring query heads (arXiv 2305.13245).
-    pub kv_heads: usize,
-    /// Elements of one head: even, at most 256.
-    pub head_dim: usize,
-    /// What the scores are multiplied with, above 0; usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-    /// Which keys a query sees.
-    pub mask: Mask,
-}
-
-/// Rows inside of a wider buffer: the queries, keys or values of a fused `[tokens, stride]` projection.
-#[derive(Clone, Copy)]
-pub struct Rows<'a, T> {
-    data: &'a [T],
-    stride: usize,
-    column: usize,
-}
-
-impl<'a, T> Rows<'a, T> {
-    /// Rows that start at `column` of each row of `data [tokens, stride]`.
-    pub fn new(data: &'a [T], stride: usize, column: usize) -> Self {
-        Self { data, stride, column }
-    }
-
-    fn check(&self, what: &'static str, width: usize) -> Result<usize, OpError> {
-        let tokens = self.data.len() / self.stride.max(1);
-        expect_size(OP, what, self.data.len(), tokens * self.stride)?;
-        if self.column.saturating_add(width) > self.stride {
-            return Err(OpError::Shape {
-                op: OP,
-                what,
-                found: self.stride,
-                expected: self.column.saturating_add(width),
-            });
-        }
-        Ok(tokens)
-    }
-
-    /// `len` elements of row `token`, from element `start` on.
-    fn part(&self, token: usize, start: usize, len: usize) -> &'a [T] {
-        &self.data[token * self.stride + self.column + start..][..len]
-    }
-}
-
-impl CpuOps<'_> {
-    /// `out[i] = softmax(scale q_i k^T) v` for each query row and head, within its sequence: `q` has `heads` heads side by
-    /// side, `k` and `v` have `kv_heads`, `out [tokens_q, heads * head_dim]`. A sequence without keys gives zeros.
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the operands of varlen attention, named as in FlashAttention"
-    )]
-    pub fn attention<T: Element>(
-        &mut self,
-        shape: &AttentionShape,
-        q: Rows<'_, T>,
-        k: Rows<'_, T>,
-        v: Rows<'_, T>,
-        cu_seqlens_q: &[u32],
-        cu_seqlens_k: &[u32],
-        out: &mut [T],
-    ) -> Result<(), OpError> {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *shape;
-        check_shape(shape)?;
-        let tokens_q = q.check("q", heads * head_dim)?;
-        if T::DTYPE == Dtype::Bf16 {
-            expect_size(OP, "stride of q", q.stride, q.stride.next_multiple_of(2))?;
-        }
-        let tokens_k = k.check("k", kv_heads * head_dim)?;
-        expect_size(OP, "rows of v", v.check("v", kv_heads * head_dim)?, tokens_k)?;
-        expect_cu_seqlens(OP, "cu_seqlens_q", cu_seqlens_q, tokens_q)?;
-        expect_cu_seqlens(OP, "cu_seqlens_k", cu_seqlens_k, tokens_k)?;
-        expect_size(OP, "cu_seqlens_k", cu_seqlens_k.len(), cu_seqlens_q.len())?;
-        expect_size(OP, "out", out.len(), tokens_q * heads * head_dim)?;
-        let (isa, out) = (self.isa, SharedMut::new(out));
-        let range = |cu_seqlens: &[u32], sequence: usize| {
-            cu_seqlens[sequence] as usize..cu_seqlens[sequence + 1] as usize
-        };
-        let format = if T::DTYPE == Dtype::F32 {
-            TileFormat::F32
-        } else {
-            TileFormat::Bf16
-        };
-        let tiles = tiles(isa.get(), format);
-        let columns = panel_columns(isa.get());
-        self.for_each((cu_seqlens_q.len() - 1) * kv_heads, &|scratch, item| {
-            let (sequence, kv_head) = (item / kv_heads, item % kv_heads);
-            let rows_q = range(cu_seqlens_q, sequence);
-            let rows_k = range(cu_seqlens_k, sequence);
-            dispatch(
-                isa,
-                Head {
-                    shape,
-                    kv_head,
-                    q,
-                    k,
-                    v,
-                    rows_q,
-                    rows_k,
-                    tiles,
-                    columns,
-                    scratch,
-                    out,
-                },
-            );
-        });
-        Ok(())
-    }
-}
-
-fn check_shape(shape: &AttentionShape) -> Result<(), OpError> {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-        scale,
-        ..
-    } = *shape;
-    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return Err(OpError::Shape {
-            op: OP,
-            what: "kv_heads",
-            found: kv_heads,
-            expected: heads,
-        });
-    }
-    if head_dim == 0 || head_dim > HEAD_DIM_MAX || head_dim % 2 != 0 {
-        let expected = head_dim.next_multiple_of(2).clamp(2, HEAD_DIM_MAX);
-        return Err(OpError::Shape {
-            op: OP,
-            what: "head_dim",
-            found: head_dim,
-            expected,
-        });
-    }
-    if !(scale > 0.0 && scale.is_finite()) {
-        return Err(OpError::Scale {
-            op: OP,
-            bits: scale.to_bits(),
-        });
-    }
-    Ok(())
-}
-
 /// The query heads of one key head over one sequence.
-struct Head<'a, T> {
-    shape: &'a AttentionShape,
-    kv_head: usize,
-    q: Rows<'a, T>,
-    k: Rows<'a, T>,
-    v: Rows<'a, T>,
-    rows_q: Range<usize>,
-    rows_k: Range<usize>,
-    tiles: &'a [Tile],
+pub(super) struct Head<'a, T> {
+    pub(super) shape: &'a AttentionShape,
+    pub(super) kv_head: usize,
+    pub(super) q: Rows<'a, T>,
+    pub(super) k: Rows<'a, T>,
+    pub(super) v: Rows<'a, T>,
+    pub(super) rows_q: Range<usize>,
+    pub(super) rows_k: Range<usize>,
+    pub(super) tiles: &'a [Tile],
     /// Of one panel.
-    columns: usize,
-    scratch: &'a mut Scratch,
-    out: SharedMut<'a, T>,
+    pub(super) columns: usize,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) out: SharedMut<'a, T>,
 }
 
 impl<T: Element> Kernel for Head<'_, T> {
