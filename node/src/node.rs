@@ -1,5 +1,7 @@
 //! A serving node: the machines, their threads and their links, started and stopped together.
 
+mod view;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,10 +27,11 @@ use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments,
 use crate::clock;
 use crate::config::{DeviceConfig, NodeConfig, QuicConfig};
 use crate::core::CoreConfig;
-use crate::edge::{NodeView, Readiness};
 use crate::metrics::Metrics;
 use crate::store::{ModelStore, StoreError};
 use crate::tasks::pool::TokenizerPool;
+
+pub use view::View;
 
 /// What a preloaded model must answer alone and in company, with the same bits.
 const SELF_TEST: [&str; 2] = [
@@ -133,11 +136,12 @@ impl Node {
         })?;
         let preload = fronts_of(&fronts, &config.models.preload).await?;
         let slot = DeviceSlot::default();
+        let tokenizers = Arc::new(TokenizerPool::start(config.device.tokenizer_threads)?);
         let arguments = SupervisorArguments {
             device: DeviceArguments {
                 config: core_config(&config.device),
                 backend,
-                tokenizers: Arc::new(TokenizerPool::start(config.device.tokenizer_threads)?),
+                tokenizers: Arc::clone(&tokenizers),
                 preload,
                 carried: Arc::new(Carried::default()),
             },
@@ -151,6 +155,7 @@ impl Node {
             facts,
             slot,
             fronts,
+            tokenizers,
             metrics: Metrics::default(),
             is_warm: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -293,24 +298,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         // Its device is linked to it and ends with it; the threads end when their channels close.
         self.supervisor.stop(None);
-    }
-}
-
-/// The node as probes see it: answers from memory.
-#[derive(Clone)]
-pub struct View {
-    service: Arc<NodeService>,
-}
-
-impl NodeView for View {
-    fn node(&self) -> NodeId {
-        self.service.facts.node
-    }
-
-    fn readiness(&self) -> Readiness {
-        Readiness {
-            reasons: self.service.reasons_not_ready(),
-        }
     }
 }
 

@@ -129,7 +129,8 @@ class Checks:
         expect(openai.BadRequestError, lambda: self.create(input=[]), "empty")
         stranger = openai.OpenAI(base_url=f"{self.url}/v1", api_key="wrong", max_retries=0)
         create = stranger.embeddings.create
-        expect(openai.AuthenticationError, lambda: create(model=self.model, input="x"), "invalid_api_key")
+        raised = expect(openai.AuthenticationError, lambda: create(model=self.model, input="x"))
+        assert raised.code == "invalid_api_key"
 
     def openai_300001_tokens(self):
         text = "word " * 250  # 252 tokens: 1200 of them are over 300,000

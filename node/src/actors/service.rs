@@ -16,6 +16,7 @@ use crate::actors::supervisor::DeviceSlot;
 use crate::config::TokenIdsPolicy;
 use crate::metrics::Metrics;
 use crate::store::KnownModel;
+use crate::tasks::pool::TokenizerPool;
 
 /// What never changes about a node while it runs.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub(crate) struct NodeService {
     pub(crate) facts: NodeFacts,
     pub(crate) slot: DeviceSlot,
     pub(crate) fronts: Fronts,
+    pub(crate) tokenizers: Arc<TokenizerPool>,
     pub(crate) metrics: Metrics,
     /// Preloaded models are resident and answered a text.
     pub(crate) is_warm: AtomicBool,

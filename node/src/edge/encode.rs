@@ -1,5 +1,6 @@
 //! The one way from a request of any dialect through the client library to vectors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -14,6 +15,9 @@ use super::error::EdgeError;
 use super::exchange::Exchange;
 use super::inputs::Inputs;
 use crate::config::TokenIdsPolicy;
+
+/// Tokens that a tokenizer adds to one text; the text itself has at most one a byte.
+const SPECIAL_TOKENS_MAX: u64 = 4;
 
 /// What a dialect wants encoded.
 pub(super) struct Job {
@@ -48,7 +52,9 @@ pub(super) async fn encode(
 ) -> Result<Answer, EdgeError> {
     let tokens_max = app.options.limits.tokens_max;
     check(app, &job)?;
-    let left = exchange.deadline(headers)?.saturating_sub(exchange.elapsed());
+    let deadline = exchange.deadline(headers)?;
+    check_tokens(app, &job, deadline.saturating_sub(exchange.elapsed())).await?;
+    let left = deadline.saturating_sub(exchange.elapsed());
     let (count, param, remedy) = (job.inputs.count, job.param, job.remedy);
     let (model, dims) = (job.model.clone(), job.options.dims);
     let call = Encode::inputs(job.model, job.inputs.items)
@@ -162,6 +168,28 @@ fn check(app: &App, job: &Job) -> Result<(), EdgeError> {
     match inputs.items.iter().position(empty) {
         Some(index) => invalid(format!("{param}[{index}] is an empty token array")),
         None => Ok(()),
+    }
+}
+
+/// A request that could be over the limit is counted before it costs the device anything. What the count leaves open
+/// is caught by the tokens of the answers.
+async fn check_tokens(app: &App, job: &Job, left: Duration) -> Result<(), EdgeError> {
+    let (items, tokens_max) = (&job.inputs.items, app.options.limits.tokens_max);
+    let most = |item: &Input| item.bytes() as u64 + SPECIAL_TOKENS_MAX;
+    if items.iter().map(most).sum::<u64>() <= tokens_max {
+        return Ok(());
+    }
+    let items: Arc<[Input]> = items.clone().into();
+    let counting = app
+        .view
+        .count_tokens(&job.model, items, job.options.truncate, tokens_max);
+    match tokio::time::timeout(left, counting).await {
+        Ok(Some(tokens)) if tokens > tokens_max => {
+            let sent = format!("more than {tokens_max}");
+            Err(too_many_tokens(job.param, sent, tokens_max))
+        }
+        // Out of time, too, is said by the call that follows.
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From what callers send to what devices compute, and back: one file per step, no actor and no runtime in it.
 
+pub(crate) mod count;
 pub(crate) mod encode;
 pub(crate) mod pool;
 pub(crate) mod tokenizer;

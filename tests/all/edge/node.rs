@@ -264,6 +264,35 @@ async fn the_node_is_seen_as_it_is() {
     }
 }
 
+/// The count comes before the work: a device that would take an hour for these texts is not asked.
+#[tokio::test]
+async fn too_many_tokens_are_refused_before_they_cost_anything() {
+    let running = Running::start(|config| {
+        config.device.tokens_per_s_max = Some(100);
+        config.http.as_mut().expect("HTTP is on").request_tokens_max = 20_000;
+    })
+    .await;
+    let texts = vec!["river ".repeat(40); 500];
+    for (path, body) in [
+        ("/v1/embeddings", json!({"model": MODEL, "input": texts})),
+        (
+            "/embed",
+            json!({"model": MODEL, "inputs": texts, "truncate": true}),
+        ),
+    ] {
+        let before = running.node.status(false).await.devices[0].load.batches_done;
+        let reply = running.post(path, &body).await;
+        assert!([400, 422].contains(&reply.status), "{}", reply.text());
+        assert!(
+            reply.text().contains("more than 20000 tokens in all"),
+            "{}",
+            reply.text()
+        );
+        let after = running.node.status(false).await.devices[0].load.batches_done;
+        assert_eq!(before, after, "nothing ran");
+    }
+}
+
 /// Callers on 32 connections, half of which leave without waiting: the others get what they asked for, and nothing
 /// of those who left stays behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
