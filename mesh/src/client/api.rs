@@ -59,6 +59,13 @@ impl Inner {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nothing was heard on this connection for too long: what follows goes over another.
+    pub(super) fn suspect(&self, connection: usize) {
+        if let Link::Quic(link) = &self.link {
+            link.suspect(connection);
+        }
+    }
+
     /// Opens a stream and sends the request on it.
     pub(super) async fn send(&self, frame: Frame) -> Result<Exchange, AttemptFailure> {
         match &self.link {

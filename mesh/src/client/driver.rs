@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 use super::api::Inner;
 use super::encode::Progress;
-use crate::core::{AttemptFailure, AttemptKey, Call, ClientError, ItemResult, Submit, Summary};
+use crate::core::{AttemptFailure, AttemptKey, Call, CancelReason, ClientError, ItemResult, Submit, Summary};
 use crate::link::{BoxFuture, Exchange};
 
 /// Time as the caller's runtime tells it: virtual under a paused clock.
@@ -31,6 +31,8 @@ enum Event {
 /// An attempt that is out. Dropping it cancels the attempt at the node.
 struct Flight {
     key: AttemptKey,
+    /// The connection that carries it, once it was sent.
+    connection: Option<usize>,
     event: BoxFuture<'static, Event>,
 }
 
@@ -97,8 +99,19 @@ impl EncodeStream {
                 }
             }
         }
-        while let Some(key) = self.call.poll_cancel() {
-            self.flights.retain(|flight| flight.key != key);
+        while let Some((key, reason)) = self.call.poll_cancel() {
+            let flying = self.flights.iter().position(|flight| flight.key == key);
+            if let Some(flight) = flying.map(|at| self.flights.swap_remove(at)) {
+                tracing::debug!(
+                    part = key.part,
+                    attempt = key.attempt,
+                    ?reason,
+                    "attempt cancelled"
+                );
+                if let (CancelReason::Silent, Some(connection)) = (reason, flight.connection) {
+                    client.suspect(connection);
+                }
+            }
         }
         while let Some(Submit { key, request }) = self.call.poll_submit(&mut shared, now) {
             let client = self.client.clone();
@@ -108,7 +121,11 @@ impl EncodeStream {
                     Err(failure) => Event::Failed(failure),
                 }
             });
-            self.flights.push(Flight { key, event });
+            self.flights.push(Flight {
+                key,
+                connection: None,
+                event,
+            });
         }
     }
 
@@ -126,6 +143,7 @@ impl EncodeStream {
             let mut shared = client.shared();
             match event {
                 Event::Sent(exchange) => {
+                    flight.connection = exchange.connection();
                     flight.event = read(exchange);
                     self.call.handle_sent(key, now());
                 }
@@ -138,6 +156,7 @@ impl EncodeStream {
                     self.call.handle_frame(key, message, &mut shared, now());
                 }
                 Event::Failed(failure) => {
+                    tracing::debug!(part = key.part, attempt = key.attempt, ?failure, "attempt failed");
                     self.flights.swap_remove(next);
                     self.call.handle_failed(key, failure, &mut shared, now());
                 }

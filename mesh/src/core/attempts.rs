@@ -33,6 +33,15 @@ pub struct AttemptKey {
     pub attempt: u32,
 }
 
+/// Why an attempt is no longer wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReason {
+    /// Its call is over, or it broke the protocol.
+    Unwanted,
+    /// It was silent for too long: its connection may be dead, and a new one should be made for what follows.
+    Silent,
+}
+
 /// How an attempt ended without a terminal frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptFailure {
@@ -86,8 +95,8 @@ impl Context<'_> {
 
     /// After a connection that could not be made.
     pub(super) fn after_unreachable(&self, part: &mut Part, what: String) -> Next {
-        part.losses += 1;
-        let at = self.now + self.pause_after(part, part.losses);
+        part.unreached += 1;
+        let at = self.now + self.pause_after(part, part.unreached);
         if self.passed(at) || at.duration_since(self.progress) > UNREACHABLE_WAIT_MAX {
             return Next::Fail(ClientError::Unreachable { what });
         }
@@ -95,9 +104,13 @@ impl Context<'_> {
     }
 
     /// After an attempt that broke, or failed in a way that another try may mend. `told` is the node's own account.
+    ///
+    /// A part's first loss without a word is covered by the part itself and not by the budget: a node's death takes
+    /// with it whatever is in flight there, which may be more than any budget. Every further loss is paid for.
     pub(super) fn after_loss(&mut self, part: &mut Part, what: String, told: Option<ErrorCode>) -> Next {
         part.losses += 1;
-        if part.losses >= LOSSES_MAX || !self.shared.spend_retry() {
+        let covered = part.losses == 1 && told.is_none();
+        if part.losses >= LOSSES_MAX || !(covered || self.shared.spend_retry()) {
             return Next::Fail(match told {
                 Some(code) => ClientError::Refused {
                     code,

@@ -7,7 +7,7 @@ use shoal_protocol::limits::{MODEL_NAME_BYTES_MAX, REQUEST_ITEMS_MAX};
 use shoal_protocol::message::{EncodeRequest, End, Failure, Input};
 use shoal_protocol::{Message, Micros};
 
-use super::attempts::{AttemptFailure, AttemptKey, Context, Next};
+use super::attempts::{AttemptFailure, AttemptKey, CancelReason, Context, Next};
 use super::error::ClientError;
 use super::item::ItemResult;
 use super::part::{Part, State};
@@ -47,7 +47,7 @@ pub struct Call {
     items_answered: u64,
     window: usize,
     progress: Instant,
-    cancelled: VecDeque<AttemptKey>,
+    cancelled: VecDeque<(AttemptKey, CancelReason)>,
     summary: Summary,
     outcome: Option<Result<(), ClientError>>,
 }
@@ -151,7 +151,7 @@ impl Call {
     }
 
     /// An attempt that is superseded or no longer wanted: stop and forget its stream.
-    pub fn poll_cancel(&mut self) -> Option<AttemptKey> {
+    pub fn poll_cancel(&mut self) -> Option<(AttemptKey, CancelReason)> {
         self.cancelled.pop_front()
     }
 
@@ -218,7 +218,7 @@ impl Call {
     }
 
     fn handle_loss(&mut self, key: AttemptKey, what: &str, shared: &mut Shared, now: Instant) {
-        self.cancelled.push_back(key);
+        self.cancelled.push_back((key, CancelReason::Unwanted));
         self.settle(key, shared, now, |context, part| {
             context.after_loss(part, what.to_owned(), None)
         });
@@ -290,10 +290,9 @@ impl Call {
     fn fail(&mut self, error: ClientError) {
         for part in self.parts.drain(..) {
             if let State::Flying(flight) = part.state {
-                self.cancelled.push_back(AttemptKey {
-                    part: part.number,
-                    attempt: flight.attempt,
-                });
+                let (part, attempt) = (part.number, flight.attempt);
+                self.cancelled
+                    .push_back((AttemptKey { part, attempt }, CancelReason::Unwanted));
             }
         }
         self.outcome = Some(Err(error));
@@ -364,7 +363,10 @@ impl Call {
         };
         let silent: Vec<_> = self.parts.iter().filter_map(silent).collect();
         for (key, what) in silent {
-            self.handle_loss(key, what, shared, now);
+            self.cancelled.push_back((key, CancelReason::Silent));
+            self.settle(key, shared, now, |context, part| {
+                context.after_loss(part, what.to_owned(), None)
+            });
         }
     }
 

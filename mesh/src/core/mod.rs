@@ -15,7 +15,7 @@ mod shared;
 mod spec;
 mod split;
 
-pub use attempts::{AttemptFailure, AttemptKey};
+pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
 pub use call::Call;
 pub use error::ClientError;
 pub use item::{ItemResult, Vector};

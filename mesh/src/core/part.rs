@@ -115,6 +115,8 @@ pub(super) struct Part {
     pub(super) attempts: u32,
     /// Attempts that were lost or failed, overload not counted.
     pub(super) losses: u32,
+    /// Connections that could not be made for it.
+    pub(super) unreached: u32,
     /// Consecutive answers of overload.
     pub(super) overloads: u32,
     pub(super) state: State,
@@ -140,6 +142,7 @@ impl Part {
             unanswered,
             attempts: 0,
             losses: 0,
+            unreached: 0,
             overloads: 0,
             state,
         }

@@ -205,7 +205,17 @@ impl QuicLink {
         let linked = self.linked().await?;
         let lost = |error: ConnectionError| AttemptFailure::Lost(format!("connection lost: {error}"));
         let stream = linked.connection.open_bi().await.map_err(lost)?;
-        Ok(Exchange::request(stream, linked.version, frame).await?)
+        let connection = linked.connection.stable_id();
+        Ok(Exchange::request(connection, stream, linked.version, frame).await?)
+    }
+
+    /// Dials anew for the next attempt if this connection is still the one in use. Streams on it live on: should the
+    /// node be slow and not dead, their answers still count.
+    pub(crate) fn suspect(&self, connection: usize) {
+        let mut state = self.state();
+        if matches!(&*state, State::Up(linked) if linked.connection.stable_id() == connection) {
+            *state = State::Down;
+        }
     }
 }
 

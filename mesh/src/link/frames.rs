@@ -179,6 +179,8 @@ pub(crate) struct Exchange {
     /// `None` in memory, where the request went as a whole.
     sink: Option<FrameSink>,
     source: FrameSource,
+    /// Tells connections of one client apart; `None` in memory.
+    connection: Option<usize>,
     ended: bool,
 }
 
@@ -188,12 +190,14 @@ impl Exchange {
         Self {
             sink: None,
             source,
+            connection: None,
             ended: false,
         }
     }
 
     /// Sends a request on a fresh stream. A drop cancels it from its first byte on.
     pub(crate) async fn request(
+        connection: usize,
         (send, recv): (quinn::SendStream, quinn::RecvStream),
         version: u16,
         frame: Frame,
@@ -201,6 +205,7 @@ impl Exchange {
         let mut exchange = Self {
             sink: None,
             source: FrameSource::Quic(recv),
+            connection: Some(connection),
             ended: false,
         };
         let sink = exchange.sink.insert(FrameSink::quic(send, version));
@@ -210,6 +215,11 @@ impl Exchange {
             Err(error) => return Err(error),
         }
         Ok(exchange)
+    }
+
+    /// The connection that carries it.
+    pub(crate) fn connection(&self) -> Option<usize> {
+        self.connection
     }
 
     /// Reads the next frame of the answer.
