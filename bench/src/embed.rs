@@ -103,42 +103,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let start = Instant::now();
     let description = ModelDescription::from_dir(&arguments.model)?;
     let isa = arguments.cpu_isa.unwrap_or_else(CpuIsa::detect);
-    let options = CpuOptions {
-        isa,
-        dtype: arguments.dtype,
-        ..CpuOptions::default()
-    };
-    let model = CpuModel::load(&description, &options, &mut |_, _| ())?;
     let latency = arguments.latency_runs.is_some();
-    let lanes = arguments
-        .lanes
-        .unwrap_or(if latency { 1 } else { arguments.threads })
-        .max(1);
-    let threads_per_lane = (arguments.threads / lanes).max(1);
-    let mut pipeline = Pipeline::new(
-        &description,
-        model,
-        lanes,
-        threads_per_lane,
-        arguments.batch_tokens,
-    )?;
+    let all = if latency { 1 } else { arguments.threads };
+    let lanes = arguments.lanes.unwrap_or(all).max(1);
+    let mut pipeline = load(arguments, &description, isa, lanes)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
 
-    let lengths: Vec<usize> = texts
-        .iter()
-        .map(|text| Ok(pipeline.tokenize(text)?.len()))
-        .collect::<Result<_, AnyError>>()?;
-    let peak = PeakLoop::of(isa, pipeline.model().dtype());
-    let mut peak_now =
-        || peak.map(|peak| calibrate::measure(pipeline.team(), lanes, peak, Duration::from_millis(20)));
-    let before = peak_now();
+    let lengths = texts.iter().map(|text| Ok(pipeline.tokenize(text)?.len()));
+    let lengths = lengths.collect::<Result<Vec<usize>, AnyError>>()?;
+    let before = peak_now(&mut pipeline, isa, lanes);
     let (figures, vectors) = match arguments.latency_runs {
         Some(queries) => (single(&mut pipeline, &texts, arguments.warmup, queries)?, None),
         None => throughput(&mut pipeline, &texts, arguments.warmup, arguments.runs)?,
     };
-    let mut peak_now =
-        || peak.map(|peak| calibrate::measure(pipeline.team(), lanes, peak, Duration::from_millis(20)));
-    let peak_gflops = before.zip(peak_now()).map(<[f64; 2]>::from);
+    let after = peak_now(&mut pipeline, isa, lanes);
+    let peak_gflops = before.zip(after).map(<[f64; 2]>::from);
     if let (Some(path), Some(vectors)) = (&arguments.vectors_out, &vectors) {
         std::fs::write(
             path,
@@ -169,6 +148,39 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
         vm_hwm_bytes: vm_hwm_bytes(),
     };
     print(&report, arguments.json)
+}
+
+fn load(
+    arguments: &Arguments,
+    description: &ModelDescription,
+    isa: CpuIsa,
+    lanes: usize,
+) -> Result<Pipeline, AnyError> {
+    let options = CpuOptions {
+        isa,
+        dtype: arguments.dtype,
+        ..CpuOptions::default()
+    };
+    let model = CpuModel::load(description, &options, &mut |_, _| ())?;
+    let threads_per_lane = (arguments.threads / lanes).max(1);
+    Pipeline::new(
+        description,
+        model,
+        lanes,
+        threads_per_lane,
+        arguments.batch_tokens,
+    )
+}
+
+/// The register-only peak of the threads that run the lanes.
+fn peak_now(pipeline: &mut Pipeline, isa: CpuIsa, lanes: usize) -> Option<f64> {
+    let peak = PeakLoop::of(isa, pipeline.model().dtype())?;
+    Some(calibrate::measure(
+        pipeline.team(),
+        lanes,
+        peak,
+        Duration::from_millis(20),
+    ))
 }
 
 fn throughput(

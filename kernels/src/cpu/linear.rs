@@ -124,7 +124,7 @@ impl<T: Element> Product<'_, T> {
                 rows,
                 panels: panels.clone(),
                 a,
-                tile,
+                tile: tile.as_mut_ptr(),
                 panel,
             };
             dispatch(self.weights.verified_isa(), block);
@@ -138,7 +138,8 @@ struct Block<'a, 'b, T> {
     rows: Range<usize>,
     panels: Range<usize>,
     a: Units<'b>,
-    tile: &'b mut AlignedBuf<f32>,
+    /// One register tile before its epilogue.
+    tile: *mut f32,
     panel: &'b mut AlignedBuf<f32>,
 }
 
@@ -152,66 +153,67 @@ impl<T: Element> Kernel for Block<'_, '_, T> {
             out,
             ..
         } = *self.product;
-        let isa = weights.isa();
-        let columns = panel_columns(isa);
-        let mut heights = tiles(isa, format);
-        let mut widen = false;
-        if format == TileFormat::F32ByBf16 {
-            widen = self.rows.len() > WIDEN_ROWS_MIN;
-            if widen {
-                self.panel.reserve(weights.inputs().next_multiple_of(2) * columns);
-                heights = tiles(isa, TileFormat::F32);
-            }
+        let columns = panel_columns(weights.isa());
+        let widen = format == TileFormat::F32ByBf16 && self.rows.len() > WIDEN_ROWS_MIN;
+        if widen {
+            self.panel.reserve(weights.inputs().next_multiple_of(2) * columns);
         }
-        // Pairs of bf16 count once on both sides; f32 rows count their own elements.
-        let steps = match format {
-            TileFormat::F32 | TileFormat::F32ByBf16 => weights.inputs(),
-            TileFormat::Bf16 | TileFormat::F16 => weights.steps(),
-        };
-        let rescales = format == TileFormat::F16;
+        let heights = tiles(weights.isa(), if widen { TileFormat::F32 } else { format });
         for panel in self.panels.clone() {
-            let (units, bias) = weights.panel(panel);
+            let units = weights.panel(panel).0;
             let mut b = units.as_ptr();
             if widen {
                 // SAFETY: the caller vouches for S; the scratch was made large enough above.
                 unsafe { widen_panel::<S>(units, columns, self.panel) };
                 b = self.panel.as_ptr().cast();
             }
-            let next = units.as_ptr().wrapping_add(units.len()).cast::<u8>();
             let column = panel * columns;
             let used = columns.min(weights.outputs() - column);
             for tile_rows in balanced(self.rows.len(), heights.len()) {
                 let first = (self.rows.start + tile_rows.start) * weights.outputs() + column;
-                let args = TileArgs {
-                    steps,
-                    a: self.a.first.wrapping_add(tile_rows.start * self.a.stride),
-                    a_stride: self.a.stride,
-                    b,
-                    next: next.wrapping_add(tile_rows.start * units.len() * 4 / self.rows.len()),
-                    start: if rescales { ZEROS.as_ptr() } else { bias.as_ptr() },
-                    out: self.tile.as_mut_ptr(),
-                    out_stride: columns,
-                };
-                let rescale = rescales.then(|| Rescale {
-                    rows: &self.a.inverse_scales[tile_rows.clone()],
-                    columns: weights.panel_scales(panel),
-                    bias,
-                });
                 let shape = (tile_rows.len(), used, weights.outputs());
+                let tile = heights[tile_rows.len() - 1];
+                let (args, rescale) = self.operands(panel, b, tile_rows);
                 // SAFETY: the rows of A and the panel have `steps` units by the checks of `linear` and `pack`; the output rows
-                // belong to this call alone, and `used` keeps inside of them.
-                unsafe {
-                    finish::<S, T>(
-                        heights[tile_rows.len() - 1],
-                        args,
-                        rescale,
-                        epilogue,
-                        out.at(first),
-                        shape,
-                    )
-                }
+                // belong to this call alone, and `used` keeps inside of them; the tile buffer holds a whole tile.
+                unsafe { finish::<S, T>(tile, args, rescale, epilogue, out.at(first), shape) }
             }
         }
+    }
+}
+
+impl<T: Element> Block<'_, '_, T> {
+    /// The operands of one tile whose panel lies at `b`, its output being the tile buffer.
+    #[inline(always)]
+    fn operands(&self, panel: usize, b: *const u32, rows: Range<usize>) -> (TileArgs, Option<Rescale<'_>>) {
+        let Product { weights, format, .. } = *self.product;
+        let (units, bias) = weights.panel(panel);
+        let rescales = format == TileFormat::F16;
+        let args = TileArgs {
+            // Pairs count once on both sides; rows of f32 count their own elements.
+            steps: match format {
+                TileFormat::F32 | TileFormat::F32ByBf16 => weights.inputs(),
+                TileFormat::Bf16 | TileFormat::F16 => weights.steps(),
+            },
+            a: self.a.first.wrapping_add(rows.start * self.a.stride),
+            a_stride: self.a.stride,
+            b,
+            // Each tile asks for its share of the next panel.
+            next: units
+                .as_ptr_range()
+                .end
+                .wrapping_add(rows.start * units.len() / self.rows.len())
+                .cast(),
+            start: if rescales { ZEROS.as_ptr() } else { bias.as_ptr() },
+            out: self.tile,
+            out_stride: panel_columns(weights.isa()),
+        };
+        let rescale = rescales.then(|| Rescale {
+            rows: &self.a.inverse_scales[rows],
+            columns: weights.panel_scales(panel),
+            bias,
+        });
+        (args, rescale)
     }
 }
 
