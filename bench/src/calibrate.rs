@@ -72,10 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
         ("int8", report.int8_gops),
     ];
     for (name, rate) in rows {
-        println!(
-            "{name:>5} {:>8}",
-            rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1} GFLOP/s"))
-        );
+        println!("{name:>5} {:>8}", rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1} GFLOP/s")));
     }
     Ok(())
 }

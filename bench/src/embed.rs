@@ -78,18 +78,8 @@ struct Report {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Figures {
-    Throughput {
-        runs_s: Vec<f64>,
-        sentences_per_s: f64,
-        tokens_per_s: f64,
-        sentences_per_s_best: f64,
-    },
-    Latency {
-        latency_us: Vec<f64>,
-        p50_us: f64,
-        p99_us: f64,
-        mean_us: f64,
-    },
+    Throughput { runs_s: Vec<f64>, sentences_per_s: f64, tokens_per_s: f64, sentences_per_s_best: f64 },
+    Latency { latency_us: Vec<f64>, p50_us: f64, p99_us: f64, mean_us: f64 },
 }
 
 #[derive(Serialize)]
@@ -119,13 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let after = peak_now(&mut pipeline, isa, lanes);
     let peak_gflops = before.zip(after).map(<[f64; 2]>::from);
     if let (Some(path), Some(vectors)) = (&arguments.vectors_out, &vectors) {
-        std::fs::write(
-            path,
-            vectors
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<u8>>(),
-        )?;
+        std::fs::write(path, vectors.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
     }
     let cosine = match (&arguments.expect, &vectors) {
         (Some(path), Some(vectors)) => Some(cosines(path, vectors, pipeline.model().dims())?),
@@ -156,31 +140,16 @@ fn load(
     isa: CpuIsa,
     lanes: usize,
 ) -> Result<Pipeline, AnyError> {
-    let options = CpuOptions {
-        isa,
-        dtype: arguments.dtype,
-        ..CpuOptions::default()
-    };
+    let options = CpuOptions { isa, dtype: arguments.dtype, ..CpuOptions::default() };
     let model = CpuModel::load(description, &options, &mut |_, _| ())?;
     let threads_per_lane = (arguments.threads / lanes).max(1);
-    Pipeline::new(
-        description,
-        model,
-        lanes,
-        threads_per_lane,
-        arguments.batch_tokens,
-    )
+    Pipeline::new(description, model, lanes, threads_per_lane, arguments.batch_tokens)
 }
 
 /// The register-only peak of the threads that run the lanes.
 fn peak_now(pipeline: &mut Pipeline, isa: CpuIsa, lanes: usize) -> Option<f64> {
     let peak = PeakLoop::of(isa, pipeline.model().dtype())?;
-    Some(calibrate::measure(
-        pipeline.team(),
-        lanes,
-        peak,
-        Duration::from_millis(20),
-    ))
+    Some(calibrate::measure(pipeline.team(), lanes, peak, Duration::from_millis(20)))
 }
 
 fn throughput(
@@ -236,24 +205,14 @@ fn single(
 pub(crate) fn read_texts(path: &Path) -> Result<Vec<String>, AnyError> {
     let lines = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut texts = Vec::new();
-    for (index, line) in lines
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
+    for (index, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let value: serde_json::Value = serde_json::from_str(line)?;
-        let text = value
-            .as_str()
-            .or_else(|| value.get("text").and_then(|text| text.as_str()));
+        let text = value.as_str().or_else(|| value.get("text").and_then(|text| text.as_str()));
         let text =
             text.ok_or_else(|| format!("{}:{}: neither a string nor a `text`", path.display(), index + 1))?;
         texts.push(text.to_owned());
     }
-    if texts.is_empty() {
-        Err("the file has no texts".into())
-    } else {
-        Ok(texts)
-    }
+    if texts.is_empty() { Err("the file has no texts".into()) } else { Ok(texts) }
 }
 
 /// Measured operations per second over the peak: what the linear layers and the scores cost, nothing else.
@@ -286,22 +245,10 @@ fn cosines(path: &Path, vectors: &[f32], dims: usize) -> Result<Cosine, AnyError
     if expected.len() != vectors.len() {
         return Err(format!("expected {} values, found {}", expected.len(), vectors.len()).into());
     }
-    let dot = |a: &[f32], b: &[f32]| {
-        a.iter()
-            .zip(b)
-            .map(|(&a, &b)| f64::from(a) * f64::from(b))
-            .sum::<f64>()
-    };
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     let cosine = |(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
-    let all: Vec<f64> = vectors
-        .chunks_exact(dims)
-        .zip(expected.chunks_exact(dims))
-        .map(cosine)
-        .collect();
-    Ok(Cosine {
-        min: quantile(&all, 0.0),
-        mean: all.iter().sum::<f64>() / all.len() as f64,
-    })
+    let all: Vec<f64> = vectors.chunks_exact(dims).zip(expected.chunks_exact(dims)).map(cosine).collect();
+    Ok(Cosine { min: quantile(&all, 0.0), mean: all.iter().sum::<f64>() / all.len() as f64 })
 }
 
 /// The greatest resident size of this process so far, where Linux tells.
@@ -327,25 +274,12 @@ fn print(report: &Report, json: bool) -> Result<(), AnyError> {
         report.load_ms
     );
     match &report.figures {
-        Figures::Throughput {
-            sentences_per_s,
-            tokens_per_s,
-            sentences_per_s_best,
-            runs_s,
-        } => println!(
+        Figures::Throughput { sentences_per_s, tokens_per_s, sentences_per_s_best, runs_s } => println!(
             "{sentences_per_s:.1} sentences/s (best {sentences_per_s_best:.1}), {tokens_per_s:.0} tokens/s, median of {}",
             runs_s.len()
         ),
-        Figures::Latency {
-            latency_us,
-            p50_us,
-            p99_us,
-            ..
-        } => {
-            println!(
-                "p50 {p50_us:.0} us, p99 {p99_us:.0} us over {} queries",
-                latency_us.len()
-            );
+        Figures::Latency { latency_us, p50_us, p99_us, .. } => {
+            println!("p50 {p50_us:.0} us, p99 {p99_us:.0} us over {} queries", latency_us.len());
         }
     }
     if let Some([before, after]) = report.peak_gflops {

@@ -87,35 +87,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
         results: Vec::new(),
     };
     if !arguments.json {
-        println!(
-            "{isa}, {} weights, share of the peak of {}",
-            arguments.dtype,
-            peak.name()
-        );
-        println!(
-            "{:>5} {:>5} {:>8} {:>7} {:>9} {:>9}",
-            "shape", "rows", "mode", "% peak", "GFLOP/s", "us"
-        );
+        println!("{isa}, {} weights, share of the peak of {}", arguments.dtype, peak.name());
+        println!("{:>5} {:>5} {:>8} {:>7} {:>9} {:>9}", "shape", "rows", "mode", "% peak", "GFLOP/s", "us");
     }
-    let mut bench = Bench {
-        peak,
-        brackets: arguments.brackets,
-        team: Team::new(2),
-    };
+    let mut bench = Bench { peak, brackets: arguments.brackets, team: Team::new(2) };
     for (shape, inputs, outputs, epilogue) in SHAPES {
         let layers = layers(arguments, isa, outputs, inputs)?;
-        let ways = arguments
-            .rows
-            .iter()
-            .flat_map(|&rows| arguments.mode.iter().map(move |&mode| (rows, mode)));
+        let ways =
+            arguments.rows.iter().flat_map(|&rows| arguments.mode.iter().map(move |&mode| (rows, mode)));
         for (rows, mode) in ways {
-            let product = Product {
-                isa,
-                layers: &layers,
-                epilogue,
-                rows,
-                mode,
-            };
+            let product = Product { isa, layers: &layers, epilogue, rows, mode };
             let measured = if native {
                 bench.measure::<half::bf16>(&product)?
             } else {
@@ -145,14 +126,7 @@ fn pack(isa: CpuIsa, dtype: Dtype, outputs: usize, inputs: usize) -> Result<Pack
             .enumerate()
             .for_each(|(input, weight)| *weight = sample(output * inputs + input) * 0.05);
     };
-    Ok(PackedLinear::pack(
-        isa,
-        dtype,
-        outputs,
-        inputs,
-        Some(&bias),
-        fill,
-    )?)
+    Ok(PackedLinear::pack(isa, dtype, outputs, inputs, Some(&bias), fill)?)
 }
 
 /// A value in `[-1, 1)` that looks random enough for a multiplier.
@@ -246,13 +220,8 @@ impl Bench {
             let (lane, seconds) = &mut *lanes[thread].lock().expect("a lane does not panic");
             *seconds = lane.time(product, calls);
         });
-        let times = lanes
-            .into_iter()
-            .map(|lane| lane.into_inner().expect("a lane does not panic").1);
-        Ok(times
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .fold(0.0, f64::max))
+        let times = lanes.into_iter().map(|lane| lane.into_inner().expect("a lane does not panic").1);
+        Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().fold(0.0, f64::max))
     }
 }
 
@@ -268,9 +237,7 @@ impl<T: Element> Lane<T> {
         let layer = &product.layers[0];
         Self {
             workers: CpuWorkers::new(if product.mode == Mode::Shared { 2 } else { 1 }),
-            x: (0..product.rows * layer.inputs())
-                .map(|index| T::from_f32(sample(index)))
-                .collect(),
+            x: (0..product.rows * layer.inputs()).map(|index| T::from_f32(sample(index))).collect(),
             out: vec![T::zeroed(); product.rows * layer.outputs()],
         }
     }

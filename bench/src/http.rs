@@ -128,9 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let (warmup, measure) = (seconds(arguments.warmup)?, seconds(arguments.seconds)?);
     let is_open = !arguments.rate.is_empty();
     let connections = arguments.connections.unwrap_or(if is_open { 256 } else { 32 });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cpu_before = cpu_s();
     let mut report = Report {
         mode: if is_open { "open" } else { "closed" },
@@ -147,9 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     if is_open {
         for rate in &arguments.rate {
             let measured = runtime.block_on(open(&target, connections, *rate, warmup, measure))?;
-            report
-                .points
-                .push(Point::new(Some(*rate), &measured, arguments.seconds));
+            report.points.push(Point::new(Some(*rate), &measured, arguments.seconds));
         }
     } else {
         let measured = runtime.block_on(closed(&target, connections, warmup, measure));

@@ -54,10 +54,7 @@ impl Echo {
         for first in (0..items).step_by(ROWS_MAX) {
             let indices: Vec<_> = (first..items.min(first + ROWS_MAX as u32)).collect();
             let rows = indices.len();
-            let outcome = ItemOutcome::Encoded {
-                tokens: 16,
-                truncated: false,
-            };
+            let outcome = ItemOutcome::Encoded { tokens: 16, truncated: false };
             let result = EncodeResult {
                 outcomes: vec![outcome; rows],
                 dense: DenseBlock {

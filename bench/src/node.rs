@@ -81,22 +81,13 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let texts = read_texts(&arguments.texts)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(arguments.workers)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.workers).enable_all().build()?;
     let report = runtime.block_on(measure(arguments, &texts))?;
     if arguments.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
-        let Report {
-            device,
-            dtype,
-            texts,
-            start_to_ready_ms,
-            paths,
-            stages,
-        } = &report;
+        let Report { device, dtype, texts, start_to_ready_ms, paths, stages } = &report;
         println!("{dtype} on {device}, {texts} texts a call, ready in {start_to_ready_ms:.0} ms");
         for path in paths {
             println!(
@@ -116,9 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
 async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyError> {
     let scratch = tempfile::tempdir()?;
     let authority = Authority::create()?;
-    authority
-        .issue(Role::Node, "bench-node")?
-        .save(&scratch.path().join("node"))?;
+    authority.issue(Role::Node, "bench-node")?.save(&scratch.path().join("node"))?;
     let started_at = Instant::now();
     let node = Node::start(config(arguments, scratch.path())?).await?;
     let start_to_ready_ms = started_at.elapsed().as_secs_f64() * 1e3;
@@ -127,16 +116,8 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
     let quic = Client::connect(ConnectOptions::new([address], identity)).await?;
     let mut ready = lanes(arguments, arguments.threads, 1)?;
 
-    let long: Vec<String> = texts
-        .iter()
-        .cycle()
-        .take(texts.len() * arguments.repeat)
-        .cloned()
-        .collect();
-    let ids = long
-        .iter()
-        .map(|text| ready.tokenize(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let long: Vec<String> = texts.iter().cycle().take(texts.len() * arguments.repeat).cloned().collect();
+    let ids = long.iter().map(|text| ready.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
     let mut seconds: [Vec<f64>; 3] = Default::default();
     for run in 0..=arguments.runs {
         let started_at = Instant::now();
@@ -156,12 +137,7 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
     let mut timings = Vec::new();
     // In turns, so that every path sees the same moods of the machine.
     for turn in 0..arguments.queries.div_ceil(TURN_QUERIES) {
-        let turn: Vec<&String> = texts
-            .iter()
-            .cycle()
-            .skip(turn * TURN_QUERIES)
-            .take(TURN_QUERIES)
-            .collect();
+        let turn: Vec<&String> = texts.iter().cycle().skip(turn * TURN_QUERIES).take(TURN_QUERIES).collect();
         for text in &turn {
             let started_at = Instant::now();
             tokio::task::block_in_place(|| one_lane.encode_one(text))?;
@@ -171,16 +147,12 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
         queries(&quic, &turn, &mut micros[2]).await?;
     }
     let names = ["lanes, ready tokens", "client in process", "client over QUIC"];
-    let paths = names
-        .into_iter()
-        .zip(seconds)
-        .zip(micros)
-        .map(|((path, seconds), queries)| PathReport {
-            path,
-            texts_per_s: long.len() as f64 / median(&seconds),
-            query_p50_us: median(&queries),
-            query_p99_us: quantile(&queries, 0.99),
-        });
+    let paths = names.into_iter().zip(seconds).zip(micros).map(|((path, seconds), queries)| PathReport {
+        path,
+        texts_per_s: long.len() as f64 / median(&seconds),
+        query_p50_us: median(&queries),
+        query_p99_us: quantile(&queries, 0.99),
+    });
     let report = Report {
         device: node.devices().remove(0).name,
         dtype: ready.model().dtype().to_string(),
@@ -215,20 +187,14 @@ fn config(arguments: &Arguments, scratch: &Path) -> Result<NodeConfig, AnyError>
 
 fn lanes(arguments: &Arguments, lanes: usize, threads_per_lane: usize) -> Result<Pipeline, AnyError> {
     let description = ModelDescription::from_dir(&arguments.model)?;
-    let options = CpuOptions {
-        isa: CpuIsa::detect(),
-        dtype: arguments.dtype,
-        ..CpuOptions::default()
-    };
+    let options = CpuOptions { isa: CpuIsa::detect(), dtype: arguments.dtype, ..CpuOptions::default() };
     let model = CpuModel::load(&description, &options, &mut |_, _| ())?;
     Pipeline::new(&description, model, lanes, threads_per_lane, BATCH_TOKENS)
 }
 
 /// Seconds of one call with all texts.
 async fn call(client: &Client, texts: &[String]) -> Result<f64, AnyError> {
-    let call = Encode::new(NAME, texts.to_vec())
-        .truncate(Truncate::Right)
-        .no_deadline();
+    let call = Encode::new(NAME, texts.to_vec()).truncate(Truncate::Right).no_deadline();
     let started_at = Instant::now();
     let encoded = client.encode(call).await?;
     let seconds = started_at.elapsed().as_secs_f64();

@@ -48,15 +48,9 @@ impl Pipeline {
         // The file's own blocks are those of whoever saved it; the model's limit is another, and packing needs no padding.
         tokenizer.with_padding(None);
         let max_length = description.tokens_max as usize;
-        tokenizer.with_truncation(Some(TruncationParams {
-            max_length,
-            ..Default::default()
-        }))?;
-        let lane = || Lane {
-            lane: CpuLane::new(threads_per_lane),
-            batch: PackedBatch::new(),
-            out: Vec::new(),
-        };
+        tokenizer.with_truncation(Some(TruncationParams { max_length, ..Default::default() }))?;
+        let lane =
+            || Lane { lane: CpuLane::new(threads_per_lane), batch: PackedBatch::new(), out: Vec::new() };
         Ok(Self {
             tokenizer,
             lowercases: description.lowercases,
@@ -125,17 +119,12 @@ impl Pipeline {
 
     fn tokenize_all(&mut self, texts: &[String]) -> Result<Vec<Vec<u32>>, AnyError> {
         let mut team = std::mem::replace(&mut self.team, Team::new(1));
-        let turns: Vec<_> = texts
-            .chunks(TEXTS_PER_TURN)
-            .map(|texts| (texts, Mutex::new(Vec::new())))
-            .collect();
+        let turns: Vec<_> =
+            texts.chunks(TEXTS_PER_TURN).map(|texts| (texts, Mutex::new(Vec::new()))).collect();
         let results = Turns::new(turns.len());
         team.for_each(self.lanes.len(), turns.len(), &|_, index| {
             let (texts, ids) = &turns[index];
-            let tokenized = texts
-                .iter()
-                .map(|text| self.tokenize(text))
-                .collect::<Result<Vec<_>, _>>();
+            let tokenized = texts.iter().map(|text| self.tokenize(text)).collect::<Result<Vec<_>, _>>();
             results.set(index, tokenized.map(|tokenized| *own(ids) = tokenized));
         });
         self.team = team;
@@ -156,8 +145,7 @@ impl Lane {
     ) -> Result<(), ExecError> {
         self.batch.clear();
         sequences.iter().for_each(|ids| self.batch.push(ids));
-        self.lane
-            .run(model, &self.batch, self.lane.threads_max(), &mut self.out)?;
+        self.lane.run(model, &self.batch, self.lane.threads_max(), &mut self.out)?;
         vectors.copy_from_slice(&self.out);
         Ok(())
     }
@@ -181,9 +169,7 @@ impl Turns {
     }
 
     fn into_first_error(self) -> Result<(), AnyError> {
-        self.0
-            .into_iter()
-            .try_for_each(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.0.into_iter().try_for_each(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -219,11 +205,7 @@ mod tests {
         assert!(batches.windows(2).all(|pair| pair[0].end == pair[1].start));
         assert_eq!(batches[batches.len() - 1].end, ids.len());
         let tokens = |range: &std::ops::Range<usize>| ids[range.clone()].iter().map(Vec::len).sum::<usize>();
-        assert!(
-            batches
-                .iter()
-                .all(|batch| batch.len() == 1 || tokens(batch) <= 256)
-        );
+        assert!(batches.iter().all(|batch| batch.len() == 1 || tokens(batch) <= 256));
         assert!(tokens(&batches[0]) > 190 && tokens(&batches[batches.len() - 1]) < 128);
         assert!(split(&[], 256, 2).is_empty());
     }

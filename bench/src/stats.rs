@@ -21,10 +21,7 @@ mod tests {
     fn quantiles_are_values_that_were_measured() {
         let values = [5.0, 1.0, 4.0, 2.0, 3.0];
         assert_eq!(median(&values), 3.0);
-        assert_eq!(
-            [0.0, 0.2, 0.21, 0.99, 1.0].map(|q| quantile(&values, q)),
-            [1.0, 1.0, 2.0, 5.0, 5.0]
-        );
+        assert_eq!([0.0, 0.2, 0.21, 0.99, 1.0].map(|q| quantile(&values, q)), [1.0, 1.0, 2.0, 5.0, 5.0]);
         assert!(median(&[]).is_nan());
     }
 }

@@ -107,10 +107,7 @@ mod tests {
         let capacity = (batch.token_ids.capacity(), batch.cu_seqlens_q.capacity());
         batch.clear();
         assert_eq!((batch.sequences(), batch.tokens()), (0, 0));
-        assert_eq!(
-            (batch.token_ids.capacity(), batch.cu_seqlens_q.capacity()),
-            capacity
-        );
+        assert_eq!((batch.token_ids.capacity(), batch.cu_seqlens_q.capacity()), capacity);
         assert_eq!(batch, PackedBatch::new());
     }
 }

@@ -50,9 +50,7 @@ impl FromStr for Dtype {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let found = Self::ALL.into_iter().find(|dtype| dtype.name() == text);
-        found.ok_or_else(|| ParseDtypeError {
-            text: text.to_owned(),
-        })
+        found.ok_or_else(|| ParseDtypeError { text: text.to_owned() })
     }
 }
 
@@ -79,11 +77,7 @@ impl FromStr for DtypePolicy {
     type Err = ParseDtypeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "auto" {
-            Ok(Self::Auto)
-        } else {
-            text.parse().map(Self::Exact)
-        }
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Exact) }
     }
 }
 

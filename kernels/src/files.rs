@@ -20,12 +20,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<(File, u64)> {
 /// Reads a whole file of at most `bytes_max` bytes.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let (file, bytes) = open_regular(path)?;
-    let too_large = || {
-        io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("larger than {bytes_max} bytes"),
-        )
-    };
+    let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {bytes_max} bytes"));
     if bytes > bytes_max {
         return Err(too_large());
     }
@@ -47,10 +42,7 @@ mod tests {
         let path = dir.path().join("config.json");
         std::fs::write(&path, [7; 10]).expect("written");
         assert_eq!(read_bounded(&path, 10).expect("fits"), [7; 10]);
-        assert_eq!(
-            read_bounded(&path, 9).expect_err("too large").kind(),
-            io::ErrorKind::FileTooLarge
-        );
+        assert_eq!(read_bounded(&path, 9).expect_err("too large").kind(), io::ErrorKind::FileTooLarge);
         assert_eq!(
             read_bounded(dir.path(), 10).expect_err("a directory").kind(),
             io::ErrorKind::InvalidInput

@@ -18,10 +18,7 @@ pub(crate) fn config() -> Value {
 /// The tensors that it needs, with the norms named as TensorFlow names them.
 pub(crate) fn shapes() -> Vec<(String, Vec<usize>)> {
     let linear = |name: &str, rows: usize, columns: usize| {
-        [
-            (format!("{name}.weight"), vec![rows, columns]),
-            (format!("{name}.bias"), vec![rows]),
-        ]
+        [(format!("{name}.weight"), vec![rows, columns]), (format!("{name}.bias"), vec![rows])]
     };
     let norm = |name: &str| ["gamma", "beta"].map(|part| (format!("{name}.LayerNorm.{part}"), vec![4]));
     let mut shapes = vec![
@@ -41,14 +38,8 @@ pub(crate) fn shapes() -> Vec<(String, Vec<usize>)> {
 }
 
 pub(crate) fn put_weights(dir: &Path, prefix: &str, shapes: &[(String, Vec<usize>)]) {
-    let names = shapes
-        .iter()
-        .map(|(name, _)| format!("{prefix}{name}"))
-        .collect::<Vec<_>>();
-    let tensors = names
-        .iter()
-        .zip(shapes)
-        .map(|(name, (_, shape))| counting(name, shape));
+    let names = shapes.iter().map(|(name, _)| format!("{prefix}{name}")).collect::<Vec<_>>();
+    let tensors = names.iter().zip(shapes).map(|(name, (_, shape))| counting(name, shape));
     write(&dir.join("model.safetensors"), &tensors.collect::<Vec<_>>());
 }
 

@@ -2,10 +2,7 @@
 //!
 //! A model is described (`families`, `spec`), planned for one device (`plan`) and run over packed batches by the only
 //! forward pass (`exec`). All `unsafe` of the project lives in this crate, and each use argues for itself.
-#![expect(
-    unsafe_code,
-    reason = "the one crate that may: mapped files and vector instructions"
-)]
+#![expect(unsafe_code, reason = "the one crate that may: mapped files and vector instructions")]
 
 mod batch;
 pub mod cpu;

@@ -18,15 +18,7 @@ const MICROS_MAX: u64 = 3_600_000_000;
 /// One per cent resolution over the whole range, in about 26 kB a histogram.
 const SIGNIFICANT_DIGITS: u8 = 2;
 /// The stages, in the order of [`stage_values`].
-const STAGES: [&str; 7] = [
-    "tokenize_wait",
-    "tokenize",
-    "load",
-    "queue",
-    "compute",
-    "post",
-    "total",
-];
+const STAGES: [&str; 7] = ["tokenize_wait", "tokenize", "load", "queue", "compute", "post", "total"];
 
 fn stage_values(timings: &Timings) -> [u64; STAGES.len()] {
     [
@@ -52,11 +44,7 @@ impl ModelMetrics {
             Histogram::new_with_bounds(1, MICROS_MAX, SIGNIFICANT_DIGITS)
                 .expect("constant bounds that the library's documentation allows")
         };
-        Self {
-            stages: std::array::from_fn(|_| empty()),
-            requests: 0,
-            tokens: 0,
-        }
+        Self { stages: std::array::from_fn(|_| empty()), requests: 0, tokens: 0 }
     }
 }
 
@@ -83,11 +71,7 @@ impl Metrics {
     /// Counts one answered request.
     pub fn record(&self, model: &str, timings: &Timings, tokens: u64) {
         let mut models = self.lock();
-        let name = if models.contains_key(model) || models.len() < MODELS_MAX {
-            model
-        } else {
-            OTHER_MODELS
-        };
+        let name = if models.contains_key(model) || models.len() < MODELS_MAX { model } else { OTHER_MODELS };
         if !models.contains_key(name) {
             models.insert(name.to_owned(), ModelMetrics::new());
         }
@@ -102,23 +86,18 @@ impl Metrics {
     /// What a model has done since start; zeros beyond [`MODELS_MAX`].
     #[must_use]
     pub fn counters(&self, model: &str) -> ModelCounters {
-        self.lock()
-            .get(model)
-            .map_or_else(ModelCounters::default, |metrics| ModelCounters {
-                requests: metrics.requests,
-                tokens: metrics.tokens,
-            })
+        self.lock().get(model).map_or_else(ModelCounters::default, |metrics| ModelCounters {
+            requests: metrics.requests,
+            tokens: metrics.tokens,
+        })
     }
 
     /// Every histogram that holds a value, in the V2 form of hdrhistogram.
     #[must_use]
     pub fn histograms(&self) -> Vec<StageHistogram> {
         // Copied first: serialising takes too long to hold up a request that wants to record.
-        let copied: Vec<(String, [Histogram<u64>; STAGES.len()])> = self
-            .lock()
-            .iter()
-            .map(|(model, metrics)| (model.clone(), metrics.stages.clone()))
-            .collect();
+        let copied: Vec<(String, [Histogram<u64>; STAGES.len()])> =
+            self.lock().iter().map(|(model, metrics)| (model.clone(), metrics.stages.clone())).collect();
         let mut serializer = V2Serializer::new();
         let mut all = Vec::with_capacity(copied.len() * STAGES.len());
         for (model, stages) in copied {
@@ -140,9 +119,7 @@ impl Metrics {
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metrics")
-            .field("models", &self.lock().len())
-            .finish()
+        f.debug_struct("Metrics").field("models", &self.lock().len()).finish()
     }
 }
 
@@ -154,11 +131,7 @@ mod tests {
     use super::*;
 
     fn timings(total_us: u64) -> Timings {
-        Timings {
-            compute_us: Micros(total_us / 2),
-            total_us: Micros(total_us),
-            ..Timings::default()
-        }
+        Timings { compute_us: Micros(total_us / 2), total_us: Micros(total_us), ..Timings::default() }
     }
 
     fn total_of(histograms: &[StageHistogram], model: &str) -> Histogram<u64> {
@@ -166,9 +139,7 @@ mod tests {
             .iter()
             .find(|histogram| histogram.model == model && histogram.stage == "total")
             .expect("recorded");
-        Deserializer::new()
-            .deserialize(&mut found.v2.as_slice())
-            .expect("V2 reads back")
+        Deserializer::new().deserialize(&mut found.v2.as_slice()).expect("V2 reads back")
     }
 
     #[test]
@@ -181,13 +152,7 @@ mod tests {
         assert_eq!(total.len(), 4);
         let median = total.value_at_quantile(0.5);
         assert!((1_980..=2_020).contains(&median), "{median}");
-        assert_eq!(
-            metrics.counters("m"),
-            ModelCounters {
-                requests: 4,
-                tokens: 28
-            }
-        );
+        assert_eq!(metrics.counters("m"), ModelCounters { requests: 4, tokens: 28 });
         assert_eq!(metrics.counters("unknown"), ModelCounters::default());
     }
 

@@ -34,10 +34,7 @@ use crate::tasks::pool::TokenizerPool;
 pub use view::View;
 
 /// What a preloaded model must answer alone and in company, with the same bits.
-const SELF_TEST: [&str; 2] = [
-    "the quick brown fox",
-    "a node tests itself before it says that it is ready",
-];
+const SELF_TEST: [&str; 2] = ["the quick brown fox", "a node tests itself before it says that it is ready"];
 /// What the connections may take to close beyond the grace.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -120,10 +117,7 @@ impl Node {
 
     /// As [`start`](Self::start), on a device of the caller's.
     pub(crate) async fn start_on(config: NodeConfig, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
-        let identity = config
-            .quic
-            .as_ref()
-            .map(|quic| Identity::load(&quic.identity_dir));
+        let identity = config.quic.as_ref().map(|quic| Identity::load(&quic.identity_dir));
         let identity = identity.transpose()?;
         let store = ModelStore::open(config.models.store.clone())?;
         let facts = facts_of(&config, &*backend, &store, identity.as_ref());
@@ -148,9 +142,7 @@ impl Node {
             slot: slot.clone(),
         };
         let spawned = Actor::spawn(None, NodeSupervisor, arguments).await;
-        let (supervisor, _) = spawned.map_err(|error| StartError::Device {
-            message: error.to_string(),
-        })?;
+        let (supervisor, _) = spawned.map_err(|error| StartError::Device { message: error.to_string() })?;
         let service = Arc::new(NodeService {
             facts,
             slot,
@@ -190,14 +182,9 @@ impl Node {
 
     /// A model must give finite vectors of its width, and the same bits alone and in company.
     async fn self_test(&self, name: &str) -> Result<(), StartError> {
-        let failed = |message: String| StartError::SelfTest {
-            name: name.to_owned(),
-            message,
-        };
+        let failed = |message: String| StartError::SelfTest { name: name.to_owned(), message };
         let encode = async |texts: &[&str]| {
-            let call = Encode::new(name, texts.iter().copied())
-                .truncate(Truncate::Right)
-                .no_deadline();
+            let call = Encode::new(name, texts.iter().copied()).truncate(Truncate::Right).no_deadline();
             let encoded = self.client.encode(call).await;
             let encoded = encoded.map_err(|error: ClientError| StartError::Preload {
                 name: name.to_owned(),
@@ -206,9 +193,7 @@ impl Node {
             let vectors = encoded.items.into_iter().map(|item| match item {
                 ItemResult::Vector { vector, .. } => {
                     let values = vector.as_f32();
-                    values
-                        .map(Cow::into_owned)
-                        .ok_or_else(|| failed("it answers no f32".to_owned()))
+                    values.map(Cow::into_owned).ok_or_else(|| failed("it answers no f32".to_owned()))
                 }
                 ItemResult::Failed { message, .. } => Err(failed(message)),
             });
@@ -267,9 +252,7 @@ impl Node {
     /// What probes ask; stays valid as long as somebody holds it.
     #[must_use]
     pub fn view(&self) -> View {
-        View {
-            service: Arc::clone(&self.service),
-        }
+        View { service: Arc::clone(&self.service) }
     }
 
     /// Leaves: refuses new work at once, finishes what is in flight for up to `grace`, then ends the rest with
@@ -334,10 +317,9 @@ async fn fronts_of(fronts: &Fronts, names: &[String]) -> Result<Vec<Arc<Front>>,
     let mut all = Vec::with_capacity(names.len());
     for name in names {
         let front = fronts.make(name).await;
-        all.push(front.map_err(|error| StartError::Preload {
-            name: name.clone(),
-            message: error.to_string(),
-        })?);
+        all.push(
+            front.map_err(|error| StartError::Preload { name: name.clone(), message: error.to_string() })?,
+        );
     }
     Ok(all)
 }
@@ -348,10 +330,7 @@ fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> String {
     } else {
         "the fastest instruction set of this processor"
     };
-    format!(
-        "{}: {chosen}; CUDA not used: this build has no CUDA device",
-        backend.name()
-    )
+    format!("{}: {chosen}; CUDA not used: this build has no CUDA device", backend.name())
 }
 
 fn threads_of(config: &DeviceConfig) -> u16 {

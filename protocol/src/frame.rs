@@ -79,25 +79,10 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
         Message::Status(message) => message.to_body(version),
     }?;
     let (kind, max) = (frame.message.kind(), frame.message.kind().body_bytes_max());
-    let too_large = EncodeError::TooLarge {
-        kind,
-        length: body.len(),
-        max,
-    };
-    let length = u32::try_from(body.len())
-        .ok()
-        .filter(|length| *length <= max)
-        .ok_or(too_large)?;
+    let too_large = EncodeError::TooLarge { kind, length: body.len(), max };
+    let length = u32::try_from(body.len()).ok().filter(|length| *length <= max).ok_or(too_large)?;
     out.reserve(Header::BYTES + body.len());
-    out.extend_from_slice(
-        &Header {
-            kind,
-            schema: version,
-            length,
-            hops: frame.hops,
-        }
-        .encode(),
-    );
+    out.extend_from_slice(&Header { kind, schema: version, length, hops: frame.hops }.encode());
     out.extend_from_slice(&body);
     Ok(())
 }
@@ -108,27 +93,13 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
 /// # Errors
 /// See [`DecodeError`]; nothing of the bytes was used.
 pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
-    let Header {
-        kind,
-        schema,
-        length,
-        hops,
-    } = *header;
+    let Header { kind, schema, length, hops } = *header;
     if body.len() != length as usize {
-        return Err(DecodeError::Length {
-            kind,
-            got: body.len(),
-            want: length,
-        });
+        return Err(DecodeError::Length { kind, got: body.len(), want: length });
     }
     let VersionRange { min, max } = VersionRange::OURS;
     if schema < min || schema > max {
-        return Err(DecodeError::Schema {
-            kind,
-            schema,
-            min,
-            max,
-        });
+        return Err(DecodeError::Schema { kind, schema, min, max });
     }
     let message = match kind {
         Kind::Hello => Message::Hello(Hello::from_body(schema, body)?),

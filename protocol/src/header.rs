@@ -140,24 +140,7 @@ impl Header {
     /// # Errors
     /// Every error means that the stream can no longer be trusted to be framed; see [`HeaderError`].
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Result<Self, HeaderError> {
-        let [
-            m0,
-            m1,
-            hops,
-            flags,
-            k0,
-            k1,
-            s0,
-            s1,
-            l0,
-            l1,
-            l2,
-            l3,
-            c0,
-            c1,
-            c2,
-            c3,
-        ] = *bytes;
+        let [m0, m1, hops, flags, k0, k1, s0, s1, l0, l1, l2, l3, c0, c1, c2, c3] = *bytes;
         if [m0, m1] != MAGIC {
             return Err(HeaderError::Magic([m0, m1]));
         }
@@ -177,38 +160,23 @@ impl Header {
         if length > max {
             return Err(HeaderError::TooLarge { kind, length, max });
         }
-        Ok(Self {
-            kind,
-            schema: u16::from_le_bytes([s0, s1]),
-            length,
-            hops,
-        })
+        Ok(Self { kind, schema: u16::from_le_bytes([s0, s1]), length, hops })
     }
 }
 
 /// FNV-1a, 32 bits (draft-eastlake-fnv): enough to notice a lost boundary, not a defence; TLS is that.
 fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-const _: () = assert!(
-    Header::BYTES == 2 + 1 + 1 + 2 + 2 + 4 + 4,
-    "the fields fill the header"
-);
+const _: () = assert!(Header::BYTES == 2 + 1 + 1 + 2 + 2 + 4 + 4, "the fields fill the header");
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sample() -> Header {
-        Header {
-            kind: Kind::EncodeRequest,
-            schema: 1,
-            length: 77,
-            hops: 1,
-        }
+        Header { kind: Kind::EncodeRequest, schema: 1, length: 77, hops: 1 }
     }
 
     #[test]
@@ -230,21 +198,9 @@ mod tests {
 
     #[test]
     fn limits_are_checked_before_the_body() {
-        let over = Header {
-            length: REQUEST_BODY_BYTES_MAX + 1,
-            ..sample()
-        };
-        assert!(matches!(
-            Header::decode(&over.encode()),
-            Err(HeaderError::TooLarge { .. })
-        ));
-        let looped = Header {
-            hops: HOPS_MAX + 1,
-            ..sample()
-        };
-        assert_eq!(
-            Header::decode(&looped.encode()),
-            Err(HeaderError::Hops(HOPS_MAX + 1))
-        );
+        let over = Header { length: REQUEST_BODY_BYTES_MAX + 1, ..sample() };
+        assert!(matches!(Header::decode(&over.encode()), Err(HeaderError::TooLarge { .. })));
+        let looped = Header { hops: HOPS_MAX + 1, ..sample() };
+        assert_eq!(Header::decode(&looped.encode()), Err(HeaderError::Hops(HOPS_MAX + 1)));
     }
 }

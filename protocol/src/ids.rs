@@ -41,17 +41,10 @@ fn read_hex(text: &str) -> Result<[u8; 16], ParseIdError> {
     if digits.len() != 32 {
         return Err(ParseIdError);
     }
-    let nibble = |digit: u8| {
-        char::from(digit)
-            .to_digit(16)
-            .and_then(|value| u8::try_from(value).ok())
-    };
+    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let mut bytes = [0; 16];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let (high, low) = (
-            nibble(pair[0]).ok_or(ParseIdError)?,
-            nibble(pair[1]).ok_or(ParseIdError)?,
-        );
+        let (high, low) = (nibble(pair[0]).ok_or(ParseIdError)?, nibble(pair[1]).ok_or(ParseIdError)?);
         *byte = high << 4 | low;
     }
     Ok(bytes)

@@ -26,10 +26,7 @@ pub struct VersionRange {
 
 impl VersionRange {
     /// What this build speaks.
-    pub const OURS: Self = Self {
-        min: WIRE_VERSION_MIN,
-        max: WIRE_VERSION,
-    };
+    pub const OURS: Self = Self { min: WIRE_VERSION_MIN, max: WIRE_VERSION };
 
     /// The newest version that both speak, or `None` where there is none and the connection must be refused.
     #[must_use]
@@ -145,21 +142,13 @@ macro_rules! wire_message {
             const KIND: $crate::header::Kind = $kind;
 
             fn to_body(&self, _version: u16) -> Result<rkyv::util::AlignedVec, $crate::wire::EncodeError> {
-                rkyv::to_bytes::<rkyv::rancor::Error>(self).map_err(|source| {
-                    $crate::wire::EncodeError::Archive {
-                        kind: Self::KIND,
-                        source,
-                    }
-                })
+                rkyv::to_bytes::<rkyv::rancor::Error>(self)
+                    .map_err(|source| $crate::wire::EncodeError::Archive { kind: Self::KIND, source })
             }
 
             fn from_body(_version: u16, body: &[u8]) -> Result<Self, $crate::wire::DecodeError> {
-                rkyv::from_bytes::<$type, rkyv::rancor::Error>(body).map_err(|source| {
-                    $crate::wire::DecodeError::Archive {
-                        kind: Self::KIND,
-                        source,
-                    }
-                })
+                rkyv::from_bytes::<$type, rkyv::rancor::Error>(body)
+                    .map_err(|source| $crate::wire::DecodeError::Archive { kind: Self::KIND, source })
             }
         }
     };
@@ -185,10 +174,7 @@ macro_rules! wire_message {
                 } else {
                     rkyv::from_bytes::<$previous, rkyv::rancor::Error>(body).map(<$type>::from)
                 }
-                .map_err(|source| $crate::wire::DecodeError::Archive {
-                    kind: Self::KIND,
-                    source,
-                })
+                .map_err(|source| $crate::wire::DecodeError::Archive { kind: Self::KIND, source })
             }
         }
     };

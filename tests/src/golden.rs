@@ -96,17 +96,10 @@ pub fn minilm() -> Vec<(MiniLmText, Vec<f64>)> {
     let dir = root().join("minilm");
     let texts = String::from_utf8(read(&dir.join("texts.jsonl"))).expect("texts.jsonl is UTF-8");
     let floats = read(&dir.join("vectors.f32"));
-    let floats = floats
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+    let floats = floats.as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
     let floats = floats.collect::<Vec<_>>();
     let texts = texts.lines().map(|line| parse::<MiniLmText>(line.as_bytes()));
-    texts
-        .zip(floats.chunks(384))
-        .map(|(text, vector)| (text, vector.to_vec()))
-        .collect()
+    texts.zip(floats.chunks(384)).map(|(text, vector)| (text, vector.to_vec())).collect()
 }
 
 fn read(path: &Path) -> Vec<u8> {
@@ -130,9 +123,5 @@ pub fn cosine(answer: &[f32], truth: &[f64]) -> f64 {
 /// The largest difference of any element.
 pub fn error_max(answer: &[f32], truth: &[f64]) -> f64 {
     assert_eq!(answer.len(), truth.len(), "vectors of different widths");
-    answer
-        .iter()
-        .zip(truth)
-        .map(|(a, t)| (f64::from(*a) - t).abs())
-        .fold(0.0, f64::max)
+    answer.iter().zip(truth).map(|(a, t)| (f64::from(*a) - t).abs()).fold(0.0, f64::max)
 }

@@ -47,11 +47,7 @@ pub fn ground(dir: &Path, dtype: DtypePolicy) -> Ground {
         model.aliases.push(MODEL.to_owned());
     }
     config.models.token_ids = TokenIdsPolicy::Model;
-    Ground {
-        config,
-        authority,
-        _scratch: scratch,
-    }
+    Ground { config, authority, _scratch: scratch }
 }
 
 impl Ground {

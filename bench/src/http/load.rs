@@ -83,16 +83,8 @@ async fn exchange(target: &Target, connection: Option<Connection>, index: u64, f
         Ok((connection, answer))
     };
     match asked.await {
-        Ok((connection, answer)) => Done {
-            connection: Some(connection),
-            from,
-            result: Ok(answer),
-        },
-        Err(error) => Done {
-            connection: None,
-            from,
-            result: Err(error),
-        },
+        Ok((connection, answer)) => Done { connection: Some(connection), from, result: Ok(answer) },
+        Err(error) => Done { connection: None, from, result: Err(error) },
     }
 }
 
@@ -182,10 +174,7 @@ pub(super) async fn open(
     pacer.join().map_err(|_| "the pacing thread panicked")??;
     let left = waiting.len() as u64 + (measured.sent - measured.answered - measured.shed - measured.errors);
     if left > 0 {
-        measured.fail(format!(
-            "{left} requests had no answer {} s after the last was sent",
-            DRAIN.as_secs()
-        ));
+        measured.fail(format!("{left} requests had no answer {} s after the last was sent", DRAIN.as_secs()));
         measured.errors += left - 1;
     }
     Ok(measured)

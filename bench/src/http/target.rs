@@ -18,19 +18,10 @@ impl Target {
         encoding: &str,
         api_key: Option<&str>,
     ) -> Result<Self, AnyError> {
-        let rest = url
-            .strip_prefix("http://")
-            .ok_or("the URL must begin with http://")?;
+        let rest = url.strip_prefix("http://").ok_or("the URL must begin with http://")?;
         let (host, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
-        let host_port = if host.contains(':') {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
-        };
-        let addr = host_port
-            .to_socket_addrs()?
-            .next()
-            .ok_or("the host has no address")?;
+        let host_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let addr = host_port.to_socket_addrs()?.next().ok_or("the host has no address")?;
         if texts.is_empty() {
             return Err("the file holds no texts".into());
         }
@@ -49,10 +40,7 @@ impl Target {
             );
             (head + &body).into_bytes()
         };
-        Ok(Self {
-            addr,
-            requests: texts.iter().map(render).collect(),
-        })
+        Ok(Self { addr, requests: texts.iter().map(render).collect() })
     }
 
     /// The bytes of the `index`-th request, cycling through the texts.

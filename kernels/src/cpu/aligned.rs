@@ -22,16 +22,11 @@ impl<T: bytemuck::Pod> AlignedBuf<T> {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
         let Some(layout) = Self::layout(len) else {
-            return Self {
-                start: NonNull::dangling(),
-                len: 0,
-            };
+            return Self { start: NonNull::dangling(), len: 0 };
         };
         // SAFETY: the layout has a size above 0; zeros are valid for plain data.
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start.cast()) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(start.cast()) else { handle_alloc_error(layout) };
         Self { start, len }
     }
 

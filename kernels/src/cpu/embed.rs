@@ -48,39 +48,20 @@ impl CpuOps<'_> {
         if !type_ids.is_empty() {
             expect_size(OP, "type_ids", type_ids.len(), tokens)?;
         }
-        for (what, table) in [
-            ("position table", tables.position),
-            ("type table", tables.token_type),
-        ] {
+        for (what, table) in [("position table", tables.position), ("type table", tables.token_type)] {
             expect_size(OP, what, table.map_or(dims, EmbeddingTable::dims), dims)?;
         }
         expect_size(OP, "norm", norm.map_or(dims, LayerNorm::dims), dims)?;
         expect_ids("token id", token_ids.iter().copied(), Some(tables.token))?;
         expect_ids("position", positions.iter().copied(), tables.position)?;
-        expect_ids(
-            "type id",
-            type_ids.iter().map(|&id| u32::from(id)),
-            tables.token_type,
-        )?;
+        expect_ids("type id", type_ids.iter().map(|&id| u32::from(id)), tables.token_type)?;
         let (isa, shared) = (self.isa, SharedMut::new(out));
         self.for_rows(tokens, SPLIT_ROWS, &|scratch, tokens| {
             scratch.panel.reserve(dims);
             // SAFETY: the items of one call cover different tokens.
             let out = unsafe { shared.part(tokens.start * dims, tokens.len() * dims) };
             let sum = &mut scratch.panel[..dims];
-            dispatch(
-                isa,
-                EmbedRows {
-                    tables,
-                    norm,
-                    token_ids,
-                    positions,
-                    type_ids,
-                    tokens,
-                    sum,
-                    out,
-                },
-            );
+            dispatch(isa, EmbedRows { tables, norm, token_ids, positions, type_ids, tokens, sum, out });
         });
         Ok(())
     }
@@ -95,12 +76,7 @@ fn expect_ids(
         return Ok(());
     };
     match ids.find(|&id| id as usize >= rows) {
-        Some(id) => Err(OpError::IdOutOfRange {
-            op: OP,
-            what,
-            id,
-            rows,
-        }),
+        Some(id) => Err(OpError::IdOutOfRange { op: OP, what, id, rows }),
         None => Ok(()),
     }
 }
@@ -134,10 +110,7 @@ impl<T: Element> Kernel for EmbedRows<'_, T> {
                 }
                 match self.norm {
                     Some(norm) => normalise_row::<S, f32, T>(norm, self.sum.as_ptr(), out.as_mut_ptr()),
-                    None => out
-                        .iter_mut()
-                        .zip(&*self.sum)
-                        .for_each(|(to, &from)| *to = T::from_f32(from)),
+                    None => out.iter_mut().zip(&*self.sum).for_each(|(to, &from)| *to = T::from_f32(from)),
                 }
             }
         }
@@ -199,11 +172,7 @@ unsafe fn add_values<S: Simd, A>(
         unsafe {
             let value = widen(row.as_ptr().add(column), count);
             let at = sum.as_mut_ptr().add(column);
-            let value = if add {
-                S::add(load::<S, f32>(at, count), value)
-            } else {
-                value
-            };
+            let value = if add { S::add(load::<S, f32>(at, count), value) } else { value };
             store::<S, f32>(at, value, count);
         }
     }

@@ -87,16 +87,7 @@ pub(crate) fn expect_size(
     found: usize,
     expected: usize,
 ) -> Result<(), OpError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(OpError::Shape {
-            op,
-            what,
-            found,
-            expected,
-        })
-    }
+    if found == expected { Ok(()) } else { Err(OpError::Shape { op, what, found, expected }) }
 }
 
 /// Checks that `cu_seqlens` rises from 0 to `tokens`.

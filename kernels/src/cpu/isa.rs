@@ -23,13 +23,7 @@ pub enum CpuIsa {
 
 impl CpuIsa {
     /// Every set, slowest first.
-    pub const ALL: [Self; 5] = [
-        Self::Portable,
-        Self::Avx2,
-        Self::Avx512,
-        Self::Avx512Bf16,
-        Self::Avx512Fp16,
-    ];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Avx512Fp16];
 
     /// The set that is fastest on this machine.
     ///
@@ -114,11 +108,7 @@ impl CpuIsa {
 
     /// Proof that the machine has the set, which the dispatch of kernels asks for.
     pub(crate) fn verified(self) -> Result<VerifiedIsa, OpError> {
-        if self.is_available() {
-            Ok(VerifiedIsa(self))
-        } else {
-            Err(OpError::IsaUnavailable { isa: self })
-        }
+        if self.is_available() { Ok(VerifiedIsa(self)) } else { Err(OpError::IsaUnavailable { isa: self }) }
     }
 }
 
@@ -154,9 +144,7 @@ impl FromStr for CpuIsa {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let found = Self::ALL.into_iter().find(|isa| isa.name() == text);
-        found.ok_or_else(|| ParseIsaError {
-            text: text.to_owned(),
-        })
+        found.ok_or_else(|| ParseIsaError { text: text.to_owned() })
     }
 }
 
@@ -189,11 +177,7 @@ mod tests {
     #[test]
     fn bf16_activations_only_where_bf16_is_multiplied() {
         for isa in CpuIsa::ALL {
-            let expected = if isa == CpuIsa::Avx512Bf16 {
-                Dtype::Bf16
-            } else {
-                Dtype::F32
-            };
+            let expected = if isa == CpuIsa::Avx512Bf16 { Dtype::Bf16 } else { Dtype::F32 };
             assert_eq!(isa.activation_dtype(Dtype::Bf16), expected);
             assert_eq!(isa.activation_dtype(Dtype::F32), Dtype::F32);
             assert!(isa.supports(Dtype::F32) && !isa.supports(Dtype::I8));

@@ -44,10 +44,7 @@ impl CpuOps<'_> {
         expect_size(OP, "x", x.len(), rows * weights.inputs())?;
         expect_size(OP, "out", out.len(), rows * weights.outputs())?;
         if weights.isa() != self.isa() {
-            return Err(OpError::IsaMismatch {
-                packed: weights.isa(),
-                requested: self.isa(),
-            });
+            return Err(OpError::IsaMismatch { packed: weights.isa(), requested: self.isa() });
         }
         let format = match (T::DTYPE, weights.dtype()) {
             (Dtype::F32, Dtype::F32) => TileFormat::F32,
@@ -55,21 +52,11 @@ impl CpuOps<'_> {
             (Dtype::F32, _) => TileFormat::F32ByBf16,
             (_, Dtype::Bf16) => TileFormat::Bf16,
             (activations, weights) => {
-                return Err(OpError::UnsupportedDtype {
-                    isa: self.isa(),
-                    activations,
-                    weights,
-                });
+                return Err(OpError::UnsupportedDtype { isa: self.isa(), activations, weights });
             }
         };
-        let product = Product {
-            weights,
-            format,
-            x,
-            epilogue,
-            out: SharedMut::new(out),
-            call: self.next_call(),
-        };
+        let product =
+            Product { weights, format, x, epilogue, out: SharedMut::new(out), call: self.next_call() };
         let (row_parts, panel_parts) = self.split(rows, weights.panels());
         self.for_each(row_parts * panel_parts, &|scratch, item| {
             let part =
@@ -115,18 +102,10 @@ impl<T: Element> Product<'_, T> {
         for block in balanced(rows.len(), cap) {
             let rows = rows.start + block.start..rows.start + block.end;
             let x = &self.x[rows.start * inputs..rows.end * inputs];
-            let Scratch {
-                tile, panel, operand, ..
-            } = scratch;
+            let Scratch { tile, panel, operand, .. } = scratch;
             let a = operand.prepare(self.format, x, inputs, (self.call, rows.start));
-            let block = Block {
-                product: self,
-                rows,
-                panels: panels.clone(),
-                a,
-                tile: tile.as_mut_ptr(),
-                panel,
-            };
+            let block =
+                Block { product: self, rows, panels: panels.clone(), a, tile: tile.as_mut_ptr(), panel };
             dispatch(self.weights.verified_isa(), block);
         }
     }
@@ -146,13 +125,7 @@ struct Block<'a, 'b, T> {
 impl<T: Element> Kernel for Block<'_, '_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Product {
-            weights,
-            format,
-            epilogue,
-            out,
-            ..
-        } = *self.product;
+        let Product { weights, format, epilogue, out, .. } = *self.product;
         let columns = panel_columns(weights.isa());
         let widen = format == TileFormat::F32ByBf16 && self.rows.len() > WIDEN_ROWS_MIN;
         if widen {
@@ -199,11 +172,7 @@ impl<T: Element> Block<'_, '_, T> {
             a_stride: self.a.stride,
             b,
             // Each tile asks for its share of the next panel.
-            next: units
-                .as_ptr_range()
-                .end
-                .wrapping_add(rows.start * units.len() / self.rows.len())
-                .cast(),
+            next: units.as_ptr_range().end.wrapping_add(rows.start * units.len() / self.rows.len()).cast(),
             start: if rescales { ZEROS.as_ptr() } else { bias.as_ptr() },
             out: self.tile,
             out_stride: panel_columns(weights.isa()),
@@ -223,10 +192,7 @@ impl<T: Element> Block<'_, '_, T> {
 /// The machine supports `S`; `wide` is twice as long as `units`.
 #[inline(always)]
 unsafe fn widen_panel<S: Simd>(units: &[u32], columns: usize, wide: &mut [f32]) {
-    for (pairs, rows) in units
-        .chunks_exact(columns)
-        .zip(wide.chunks_exact_mut(2 * columns))
-    {
+    for (pairs, rows) in units.chunks_exact(columns).zip(wide.chunks_exact_mut(2 * columns)) {
         for vector in (0..columns).step_by(S::LANES) {
             // SAFETY: `columns` is a multiple of LANES, so the vectors lie inside of the chunks.
             unsafe {
@@ -304,10 +270,7 @@ impl Rescale<'_> {
     unsafe fn apply<S: Simd>(&self, row: usize, column: usize, sum: S::V) -> S::V {
         // SAFETY: scales and bias are as long as the panel, which the caller keeps to.
         unsafe {
-            let scale = S::mul(
-                S::splat(self.rows[row]),
-                S::load(self.columns.as_ptr().add(column)),
-            );
+            let scale = S::mul(S::splat(self.rows[row]), S::load(self.columns.as_ptr().add(column)));
             S::fma(sum, scale, S::load(self.bias.as_ptr().add(column)))
         }
     }
@@ -337,11 +300,7 @@ impl<T: Element> TileRows<'_, T> {
                 // SAFETY: inside of `rows` rows of `used` elements; a tile's row is whole vectors long.
                 unsafe {
                     let to = self.to.add(row * self.to_stride + column);
-                    let old = if read_old {
-                        element::load::<S, T>(to, count)
-                    } else {
-                        S::splat(0.0)
-                    };
+                    let old = if read_old { element::load::<S, T>(to, count) } else { S::splat(0.0) };
                     let mut sum = S::load(self.from.add(row * self.from_stride + column));
                     if let Some(rescale) = &self.rescale {
                         sum = rescale.apply::<S>(row, column, sum);

@@ -32,11 +32,7 @@ pub(crate) struct Units<'a> {
 
 impl Operand {
     pub(crate) fn new() -> Self {
-        Self {
-            units: AlignedBuf::zeroed(0),
-            inverse_scales: AlignedBuf::zeroed(0),
-            prepared: None,
-        }
+        Self { units: AlignedBuf::zeroed(0), inverse_scales: AlignedBuf::zeroed(0), prepared: None }
     }
 
     /// The rows of `x [_, inputs]`: in place where they are whole units, else copied, once for all products of a call with
@@ -48,11 +44,7 @@ impl Operand {
         inputs: usize,
         key: (u64, usize),
     ) -> Units<'a> {
-        let in_place = |stride| Units {
-            first: x.as_ptr().cast(),
-            stride,
-            inverse_scales: &[],
-        };
+        let in_place = |stride| Units { first: x.as_ptr().cast(), stride, inverse_scales: &[] };
         if T::DTYPE == Dtype::F32 && format != TileFormat::F16 {
             return in_place(inputs);
         }
@@ -72,11 +64,7 @@ impl Operand {
             }
             self.prepared = Some(key);
         }
-        Units {
-            first: self.units.as_ptr(),
-            stride,
-            inverse_scales: &self.inverse_scales,
-        }
+        Units { first: self.units.as_ptr(), stride, inverse_scales: &self.inverse_scales }
     }
 }
 

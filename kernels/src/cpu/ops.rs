@@ -22,14 +22,8 @@ impl CpuWorkers {
     /// Starts `threads_max - 1` workers beside the caller (see [`Team::new`]).
     pub fn new(threads_max: usize) -> Self {
         let team = Team::new(threads_max);
-        let scratch = (0..team.threads_max())
-            .map(|_| Mutex::new(Scratch::new()))
-            .collect();
-        Self {
-            team,
-            scratch,
-            calls: 0,
-        }
+        let scratch = (0..team.threads_max()).map(|_| Mutex::new(Scratch::new())).collect();
+        Self { team, scratch, calls: 0 }
     }
 
     /// The threads that a run may use.
@@ -96,11 +90,7 @@ impl CpuOps<'_> {
         rows_min: usize,
         body: &(dyn Fn(&mut Scratch, std::ops::Range<usize>) + Sync),
     ) {
-        let parts = if self.threads == 1 {
-            1
-        } else {
-            (rows / rows_min.max(1)).clamp(1, 4 * self.threads)
-        };
+        let parts = if self.threads == 1 { 1 } else { (rows / rows_min.max(1)).clamp(1, 4 * self.threads) };
         self.for_each(parts, &|scratch, part| {
             body(scratch, rows * part / parts..rows * (part + 1) / parts);
         });

@@ -20,13 +20,8 @@ pub enum PeakLoop {
 
 impl PeakLoop {
     /// Every loop.
-    pub const ALL: [Self; 5] = [
-        Self::F32Avx2,
-        Self::F32Avx512,
-        Self::Bf16Avx512,
-        Self::F16Avx512,
-        Self::Int8Avx512,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::F32Avx2, Self::F32Avx512, Self::Bf16Avx512, Self::F16Avx512, Self::Int8Avx512];
 
     /// The loop whose instruction the tiles of an instruction set use for weights of a format; none for portable code.
     pub fn of(isa: CpuIsa, weights: Dtype) -> Option<Self> {

@@ -49,17 +49,7 @@ impl CpuOps<'_> {
         self.for_rows(sequences, 1, &|_, sequences| {
             // SAFETY: the items of one call cover different sequences.
             let out = unsafe { shared.part(sequences.start * width, sequences.len() * width) };
-            dispatch(
-                isa,
-                PoolSequences {
-                    poolings,
-                    dims,
-                    x,
-                    cu_seqlens,
-                    sequences,
-                    out,
-                },
-            );
+            dispatch(isa, PoolSequences { poolings, dims, x, cu_seqlens, sequences, out });
         });
         Ok(())
     }
@@ -78,9 +68,8 @@ impl<T: Element> Kernel for PoolSequences<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let vectors = self.out.chunks_exact_mut(self.dims.max(1));
-        let ways = self
-            .sequences
-            .flat_map(|sequence| self.poolings.iter().map(move |&pooling| (sequence, pooling)));
+        let ways =
+            self.sequences.flat_map(|sequence| self.poolings.iter().map(move |&pooling| (sequence, pooling)));
         for ((sequence, pooling), out) in ways.zip(vectors) {
             let [start, end] = [sequence, sequence + 1].map(|index| self.cu_seqlens[index] as usize);
             let rows = &self.x[start * self.dims..end * self.dims];
@@ -99,12 +88,9 @@ unsafe fn pool_rows<S: Simd, T: Element>(pooling: Pooling, rows: &[T], out: &mut
     unsafe {
         match pooling {
             Pooling::Cls => reduce::<S, T>(&rows[..out.len().min(rows.len())], out, 1.0, |_, _, row| row),
-            Pooling::Last => reduce::<S, T>(
-                &rows[rows.len().saturating_sub(out.len())..],
-                out,
-                1.0,
-                |_, _, row| row,
-            ),
+            Pooling::Last => {
+                reduce::<S, T>(&rows[rows.len().saturating_sub(out.len())..], out, 1.0, |_, _, row| row)
+            }
             Pooling::Max => reduce::<S, T>(
                 rows,
                 out,
@@ -113,9 +99,7 @@ unsafe fn pool_rows<S: Simd, T: Element>(pooling: Pooling, rows: &[T], out: &mut
             ),
             Pooling::Mean => reduce::<S, T>(rows, out, 1.0 / count as f32, |_, sum, row| S::add(sum, row)),
             Pooling::MeanSqrtLen => {
-                reduce::<S, T>(rows, out, 1.0 / (count as f32).sqrt(), |_, sum, row| {
-                    S::add(sum, row)
-                });
+                reduce::<S, T>(rows, out, 1.0 / (count as f32).sqrt(), |_, sum, row| S::add(sum, row));
             }
             Pooling::WeightedMean => {
                 let total = count as f64 * (count as f64 + 1.0) / 2.0;

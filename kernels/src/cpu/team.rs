@@ -83,9 +83,8 @@ impl Team {
         let start = |index: usize| {
             let shared = Arc::clone(&shared);
             let builder = std::thread::Builder::new().name(format!("shoal-team-{}", index + 1));
-            let handle = builder
-                .spawn(move || work(&shared, index))
-                .expect("the system starts a worker thread");
+            let handle =
+                builder.spawn(move || work(&shared, index)).expect("the system starts a worker thread");
             (handle.thread().clone(), Some(handle))
         };
         let workers = (0..workers).map(start).collect();
@@ -110,12 +109,7 @@ impl Team {
         if let Err(panic) = own {
             resume_unwind(panic);
         }
-        let panic = self
-            .shared
-            .panic
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        let panic = self.shared.panic.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
@@ -131,9 +125,7 @@ impl Team {
         let share = |thread: usize| items * thread / threads..items * (thread + 1) / threads;
         for thread in 0..threads {
             // The fork publishes the stores.
-            shared.next[thread]
-                .0
-                .store(share(thread).start, Ordering::Relaxed);
+            shared.next[thread].0.store(share(thread).start, Ordering::Relaxed);
         }
         self.run(threads, &|thread| {
             for owner in (thread..threads).chain(0..thread) {
@@ -151,10 +143,7 @@ impl Team {
 
     fn fork<'a>(&'a mut self, helpers: usize, task: &'a Task<'_>) -> Join<'a> {
         let shared = &*self.shared;
-        *shared
-            .panic
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        *shared.panic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         // SAFETY: no worker runs, so none reads `task`. The lifetime is erased for storage; `Join` keeps the borrow until
         // every worker has finished with it.
         unsafe {
@@ -168,9 +157,7 @@ impl Team {
                 thread.unpark();
             }
         }
-        Join {
-            remaining: &shared.remaining.0,
-        }
+        Join { remaining: &shared.remaining.0 }
     }
 }
 
@@ -208,10 +195,7 @@ fn work(shared: &Shared, index: usize) {
         let task = unsafe { (*shared.task.get()).map(|task| &*task) };
         let task = task.expect("a fork stores its task before it raises an epoch");
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index + 1))) {
-            let mut first = shared
-                .panic
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut first = shared.panic.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             first.get_or_insert(panic);
         }
         shared.remaining.0.fetch_sub(1, Ordering::Release);
@@ -278,12 +262,7 @@ mod tests {
                 mask.fetch_add(1 << (8 * thread), Ordering::Relaxed);
             });
             assert_eq!(mask.load(Ordering::Relaxed), 0x01_01_01);
-            let asleep = || {
-                team.shared
-                    .slots
-                    .iter()
-                    .all(|slot| slot.0.asleep.load(Ordering::SeqCst))
-            };
+            let asleep = || team.shared.slots.iter().all(|slot| slot.0.asleep.load(Ordering::SeqCst));
             while !asleep() {
                 std::thread::yield_now();
             }
@@ -304,10 +283,7 @@ mod tests {
                 });
             }));
             let message = caught.expect_err("the panic is raised");
-            assert_eq!(
-                message.downcast_ref::<String>(),
-                Some(&format!("thread {culprit}"))
-            );
+            assert_eq!(message.downcast_ref::<String>(), Some(&format!("thread {culprit}")));
             assert_eq!(finished.load(Ordering::Relaxed), 1);
             team.run(2, &|_| {});
         }

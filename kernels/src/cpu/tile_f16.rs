@@ -61,11 +61,7 @@ unsafe fn tile<const ROWS: usize>(args: &TileArgs) {
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, &sum) in sums.iter().enumerate() {
                     let out = args.out.add(row * args.out_stride + 16 * vector);
-                    let before = if first {
-                        args.start.add(16 * vector)
-                    } else {
-                        out.cast_const()
-                    };
+                    let before = if first { args.start.add(16 * vector) } else { out.cast_const() };
                     _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(before), columns_of(sum)));
                 }
             }
@@ -103,10 +99,7 @@ pub(super) unsafe fn scale_row(from: &[f32], to: &mut [u32]) -> f32 {
             let magnitudes = _mm512_abs_ps(_mm512_loadu_ps(from.add(start)));
             maxima[index % 4] = _mm512_max_ps(magnitudes, maxima[index % 4]);
         }
-        let maxima = _mm512_max_ps(
-            _mm512_max_ps(maxima[0], maxima[1]),
-            _mm512_max_ps(maxima[2], maxima[3]),
-        );
+        let maxima = _mm512_max_ps(_mm512_max_ps(maxima[0], maxima[1]), _mm512_max_ps(maxima[2], maxima[3]));
         let (scale, inverse) = super::operand::power_of_two_scale(_mm512_reduce_max_ps(maxima));
         let scale = _mm512_set1_ps(scale);
         let narrow = |values| _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(_mm512_mul_ps(values, scale));

@@ -42,12 +42,7 @@ impl PackedLinear {
         const OP: &str = "pack linear";
         let isa = isa.verified()?;
         if outputs == 0 || inputs == 0 {
-            return Err(OpError::Shape {
-                op: OP,
-                what: "outputs or inputs",
-                found: 0,
-                expected: 1,
-            });
+            return Err(OpError::Shape { op: OP, what: "outputs or inputs", found: 0, expected: 1 });
         }
         if let Some(bias) = bias {
             expect_size(OP, "bias", bias.len(), outputs)?;
@@ -72,9 +67,7 @@ impl PackedLinear {
             let panel = &mut units[output / columns * steps * columns..][..steps * columns];
             let column = panel[output % columns..].iter_mut().step_by(columns);
             match dtype {
-                Dtype::F32 => column
-                    .zip(&row)
-                    .for_each(|(unit, weight)| *unit = weight.to_bits()),
+                Dtype::F32 => column.zip(&row).for_each(|(unit, weight)| *unit = weight.to_bits()),
                 Dtype::F16 => {
                     let (scale, inverse) = f16_scale(&row);
                     inverse_scales[output] = inverse;
@@ -82,20 +75,10 @@ impl PackedLinear {
                         .zip(row.chunks(2))
                         .for_each(|(unit, pair)| *unit = f16_pair(pair[0] * scale, pair[1] * scale));
                 }
-                _ => column
-                    .zip(row.chunks(2))
-                    .for_each(|(unit, pair)| *unit = bf16_pair(pair[0], pair[1])),
+                _ => column.zip(row.chunks(2)).for_each(|(unit, pair)| *unit = bf16_pair(pair[0], pair[1])),
             }
         }
-        Ok(Self {
-            isa,
-            dtype,
-            outputs,
-            inputs,
-            units,
-            bias: padded_bias,
-            inverse_scales,
-        })
+        Ok(Self { isa, dtype, outputs, inputs, units, bias: padded_bias, inverse_scales })
     }
 
     /// Columns of the input.
@@ -140,10 +123,7 @@ impl PackedLinear {
     pub(crate) fn panel(&self, index: usize) -> (&[u32], &[f32]) {
         let columns = panel_columns(self.isa.get());
         let units = self.steps() * columns;
-        (
-            &self.units[index * units..][..units],
-            &self.bias[index * columns..][..columns],
-        )
+        (&self.units[index * units..][..units], &self.bias[index * columns..][..columns])
     }
 
     /// What scales the sums of panel `index` back, for f16.
@@ -154,11 +134,7 @@ impl PackedLinear {
 }
 
 fn steps(dtype: Dtype, inputs: usize) -> usize {
-    if dtype == Dtype::F32 {
-        inputs
-    } else {
-        inputs.div_ceil(2)
-    }
+    if dtype == Dtype::F32 { inputs } else { inputs.div_ceil(2) }
 }
 
 fn bf16_pair(even: f32, odd: f32) -> u32 {
@@ -204,20 +180,12 @@ impl EmbeddingTable {
         mut fill_row: impl FnMut(usize, &mut [f32]),
     ) -> Result<Self, OpError> {
         if rows == 0 || dims == 0 {
-            return Err(OpError::Shape {
-                op: "pack table",
-                what: "rows or dims",
-                found: 0,
-                expected: 1,
-            });
+            return Err(OpError::Shape { op: "pack table", what: "rows or dims", found: 0, expected: 1 });
         }
         let values = match dtype {
             Dtype::F32 => {
                 let mut values = AlignedBuf::zeroed(rows * dims);
-                values
-                    .chunks_exact_mut(dims)
-                    .enumerate()
-                    .for_each(|(index, row)| fill_row(index, row));
+                values.chunks_exact_mut(dims).enumerate().for_each(|(index, row)| fill_row(index, row));
                 TableValues::F32(values)
             }
             Dtype::Bf16 => TableValues::Bf16(narrow(rows, dims, fill_row, bf16::from_f32)),
@@ -258,9 +226,7 @@ fn narrow<H: bytemuck::Pod>(
     let mut wide = vec![0.0; dims];
     for (index, row) in values.chunks_exact_mut(dims).enumerate() {
         fill_row(index, &mut wide);
-        row.iter_mut()
-            .zip(&wide)
-            .for_each(|(to, &from)| *to = round(from));
+        row.iter_mut().zip(&wide).for_each(|(to, &from)| *to = round(from));
     }
     values
 }

@@ -12,14 +12,10 @@ pub(super) const BYTES_MAX: u64 = 4 << 20;
 
 /// A file that must be there.
 pub(super) fn required<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Result<T, DescribeError> {
-    let bytes = read_bounded(path, bytes_max).map_err(|source| DescribeError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| DescribeError::Json {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    let bytes = read_bounded(path, bytes_max)
+        .map_err(|source| DescribeError::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| DescribeError::Json { path: path.to_owned(), reason: error.to_string() })
 }
 
 /// A file that need not be there.

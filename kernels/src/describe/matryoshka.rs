@@ -35,10 +35,7 @@ struct Config {
 impl Matryoshka {
     /// What `config.json`, which was read from `path`, says.
     pub(super) fn of_config(path: &Path, config: &Value) -> Result<Self, DescribeError> {
-        let refused = |reason: String| DescribeError::Json {
-            path: path.to_owned(),
-            reason,
-        };
+        let refused = |reason: String| DescribeError::Json { path: path.to_owned(), reason };
         let config = Config::deserialize(config).map_err(|error| refused(error.to_string()))?;
         match (config.is_matryoshka, config.matryoshka_dimensions) {
             (Some(false), _) | (None, None) => Ok(Self::Untrained),
@@ -91,10 +88,7 @@ mod tests {
         let widths = Matryoshka::Widths(vec![64, 128]);
         assert_eq!(read(&json!({})), Ok(Matryoshka::Untrained));
         assert_eq!(read(&json!({"is_matryoshka": true})), Ok(Matryoshka::Any));
-        assert_eq!(
-            read(&json!({"matryoshka_dimensions": [64, 128]})),
-            Ok(widths.clone())
-        );
+        assert_eq!(read(&json!({"matryoshka_dimensions": [64, 128]})), Ok(widths.clone()));
         let off = json!({"is_matryoshka": false, "matryoshka_dimensions": [64]});
         assert_eq!(read(&off), Ok(Matryoshka::Untrained));
         assert!(widths.allows(64) && !widths.allows(65) && Matryoshka::Any.allows(65));

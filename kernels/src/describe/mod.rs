@@ -70,30 +70,17 @@ impl ModelDescription {
     /// Names the file and what is wrong with it, or what of the model is not covered and what is.
     pub fn from_dir(dir: &Path) -> Result<Self, DescribeError> {
         let pipeline = Pipeline::read(dir)?;
-        let Pipeline {
-            dir,
-            pooling,
-            pooling_assumed,
-            normalizes,
-            lowercases,
-            tokens_max,
-            prompts,
-        } = pipeline;
+        let Pipeline { dir, pooling, pooling_assumed, normalizes, lowercases, tokens_max, prompts } =
+            pipeline;
         let path = dir.join("config.json");
         let config = json::required(&path, json::BYTES_MAX)?;
         let matryoshka = Matryoshka::of_config(&path, &config)?;
         let checkpoint = Checkpoint::open(&dir)?;
-        let head = Head::Embedding {
-            pooling,
-            normalize: normalizes,
-        };
+        let head = Head::Embedding { pooling, normalize: normalizes };
         let family = families::describe(&config, &checkpoint, head);
         let Family { spec, names } = family.map_err(|source| DescribeError::Family { path, source })?;
         let limits = [tokens_max, tokenizer_tokens_max(&dir)?];
-        let tokens_max = limits
-            .into_iter()
-            .flatten()
-            .fold(spec.position.tokens_max() as u32, u32::min);
+        let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
         let dims = spec.hidden as u32;
         Ok(Self {
             dir,
@@ -126,9 +113,7 @@ fn tokenizer_tokens_max(dir: &Path) -> Result<Option<u32>, DescribeError> {
     let path = dir.join("tokenizer_config.json");
     let config: Option<TokenizerConfig> = json::optional(&path, TOKENIZER_CONFIG_BYTES_MAX)?;
     let limit = config.and_then(|config| config.model_max_length);
-    Ok(limit
-        .filter(|limit| (1.0..=TOKENIZER_TOKENS_MAX).contains(limit))
-        .map(|limit| limit as u32))
+    Ok(limit.filter(|limit| (1.0..=TOKENIZER_TOKENS_MAX).contains(limit)).map(|limit| limit as u32))
 }
 
 #[cfg(test)]

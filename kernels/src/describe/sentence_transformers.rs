@@ -44,11 +44,7 @@ impl Pipeline {
             ["Transformer", "Pooling", "Normalize"] => true,
             other => {
                 let found = format!("the chain of modules {}", other.join(", "));
-                return Err(DescribeError::NotCovered {
-                    path: modules_path,
-                    found,
-                    covered: CHAIN_COVERED,
-                });
+                return Err(DescribeError::NotCovered { path: modules_path, found, covered: CHAIN_COVERED });
             }
         };
         let dir = modules[0].dir(root, &modules_path)?;
@@ -64,10 +60,7 @@ impl Pipeline {
             });
         }
         let pooling = pooling.mode(&pooling_path)?;
-        let TransformerConfig {
-            max_seq_length,
-            do_lower_case,
-        } = read_transformer(&dir)?;
+        let TransformerConfig { max_seq_length, do_lower_case } = read_transformer(&dir)?;
         Ok(Self {
             dir,
             pooling,
@@ -81,10 +74,7 @@ impl Pipeline {
 
     /// An encoder without any of these files: the mean over its tokens, as sentence-transformers assumes too.
     fn bare(root: &Path) -> Result<Self, DescribeError> {
-        let TransformerConfig {
-            max_seq_length,
-            do_lower_case,
-        } = read_transformer(root)?;
+        let TransformerConfig { max_seq_length, do_lower_case } = read_transformer(root)?;
         Ok(Self {
             dir: root.to_owned(),
             pooling: Pooling::Mean,
@@ -100,11 +90,7 @@ impl Pipeline {
 impl Module {
     /// The class without its package, which moved between versions; a class from elsewhere keeps its whole name.
     fn kind(&self) -> &str {
-        match self
-            .class
-            .strip_prefix("sentence_transformers.")
-            .and_then(|rest| rest.rsplit('.').next())
-        {
+        match self.class.strip_prefix("sentence_transformers.").and_then(|rest| rest.rsplit('.').next()) {
             Some(class) => class,
             None => &self.class,
         }
@@ -112,17 +98,11 @@ impl Module {
 
     /// The module's directory, which must lie inside the model's.
     fn dir(&self, root: &Path, modules_path: &Path) -> Result<PathBuf, DescribeError> {
-        if Path::new(&self.path)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-        {
+        if Path::new(&self.path).components().all(|part| matches!(part, Component::Normal(_))) {
             return Ok(root.join(&self.path));
         }
         let reason = format!("the path {:?} of a module leads outside of the model", self.path);
-        Err(DescribeError::Contradiction {
-            path: modules_path.to_owned(),
-            reason,
-        })
+        Err(DescribeError::Contradiction { path: modules_path.to_owned(), reason })
     }
 }
 
@@ -138,10 +118,7 @@ fn read_transformer(dir: &Path) -> Result<TransformerConfig, DescribeError> {
     let path = dir.join("sentence_bert_config.json");
     let config: TransformerConfig = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
     if config.max_seq_length == Some(0) {
-        return Err(DescribeError::Contradiction {
-            path,
-            reason: "max_seq_length is 0".into(),
-        });
+        return Err(DescribeError::Contradiction { path, reason: "max_seq_length is 0".into() });
     }
     Ok(config)
 }
@@ -173,16 +150,8 @@ const MODES: [(&str, &str, Pooling); 6] = [
     ("pooling_mode_cls_token", "cls", Pooling::Cls),
     ("pooling_mode_max_tokens", "max", Pooling::Max),
     ("pooling_mode_mean_tokens", "mean", Pooling::Mean),
-    (
-        "pooling_mode_mean_sqrt_len_tokens",
-        "mean_sqrt_len_tokens",
-        Pooling::MeanSqrtLen,
-    ),
-    (
-        "pooling_mode_weightedmean_tokens",
-        "weightedmean",
-        Pooling::WeightedMean,
-    ),
+    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
+    ("pooling_mode_weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
     ("pooling_mode_lasttoken", "lasttoken", Pooling::LastToken),
 ];
 const MODES_COVERED: &str = "one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken";
@@ -199,15 +168,11 @@ impl PoolingConfig {
             [] => "mean",
             [name] => name,
             more => {
-                return Err(not_covered(
-                    path,
-                    format!("pooling by {} together", more.join(", ")),
-                ));
+                return Err(not_covered(path, format!("pooling by {} together", more.join(", "))));
             }
         };
         let mode = MODES.iter().find(|(_, current, _)| *current == name);
-        mode.map(|(.., pooling)| *pooling)
-            .ok_or_else(|| not_covered(path, format!("pooling by {name:?}")))
+        mode.map(|(.., pooling)| *pooling).ok_or_else(|| not_covered(path, format!("pooling by {name:?}")))
     }
 }
 
@@ -221,11 +186,7 @@ fn active((field, value): (String, serde_json::Value)) -> Option<String> {
 }
 
 fn not_covered(path: &Path, found: String) -> DescribeError {
-    DescribeError::NotCovered {
-        path: path.to_owned(),
-        found,
-        covered: MODES_COVERED,
-    }
+    DescribeError::NotCovered { path: path.to_owned(), found, covered: MODES_COVERED }
 }
 
 #[derive(Default, Deserialize)]
@@ -241,25 +202,14 @@ struct PipelineConfig {
 fn read_prompts(root: &Path) -> Result<Prompts, DescribeError> {
     let path = root.join("config_sentence_transformers.json");
     let config: PipelineConfig = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
-    let PipelineConfig {
-        prompts,
-        default_prompt_name: default_name,
-        model_type,
-    } = config;
+    let PipelineConfig { prompts, default_prompt_name: default_name, model_type } = config;
     if let Some(found) = model_type.filter(|kind| kind != "SentenceTransformer") {
-        return Err(DescribeError::NotCovered {
-            path,
-            found,
-            covered: "SentenceTransformer",
-        });
+        return Err(DescribeError::NotCovered { path, found, covered: "SentenceTransformer" });
     }
     let by_name = prompts.unwrap_or_default();
     if let Some(name) = default_name.as_ref().filter(|name| !by_name.contains_key(*name)) {
         let reason = format!("default_prompt_name {name:?} is not one of the prompts");
         return Err(DescribeError::Contradiction { path, reason });
     }
-    Ok(Prompts {
-        by_name,
-        default_name,
-    })
+    Ok(Prompts { by_name, default_name })
 }

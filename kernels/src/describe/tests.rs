@@ -9,9 +9,7 @@ use crate::fixture::{config, model, put_weights, shapes};
 
 fn refusal(files: &[(&str, Value)]) -> String {
     let dir = model("", files);
-    let error = ModelDescription::from_dir(dir.path())
-        .expect_err("the directory is not covered")
-        .to_string();
+    let error = ModelDescription::from_dir(dir.path()).expect_err("the directory is not covered").to_string();
     error.replace(dir.path().to_str().expect("UTF-8"), "DIR")
 }
 
@@ -24,33 +22,18 @@ fn modules(kinds: &[&str]) -> (&'static str, Value) {
 }
 
 fn pooling(config: Value) -> [(&'static str, Value); 2] {
-    [
-        modules(&["Transformer", "Pooling"]),
-        ("1_Pooling/config.json", config),
-    ]
+    [modules(&["Transformer", "Pooling"]), ("1_Pooling/config.json", config)]
 }
 
 #[test]
 fn a_bare_encoder_assumes_the_mean() {
     let dir = model("bert.", &[]);
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
-    assert_eq!(
-        (description.pooling, description.pooling_assumed),
-        (Pooling::Mean, true)
-    );
-    assert_eq!(
-        (description.normalizes, description.tokens_max, description.dims),
-        (false, 40, 4)
-    );
-    assert_eq!(
-        description.names.embedding_norm.weight,
-        "bert.embeddings.LayerNorm.gamma"
-    );
+    assert_eq!((description.pooling, description.pooling_assumed), (Pooling::Mean, true));
+    assert_eq!((description.normalizes, description.tokens_max, description.dims), (false, 40, 4));
+    assert_eq!(description.names.embedding_norm.weight, "bert.embeddings.LayerNorm.gamma");
     assert_eq!(description.prompts, Prompts::default());
-    assert_eq!(
-        description.weight_bytes_estimate(Dtype::Bf16),
-        2 * description.spec.parameters()
-    );
+    assert_eq!(description.weight_bytes_estimate(Dtype::Bf16), 2 * description.spec.parameters());
 }
 
 #[test]
@@ -62,10 +45,7 @@ fn the_older_layout_is_read() {
         &[
             modules(&["Transformer", "Pooling", "Normalize"]),
             ("1_Pooling/config.json", booleans),
-            (
-                "sentence_bert_config.json",
-                json!({"max_seq_length": 16, "do_lower_case": true}),
-            ),
+            ("sentence_bert_config.json", json!({"max_seq_length": 16, "do_lower_case": true})),
             ("tokenizer_config.json", json!({"model_max_length": 1e30})),
             (
                 "config_sentence_transformers.json",
@@ -74,18 +54,8 @@ fn the_older_layout_is_read() {
         ],
     );
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
-    assert_eq!(
-        (description.pooling, description.pooling_assumed),
-        (Pooling::Cls, false)
-    );
-    assert_eq!(
-        (
-            description.normalizes,
-            description.lowercases,
-            description.tokens_max
-        ),
-        (true, true, 16)
-    );
+    assert_eq!((description.pooling, description.pooling_assumed), (Pooling::Cls, false));
+    assert_eq!((description.normalizes, description.lowercases, description.tokens_max), (true, true, 16));
     assert_eq!(description.prompts.by_name["query"], "q: ");
     assert_eq!(description.prompts.default_name.as_deref(), Some("query"));
 }
@@ -107,18 +77,12 @@ fn the_current_layout_is_read() {
                 "1_Pooling/config.json",
                 json!({"embedding_dimension": 4, "pooling_mode": "lasttoken", "include_prompt": true}),
             ),
-            (
-                "sentence_bert_config.json",
-                json!({"transformer_task": "feature-extraction"}),
-            ),
+            ("sentence_bert_config.json", json!({"transformer_task": "feature-extraction"})),
             ("tokenizer_config.json", json!({"model_max_length": 24})),
         ],
     );
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
-    assert_eq!(
-        (description.pooling, description.tokens_max),
-        (Pooling::LastToken, 24)
-    );
+    assert_eq!((description.pooling, description.tokens_max), (Pooling::LastToken, 24));
     assert!(!description.normalizes);
 }
 
@@ -128,26 +92,15 @@ fn every_pooling_has_two_spellings() {
         ("cls_token", "cls", Pooling::Cls),
         ("max_tokens", "max", Pooling::Max),
         ("mean_tokens", "mean", Pooling::Mean),
-        (
-            "mean_sqrt_len_tokens",
-            "mean_sqrt_len_tokens",
-            Pooling::MeanSqrtLen,
-        ),
+        ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
         ("weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
         ("lasttoken", "lasttoken", Pooling::LastToken),
     ] {
         let mut older = serde_json::Map::new();
         older.insert(format!("pooling_mode_{boolean}"), true.into());
-        for config in [
-            Value::Object(older),
-            json!({"pooling_mode": name}),
-            json!({"pooling_mode": [name]}),
-        ] {
+        for config in [Value::Object(older), json!({"pooling_mode": name}), json!({"pooling_mode": [name]})] {
             let dir = model("", &pooling(config));
-            assert_eq!(
-                ModelDescription::from_dir(dir.path()).expect("covered").pooling,
-                expected
-            );
+            assert_eq!(ModelDescription::from_dir(dir.path()).expect("covered").pooling, expected);
         }
     }
 }
@@ -168,20 +121,11 @@ fn what_is_not_covered_is_named_with_its_file() {
         "{two}"
     );
     let unknown = refusal(&pooling(json!({"pooling_mode_magic": true})));
-    assert!(
-        unknown.contains("pooling by \"pooling_mode_magic\" is not covered"),
-        "{unknown}"
-    );
+    assert!(unknown.contains("pooling by \"pooling_mode_magic\" is not covered"), "{unknown}");
     let [chain, config] = pooling(json!({"pooling_mode": "mean", "include_prompt": false}));
-    let prompts = (
-        "config_sentence_transformers.json",
-        json!({"prompts": {"query": "q: "}}),
-    );
+    let prompts = ("config_sentence_transformers.json", json!({"prompts": {"query": "q: "}}));
     assert!(refusal(&[chain, config, prompts]).contains("include_prompt: false"));
-    let sparse = (
-        "config_sentence_transformers.json",
-        json!({"model_type": "SparseEncoder"}),
-    );
+    let sparse = ("config_sentence_transformers.json", json!({"model_type": "SparseEncoder"}));
     assert!(refusal(&[sparse]).contains("SparseEncoder is not covered; covered: SentenceTransformer"));
 }
 
@@ -193,16 +137,10 @@ fn what_does_not_fit_is_named_with_its_file() {
     let outside = json!([{"path": "", "type": "sentence_transformers.models.Transformer"},
         {"path": "../x", "type": "sentence_transformers.models.Pooling"}]);
     assert!(refusal(&[("modules.json", outside)]).contains("\"../x\" of a module leads outside"));
-    let prompt = (
-        "config_sentence_transformers.json",
-        json!({"default_prompt_name": "query"}),
-    );
+    let prompt = ("config_sentence_transformers.json", json!({"default_prompt_name": "query"}));
     assert!(refusal(&[prompt]).ends_with("default_prompt_name \"query\" is not one of the prompts"));
     let zero = ("sentence_bert_config.json", json!({"max_seq_length": 0}));
-    assert_eq!(
-        refusal(&[zero]),
-        "DIR/sentence_bert_config.json: max_seq_length is 0"
-    );
+    assert_eq!(refusal(&[zero]), "DIR/sentence_bert_config.json: max_seq_length is 0");
     let negative = ("sentence_bert_config.json", json!({"max_seq_length": -1}));
     assert!(refusal(&[negative]).starts_with("DIR/sentence_bert_config.json: invalid value: integer `-1`"));
 }
@@ -225,9 +163,7 @@ fn weights_must_be_those_of_the_configuration() {
     let dir = model("", &[]);
     let told = |shapes: &[(String, Vec<usize>)]| {
         put_weights(dir.path(), "", shapes);
-        ModelDescription::from_dir(dir.path())
-            .expect_err("the weights do not fit")
-            .to_string()
+        ModelDescription::from_dir(dir.path()).expect_err("the weights do not fit").to_string()
     };
     let mut shapes = shapes();
     shapes.push(("encoder.layer.1.output.dense.bias".to_owned(), vec![4]));
@@ -241,10 +177,6 @@ fn a_missing_or_garbled_configuration_is_named() {
     let told = |dir: &Path| ModelDescription::from_dir(dir).expect_err("no model").to_string();
     assert!(told(dir.path()).starts_with("cannot read "));
     std::fs::write(dir.path().join("config.json"), "{\"hidden_size\": ").expect("written");
-    assert!(
-        told(dir.path()).contains("config.json: EOF while parsing"),
-        "{}",
-        told(dir.path())
-    );
+    assert!(told(dir.path()).contains("config.json: EOF while parsing"), "{}", told(dir.path()));
     assert!(told(&dir.path().join("none")).contains("none/config.json"));
 }

@@ -59,9 +59,7 @@ mod tests {
 
     fn cut(lengths: &[u32], tokens_max: usize) -> Vec<Range<usize>> {
         let mut batch = PackedBatch::new();
-        lengths
-            .iter()
-            .for_each(|&length| batch.push(&vec![0; length as usize]));
+        lengths.iter().for_each(|&length| batch.push(&vec![0; length as usize]));
         blocks(&batch.cu_seqlens_q, tokens_max).collect()
     }
 
@@ -76,20 +74,12 @@ mod tests {
     #[test]
     fn a_block_has_its_own_lengths() {
         let mut batch = PackedBatch::new();
-        [&[1, 2][..], &[3, 4, 5], &[6]]
-            .into_iter()
-            .for_each(|ids| batch.push(ids));
+        [&[1, 2][..], &[3, 4, 5], &[6]].into_iter().for_each(|ids| batch.push(ids));
         batch.type_ids = vec![0, 0, 1, 1, 1, 0];
         let mut cu_seqlens = vec![9; 9];
         let block = Block::cut(&batch, 1..3, &mut cu_seqlens);
-        assert_eq!(
-            (block.token_ids, block.positions),
-            (&[3, 4, 5, 6][..], &[0, 1, 2, 0][..])
-        );
-        assert_eq!(
-            (block.type_ids, block.cu_seqlens),
-            (&[1, 1, 1, 0][..], &[0, 3, 4][..])
-        );
+        assert_eq!((block.token_ids, block.positions), (&[3, 4, 5, 6][..], &[0, 1, 2, 0][..]));
+        assert_eq!((block.type_ids, block.cu_seqlens), (&[1, 1, 1, 0][..], &[0, 3, 4][..]));
     }
 
     proptest! {

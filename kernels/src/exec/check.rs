@@ -17,70 +17,33 @@ pub(super) fn check(embed: &EmbedPlan, batch: &PackedBatch) -> Result<(), ExecEr
         (0..batch.cu_seqlens_k.len()).find(|&i| batch.cu_seqlens_k[i] != batch.cu_seqlens_q[i])
     {
         let value = batch.cu_seqlens_k[index];
-        return Err(ExecError::CuSeqlens {
-            field: "cu_seqlens_k",
-            index,
-            value,
-            tokens,
-        });
+        return Err(ExecError::CuSeqlens { field: "cu_seqlens_k", index, value, tokens });
     }
-    let EmbedPlan {
-        vocab,
-        positions,
-        token_types,
-        ..
-    } = *embed;
+    let EmbedPlan { vocab, positions, token_types, .. } = *embed;
     if let Some((row, id)) = first_outside(&batch.token_ids, vocab) {
         return Err(ExecError::TokenId { row, id, vocab });
     }
     if let Some((row, position)) = first_outside(&batch.positions, positions) {
-        return Err(ExecError::Position {
-            row,
-            position,
-            positions,
-        });
+        return Err(ExecError::Position { row, position, positions });
     }
-    if let Some(row) = batch
-        .type_ids
-        .iter()
-        .position(|&id| usize::from(id) >= token_types)
-    {
-        return Err(ExecError::TypeId {
-            row,
-            type_id: batch.type_ids[row],
-            token_types,
-        });
+    if let Some(row) = batch.type_ids.iter().position(|&id| usize::from(id) >= token_types) {
+        return Err(ExecError::TypeId { row, type_id: batch.type_ids[row], token_types });
     }
     Ok(())
 }
 
 fn first_outside(ids: &[u32], rows: usize) -> Option<(usize, u32)> {
-    ids.iter()
-        .position(|&id| id as usize >= rows)
-        .map(|row| (row, ids[row]))
+    ids.iter().position(|&id| id as usize >= rows).map(|row| (row, ids[row]))
 }
 
 fn length(field: &'static str, found: usize, expected: usize) -> Result<(), ExecError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(ExecError::Length {
-            field,
-            found,
-            expected,
-        })
-    }
+    if found == expected { Ok(()) } else { Err(ExecError::Length { field, found, expected }) }
 }
 
 fn cu_seqlens(field: &'static str, cu_seqlens: &[u32], tokens: usize) -> Result<(), ExecError> {
     let refuse = |index: usize| {
         let value = cu_seqlens.get(index).copied().unwrap_or_default();
-        Err(ExecError::CuSeqlens {
-            field,
-            index,
-            value,
-            tokens,
-        })
+        Err(ExecError::CuSeqlens { field, index, value, tokens })
     };
     if cu_seqlens.first() != Some(&0) {
         return refuse(0);
@@ -93,9 +56,5 @@ fn cu_seqlens(field: &'static str, cu_seqlens: &[u32], tokens: usize) -> Result<
         }
     }
     let last = cu_seqlens.len() - 1;
-    if cu_seqlens[last] as usize == tokens {
-        Ok(())
-    } else {
-        refuse(last)
-    }
+    if cu_seqlens[last] as usize == tokens { Ok(()) } else { refuse(last) }
 }

@@ -31,11 +31,7 @@ impl CpuLane {
     /// # Panics
     /// When the operating system starts no further thread.
     pub fn new(threads_max: usize) -> Self {
-        Self {
-            workers: CpuWorkers::new(threads_max),
-            workspace: Workspace::new(),
-            cu_seqlens: Vec::new(),
-        }
+        Self { workers: CpuWorkers::new(threads_max), workspace: Workspace::new(), cu_seqlens: Vec::new() }
     }
 
     /// The threads that a run may use.
@@ -85,13 +81,7 @@ impl CpuLane {
             let out = &mut out[sequences.start * model.dims()..sequences.end * model.dims()];
             let block = Block::cut(batch, sequences, &mut self.cu_seqlens);
             let buffers = self.workspace.buffers::<T>(&model.plan, block.token_ids.len());
-            Pass {
-                model,
-                block,
-                ops: &mut ops,
-                buffers,
-            }
-            .run(out)?;
+            Pass { model, block, ops: &mut ops, buffers }.run(out)?;
         }
         Ok(())
     }
@@ -113,8 +103,7 @@ impl<T: Element> Pass<'_, '_, T> {
         }
         let head = self.model.plan.head;
         let (dims, hidden) = (self.model.dims(), self.buffers.get(Buffer::Hidden));
-        self.ops
-            .pool(&[head.pooling], dims, hidden, self.block.cu_seqlens, out)?;
+        self.ops.pool(&[head.pooling], dims, hidden, self.block.cu_seqlens, out)?;
         if head.l2 {
             self.ops.l2_normalise(dims, out)?;
         }
@@ -122,47 +111,21 @@ impl<T: Element> Pass<'_, '_, T> {
     }
 
     fn embed(&mut self) -> Result<(), ExecError> {
-        let EmbeddingWeights {
-            token,
-            position,
-            token_type,
-            norm,
-        } = &self.model.weights.embeddings;
-        let tables = Embeddings {
-            token,
-            position: Some(position),
-            token_type: Some(token_type),
-        };
-        let Block {
-            token_ids,
-            positions,
-            type_ids,
-            ..
-        } = self.block;
+        let EmbeddingWeights { token, position, token_type, norm } = &self.model.weights.embeddings;
+        let tables = Embeddings { token, position: Some(position), token_type: Some(token_type) };
+        let Block { token_ids, positions, type_ids, .. } = self.block;
         let hidden = self.buffers.get_mut(Buffer::Hidden);
-        Ok(self
-            .ops
-            .embed_norm(&tables, Some(norm), token_ids, positions, type_ids, hidden)?)
+        Ok(self.ops.embed_norm(&tables, Some(norm), token_ids, positions, type_ids, hidden)?)
     }
 
     fn layer(&mut self, layer: &LayerPlan, weights: &LayerWeights) -> Result<(), ExecError> {
         for step in &layer.steps {
             match *step {
-                Step::Linear {
-                    linear,
-                    from,
-                    epilogue,
-                    to,
-                } => {
+                Step::Linear { linear, from, epilogue, to } => {
                     let (x, out) = self.buffers.pair(from, to);
                     self.ops.linear(&weights.linears[linear], x, epilogue, out)?;
                 }
-                Step::Attention {
-                    ref shape,
-                    columns,
-                    from,
-                    to,
-                } => {
+                Step::Attention { ref shape, columns, from, to } => {
                     let width = self.model.plan.widths[from as usize];
                     let (x, out) = self.buffers.pair(from, to);
                     let [q, k, v] = columns.map(|column| Rows::new(x, width, column));
@@ -171,8 +134,7 @@ impl<T: Element> Pass<'_, '_, T> {
                     self.ops.attention(shape, q, k, v, cu_seqlens, cu_seqlens, out)?;
                 }
                 Step::Norm { norm, buffer } => {
-                    self.ops
-                        .layer_norm(&weights.norms[norm], self.buffers.get_mut(buffer))?;
+                    self.ops.layer_norm(&weights.norms[norm], self.buffers.get_mut(buffer))?;
                 }
             }
         }

@@ -35,11 +35,7 @@ pub struct CpuOptions {
 impl Default for CpuOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            isa: CpuIsa::detect(),
-            dtype: DtypePolicy::Auto,
-            threads,
-        }
+        Self { isa: CpuIsa::detect(), dtype: DtypePolicy::Auto, threads }
     }
 }
 
@@ -63,18 +59,10 @@ impl CpuModel {
         let plan = Plan::for_cpu(&description.spec, isa, options.dtype)?;
         let checkpoint = MappedCheckpoint::open(&description.dir)?;
         let progress = Progress::new(progress, checkpoint.stored_bytes(description.names.all()));
-        let loader = Loader {
-            plan: &plan,
-            names: &description.names,
-            checkpoint: &checkpoint,
-            progress: &progress,
-        };
+        let loader =
+            Loader { plan: &plan, names: &description.names, checkpoint: &checkpoint, progress: &progress };
         let weights = loader.weights(options.threads)?;
-        Ok(Self {
-            weights,
-            device_name: format!("cpu {isa}"),
-            plan,
-        })
+        Ok(Self { weights, device_name: format!("cpu {isa}"), plan })
     }
 }
 
@@ -102,24 +90,16 @@ impl Loader<'_> {
             }
         };
         std::thread::scope(|scope| {
-            let helpers = (1..threads.min(layers.len() + 1))
-                .map(|_| scope.spawn(take_layers))
-                .collect::<Vec<_>>();
+            let helpers =
+                (1..threads.min(layers.len() + 1)).map(|_| scope.spawn(take_layers)).collect::<Vec<_>>();
             let embeddings = self.embeddings();
             let mut packed = take_layers()?;
             for helper in helpers {
-                packed.extend(
-                    helper
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-                );
+                packed.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }
             packed.sort_by_key(|(index, _)| *index);
             let layers = packed.into_iter().map(|(_, layer)| layer).collect();
-            Ok(Weights {
-                embeddings: embeddings?,
-                layers,
-            })
+            Ok(Weights { embeddings: embeddings?, layers })
         })
     }
 
@@ -135,14 +115,8 @@ impl Loader<'_> {
     }
 
     fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
-        let linears = layer
-            .linears
-            .iter()
-            .map(|linear| self.linear(linear, &names.of_linear(linear.role)));
-        let norms = layer
-            .norms
-            .iter()
-            .map(|norm| self.norm(names.of_norm(norm.role), norm.eps));
+        let linears = layer.linears.iter().map(|linear| self.linear(linear, &names.of_linear(linear.role)));
+        let norms = layer.norms.iter().map(|norm| self.norm(names.of_norm(norm.role), norm.eps));
         Ok(LayerWeights {
             linears: linears.collect::<Result<_, _>>()?,
             norms: norms.collect::<Result<_, _>>()?,
@@ -186,11 +160,7 @@ impl Loader<'_> {
 
     fn norm(&self, names: &Affine, eps: f32) -> Result<LayerNorm, LoadError> {
         let dims = self.plan.dims();
-        Ok(LayerNorm::new(
-            self.read(&names.weight, dims)?,
-            self.read(&names.bias, dims)?,
-            eps,
-        )?)
+        Ok(LayerNorm::new(self.read(&names.weight, dims)?, self.read(&names.bias, dims)?, eps)?)
     }
 
     /// A whole vector.
@@ -240,10 +210,7 @@ struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     fn new(tell: &'a mut Tell<'a>, total: u64) -> Self {
-        Self {
-            told: Mutex::new((0, tell)),
-            total,
-        }
+        Self { told: Mutex::new((0, tell)), total }
     }
 
     fn add(&self, bytes: u64) {

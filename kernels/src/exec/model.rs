@@ -34,12 +34,7 @@ pub(super) struct LayerWeights {
 impl CpuModel {
     /// The heap that the packed weights hold: measured, not estimated.
     pub fn bytes(&self) -> u64 {
-        let EmbeddingWeights {
-            token,
-            position,
-            token_type,
-            norm,
-        } = &self.weights.embeddings;
+        let EmbeddingWeights { token, position, token_type, norm } = &self.weights.embeddings;
         let tables = token.bytes() + position.bytes() + token_type.bytes() + norm.bytes();
         let layers: usize = self.weights.layers.iter().map(LayerWeights::bytes).sum();
         (tables + layers) as u64
@@ -80,9 +75,6 @@ impl LayerWeights {
 
 impl std::fmt::Debug for CpuModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CpuModel")
-            .field("device", &self.device_name)
-            .field("bytes", &self.bytes())
-            .finish()
+        f.debug_struct("CpuModel").field("device", &self.device_name).field("bytes", &self.bytes()).finish()
     }
 }

@@ -63,11 +63,7 @@ fn batch(lengths: &[usize]) -> PackedBatch {
 fn load(isa: CpuIsa, dtype: Dtype) -> CpuModel {
     let dir = fixture::model("", &[]);
     let description = ModelDescription::from_dir(dir.path()).expect("the fixture is covered");
-    let options = CpuOptions {
-        isa,
-        dtype: DtypePolicy::Exact(dtype),
-        threads: 1,
-    };
+    let options = CpuOptions { isa, dtype: DtypePolicy::Exact(dtype), threads: 1 };
     CpuModel::load(&description, &options, &mut |_, _| {}).expect("the fixture loads")
 }
 
@@ -79,36 +75,20 @@ const ROUNDS_MAX: usize = 100 * QUIET_ROUNDS;
 
 #[test]
 fn a_lane_stops_allocating_once_it_has_seen_its_largest_batch() {
-    let batches = [
-        batch(&[40; 20]),
-        batch(&[1]),
-        batch(&[7, 40, 3]),
-        batch(&[13; 30]),
-    ];
+    let batches = [batch(&[40; 20]), batch(&[1]), batch(&[7, 40, 3]), batch(&[13; 30])];
     for isa in CpuIsa::available() {
-        for dtype in [Dtype::F32, Dtype::Bf16]
-            .into_iter()
-            .filter(|dtype| isa.supports(*dtype))
-        {
+        for dtype in [Dtype::F32, Dtype::Bf16].into_iter().filter(|dtype| isa.supports(*dtype)) {
             let (model, mut lane, mut out) = (load(isa, dtype), CpuLane::new(THREADS), Vec::new());
             let (mut quiet, mut rounds) = (0, 0);
             while quiet < QUIET_ROUNDS && rounds < ROUNDS_MAX {
                 let before = allocations(&mut lane);
                 for (batch, threads) in batches.iter().zip([THREADS, THREADS, 1, THREADS]) {
-                    lane.run(&model, batch, threads, &mut out)
-                        .expect("the batch fits");
+                    lane.run(&model, batch, threads, &mut out).expect("the batch fits");
                 }
-                quiet = if allocations(&mut lane) == before {
-                    quiet + 1
-                } else {
-                    0
-                };
+                quiet = if allocations(&mut lane) == before { quiet + 1 } else { 0 };
                 rounds += 1;
             }
-            assert_eq!(
-                quiet, QUIET_ROUNDS,
-                "{isa} {dtype} still allocates after {rounds} rounds"
-            );
+            assert_eq!(quiet, QUIET_ROUNDS, "{isa} {dtype} still allocates after {rounds} rounds");
         }
     }
 }

@@ -15,9 +15,7 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn new() -> Self {
-        Self {
-            arena: AlignedBuf::zeroed(0),
-        }
+        Self { arena: AlignedBuf::zeroed(0) }
     }
 
     /// The plan's buffers for `tokens` tokens. Their content is whatever an earlier pass left: every step overwrites

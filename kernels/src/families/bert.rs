@@ -53,13 +53,8 @@ const fn eps() -> f32 {
 pub(super) fn spec(config: &BertConfig, head: Head) -> Result<EncoderSpec, FamilyError> {
     refuse_variants(config)?;
     let heads = config.num_attention_heads;
-    multiple(
-        ("hidden_size", config.hidden_size),
-        ("num_attention_heads", heads),
-    )?;
-    let norm = Norm::LayerNorm {
-        eps: config.layer_norm_eps,
-    };
+    multiple(("hidden_size", config.hidden_size), ("num_attention_heads", heads))?;
+    let norm = Norm::LayerNorm { eps: config.layer_norm_eps };
     let attention = Attention {
         heads,
         kv_heads: heads,
@@ -68,53 +63,27 @@ pub(super) fn spec(config: &BertConfig, head: Head) -> Result<EncoderSpec, Famil
         bias: true,
         mask: Mask::Bidirectional,
     };
-    let ffn = Ffn::Mlp {
-        intermediate: config.intermediate_size,
-        activation: activation(&config.hidden_act)?,
-    };
-    let layer = LayerSpec {
-        norm,
-        placement: NormPlacement::Post,
-        attention,
-        ffn,
-    };
+    let ffn =
+        Ffn::Mlp { intermediate: config.intermediate_size, activation: activation(&config.hidden_act)? };
+    let layer = LayerSpec { norm, placement: NormPlacement::Post, attention, ffn };
     Ok(EncoderSpec {
         hidden: config.hidden_size,
-        embeddings: Embeddings {
-            vocab: config.vocab_size,
-            token_types: config.type_vocab_size,
-            norm,
-        },
-        position: Position::Learned {
-            rows: config.max_position_embeddings,
-            offset: 0,
-        },
-        layers: LayerPattern::Uniform {
-            count: config.num_hidden_layers,
-            layer,
-        },
+        embeddings: Embeddings { vocab: config.vocab_size, token_types: config.type_vocab_size, norm },
+        position: Position::Learned { rows: config.max_position_embeddings, offset: 0 },
+        layers: LayerPattern::Uniform { count: config.num_hidden_layers, layer },
         head,
     })
 }
 
 /// What `BertConfig` can ask for beyond the encoder that is covered.
 fn refuse_variants(config: &BertConfig) -> Result<(), FamilyError> {
-    let refuse = |field, value: &str, covered| {
-        Err(FamilyError::Value {
-            field,
-            value: value.to_owned(),
-            covered,
-        })
-    };
+    let refuse =
+        |field, value: &str, covered| Err(FamilyError::Value { field, value: value.to_owned(), covered });
     match config.position_embedding_type.as_deref() {
         None | Some("absolute") => {}
         Some(other) => return refuse("position_embedding_type", other, "absolute"),
     }
-    if config.is_decoder {
-        refuse("is_decoder", "true", "false")
-    } else {
-        Ok(())
-    }
+    if config.is_decoder { refuse("is_decoder", "true", "false") } else { Ok(()) }
 }
 
 /// The names of `transformers/activations.py`, of which several mean the same function.
@@ -138,23 +107,16 @@ const TOKEN_TABLE: &str = "embeddings.word_embeddings.weight";
 
 /// The encoder stands at the root, or below `bert.` where a head was saved with it.
 pub(super) fn names(checkpoint: &Checkpoint, layers: usize) -> WeightNames {
-    let prefix = ["", "bert."]
-        .into_iter()
-        .find(|prefix| checkpoint.contains(&format!("{prefix}{TOKEN_TABLE}")));
+    let prefix =
+        ["", "bert."].into_iter().find(|prefix| checkpoint.contains(&format!("{prefix}{TOKEN_TABLE}")));
     // Without the token table the check that follows names it as missing.
     let prefix = prefix.unwrap_or_default();
-    let linear = |name: &str| Affine {
-        weight: format!("{name}.weight"),
-        bias: format!("{name}.bias"),
-    };
+    let linear = |name: &str| Affine { weight: format!("{name}.weight"), bias: format!("{name}.bias") };
     // Checkpoints converted from TensorFlow keep its names for the two parts of a norm.
     let norm = |name: &str| {
         let gamma = format!("{name}.gamma");
         if checkpoint.contains(&gamma) {
-            Affine {
-                weight: gamma,
-                bias: format!("{name}.beta"),
-            }
+            Affine { weight: gamma, bias: format!("{name}.beta") }
         } else {
             linear(name)
         }

@@ -94,11 +94,7 @@ pub(crate) fn describe(
 
 /// The part of it that needs no weights: a valid description.
 pub(crate) fn spec(config: &serde_json::Value, head: Head) -> Result<EncoderSpec, FamilyError> {
-    let Identity {
-        model_type,
-        architectures,
-        auto_map,
-    } = from_value(config)?;
+    let Identity { model_type, architectures, auto_map } = from_value(config)?;
     // The architecture is asked first: families that reuse `model_type = "bert"` with another data flow exist.
     let architecture = architectures.and_then(|all| all.into_iter().next());
     let covered = match (&architecture, &model_type) {
@@ -107,13 +103,8 @@ pub(crate) fn spec(config: &serde_json::Value, head: Head) -> Result<EncoderSpec
         (None, None) => false,
     };
     if !covered {
-        let found = architecture
-            .or(model_type)
-            .unwrap_or_else(|| "(none named)".into());
-        return Err(FamilyError::Architecture {
-            found,
-            covered: COVERED,
-        });
+        let found = architecture.or(model_type).unwrap_or_else(|| "(none named)".into());
+        return Err(FamilyError::Architecture { found, covered: COVERED });
     }
     if auto_map.is_some_and(|map| !map.is_empty()) {
         return Err(FamilyError::OwnCode);
@@ -124,9 +115,7 @@ pub(crate) fn spec(config: &serde_json::Value, head: Head) -> Result<EncoderSpec
 }
 
 fn from_value<'a, T: Deserialize<'a>>(config: &'a serde_json::Value) -> Result<T, FamilyError> {
-    T::deserialize(config).map_err(|error| FamilyError::Field {
-        reason: error.to_string(),
-    })
+    T::deserialize(config).map_err(|error| FamilyError::Field { reason: error.to_string() })
 }
 
 #[cfg(test)]

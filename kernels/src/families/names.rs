@@ -55,10 +55,7 @@ impl Affine {
 impl LayerNames {
     fn check(&self, layer: &LayerSpec, hidden: usize, checkpoint: &Checkpoint) -> Result<(), FamilyError> {
         let attention = layer.attention;
-        let (query, kv) = (
-            attention.heads * attention.head_dim,
-            attention.kv_heads * attention.head_dim,
-        );
+        let (query, kv) = (attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim);
         let Ffn::Mlp { intermediate, .. } = layer.ffn;
         self.query.check(checkpoint, &[query, hidden])?;
         self.key.check(checkpoint, &[kv, hidden])?;
@@ -71,26 +68,8 @@ impl LayerNames {
     }
 
     fn affines(&self) -> [&Affine; 8] {
-        let Self {
-            query,
-            key,
-            value,
-            attention_output,
-            attention_norm,
-            ffn_up,
-            ffn_down,
-            ffn_norm,
-        } = self;
-        [
-            query,
-            key,
-            value,
-            attention_output,
-            attention_norm,
-            ffn_up,
-            ffn_down,
-            ffn_norm,
-        ]
+        let Self { query, key, value, attention_output, attention_norm, ffn_up, ffn_down, ffn_norm } = self;
+        [query, key, value, attention_output, attention_norm, ffn_up, ffn_down, ffn_norm]
     }
 }
 
@@ -112,24 +91,17 @@ impl WeightNames {
     /// Every tensor that is loaded.
     pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
         let tables = [&self.token, &self.position, &self.token_type].map(String::as_str);
-        let affines = self
-            .layers
-            .iter()
-            .flat_map(LayerNames::affines)
-            .chain([&self.embedding_norm]);
+        let affines = self.layers.iter().flat_map(LayerNames::affines).chain([&self.embedding_norm]);
         tables.into_iter().chain(affines.flat_map(Affine::names))
     }
 
     fn check_stack(&self, checkpoint: &Checkpoint) -> Result<(), FamilyError> {
         let known = self.all().collect::<BTreeSet<_>>();
-        let stray = checkpoint
-            .names()
-            .find(|name| name.starts_with(&self.stack_prefix) && !known.contains(name));
+        let stray =
+            checkpoint.names().find(|name| name.starts_with(&self.stack_prefix) && !known.contains(name));
         match stray {
             None => Ok(()),
-            Some(tensor) => Err(FamilyError::Unexplained {
-                tensor: tensor.to_owned(),
-            }),
+            Some(tensor) => Err(FamilyError::Unexplained { tensor: tensor.to_owned() }),
         }
     }
 }

@@ -5,10 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::spec::Pooling;
 
-const HEAD: Head = Head::Embedding {
-    pooling: Pooling::Mean,
-    normalize: true,
-};
+const HEAD: Head = Head::Embedding { pooling: Pooling::Mean, normalize: true };
 
 fn tiny() -> Value {
     json!({
@@ -29,9 +26,7 @@ fn with(field: &str, value: Value) -> Result<EncoderSpec, FamilyError> {
 }
 
 fn refusal(field: &str, value: Value) -> String {
-    with(field, value)
-        .expect_err("the configuration is not covered")
-        .to_string()
+    with(field, value).expect_err("the configuration is not covered").to_string()
 }
 
 #[test]
@@ -41,36 +36,19 @@ fn defaults_are_those_of_transformers() {
         "position_embedding_type": "absolute", "is_decoder": false, "auto_map": {},
     });
     let mut full = tiny();
-    full.as_object_mut()
-        .expect("an object")
-        .extend(explicit.as_object().expect("an object").clone());
-    assert_eq!(
-        spec(&full, HEAD).expect("covered"),
-        spec(&tiny(), HEAD).expect("covered")
-    );
-    assert!(
-        with("model_type", Value::Null).is_ok(),
-        "the architecture alone suffices"
-    );
+    full.as_object_mut().expect("an object").extend(explicit.as_object().expect("an object").clone());
+    assert_eq!(spec(&full, HEAD).expect("covered"), spec(&tiny(), HEAD).expect("covered"));
+    assert!(with("model_type", Value::Null).is_ok(), "the architecture alone suffices");
 }
 
 #[test]
 fn an_unknown_architecture_is_named_with_what_is_covered() {
     let covered = "is not covered; covered: BertModel, BertForMaskedLM, BertForPreTraining";
-    for name in [
-        "JinaBertForMaskedLM",
-        "BertForSequenceClassification",
-        "Qwen3ForCausalLM",
-    ] {
-        assert_eq!(
-            refusal("architectures", json!([name])),
-            format!("architecture {name} {covered}")
-        );
+    for name in ["JinaBertForMaskedLM", "BertForSequenceClassification", "Qwen3ForCausalLM"] {
+        assert_eq!(refusal("architectures", json!([name])), format!("architecture {name} {covered}"));
     }
     assert_eq!(
-        spec(&json!({"model_type": "mamba"}), HEAD)
-            .expect_err("unknown")
-            .to_string(),
+        spec(&json!({"model_type": "mamba"}), HEAD).expect_err("unknown").to_string(),
         format!("architecture mamba {covered}")
     );
     assert_eq!(

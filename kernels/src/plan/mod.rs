@@ -111,7 +111,10 @@ pub(crate) enum Step {
         to: Buffer,
     },
     /// In place.
-    Norm { norm: usize, buffer: Buffer },
+    Norm {
+        norm: usize,
+        buffer: Buffer,
+    },
 }
 
 /// From the residual stream to one vector per sequence.

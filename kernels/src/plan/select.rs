@@ -25,15 +25,7 @@ impl Plan {
             *width = step.1.max(*width);
         }
         let activations = isa.activation_dtype(weights);
-        Ok(Self {
-            isa,
-            weights,
-            activations,
-            embed: embed(spec),
-            layers,
-            head: head(spec.head),
-            widths,
-        })
+        Ok(Self { isa, weights, activations, embed: embed(spec), layers, head: head(spec.head), widths })
     }
 }
 
@@ -43,10 +35,7 @@ fn resolve_dtype(isa: CpuIsa, policy: DtypePolicy) -> Result<Dtype, PlanError> {
         DtypePolicy::Auto => Ok(isa.fastest_dtype()),
         DtypePolicy::Exact(dtype) if isa.supports(dtype) => Ok(dtype),
         DtypePolicy::Exact(dtype) => {
-            let covered = Dtype::ALL
-                .into_iter()
-                .filter(|dtype| isa.supports(*dtype))
-                .collect();
+            let covered = Dtype::ALL.into_iter().filter(|dtype| isa.supports(*dtype)).collect();
             Err(PlanError::Dtype { isa, dtype, covered })
         }
     }
@@ -67,45 +56,19 @@ fn embed(spec: &EncoderSpec) -> EmbedPlan {
 fn layer(layer: &LayerSpec, hidden: usize) -> Result<LayerPlan, PlanError> {
     let head_dim = layer.attention.head_dim;
     if head_dim > HEAD_DIM_MAX || !head_dim.is_multiple_of(2) {
-        return Err(PlanError::HeadDim {
-            head_dim,
-            max: HEAD_DIM_MAX,
-        });
+        return Err(PlanError::HeadDim { head_dim, max: HEAD_DIM_MAX });
     }
     let spec::Norm::LayerNorm { eps } = layer.norm;
-    let norms = vec![
-        NormPlan {
-            role: NormRole::Attention,
-            eps,
-        },
-        NormPlan {
-            role: NormRole::Ffn,
-            eps,
-        },
-    ];
-    Ok(LayerPlan {
-        linears: linears(layer, hidden),
-        norms,
-        steps: steps(layer),
-    })
+    let norms = vec![NormPlan { role: NormRole::Attention, eps }, NormPlan { role: NormRole::Ffn, eps }];
+    Ok(LayerPlan { linears: linears(layer, hidden), norms, steps: steps(layer) })
 }
 
 /// In the order in which `steps` names them.
 fn linears(layer: &LayerSpec, hidden: usize) -> Vec<LinearPlan> {
-    let spec::Attention {
-        heads,
-        kv_heads,
-        head_dim,
-        qkv: QkvLayout::Split,
-        ..
-    } = layer.attention;
+    let spec::Attention { heads, kv_heads, head_dim, qkv: QkvLayout::Split, .. } = layer.attention;
     let (query, kv) = (heads * head_dim, kv_heads * head_dim);
     let spec::Ffn::Mlp { intermediate, .. } = layer.ffn;
-    let linear = |role, outputs: &[usize], inputs| LinearPlan {
-        role,
-        outputs: outputs.to_vec(),
-        inputs,
-    };
+    let linear = |role, outputs: &[usize], inputs| LinearPlan { role, outputs: outputs.to_vec(), inputs };
     vec![
         linear(LinearRole::Qkv, &[query, kv, kv], hidden),
         linear(LinearRole::AttentionOutput, &[hidden], query),
@@ -119,12 +82,7 @@ fn steps(layer: &LayerSpec) -> Vec<Step> {
     let spec::Ffn::Mlp { activation, .. } = layer.ffn;
     let identity = Epilogue::Activate(cpu::Activation::Identity);
     let activate = Epilogue::Activate(function(activation));
-    let linear = |linear, from, epilogue, to| Step::Linear {
-        linear,
-        from,
-        epilogue,
-        to,
-    };
+    let linear = |linear, from, epilogue, to| Step::Linear { linear, from, epilogue, to };
     let norm = |norm| Step::Norm { norm, buffer: Hidden };
     match layer.placement {
         NormPlacement::Post => vec![
@@ -140,26 +98,14 @@ fn steps(layer: &LayerSpec) -> Vec<Step> {
 }
 
 fn attention(layer: &LayerSpec) -> Step {
-    let spec::Attention {
-        heads,
-        kv_heads,
-        head_dim,
-        mask,
-        ..
-    } = layer.attention;
+    let spec::Attention { heads, kv_heads, head_dim, mask, .. } = layer.attention;
     let (query, kv) = (heads * head_dim, kv_heads * head_dim);
     let mask = match mask {
         spec::Mask::Bidirectional => cpu::Mask::Bidirectional,
     };
     let scale = (head_dim as f32).sqrt().recip();
     Step::Attention {
-        shape: AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            scale,
-            mask,
-        },
+        shape: AttentionShape { heads, kv_heads, head_dim, scale, mask },
         columns: [0, query, query + kv],
         from: Buffer::Qkv,
         to: Buffer::Context,
@@ -196,8 +142,5 @@ const fn head(head: Head) -> HeadPlan {
         spec::Pooling::WeightedMean => cpu::Pooling::WeightedMean,
         spec::Pooling::MeanSqrtLen => cpu::Pooling::MeanSqrtLen,
     };
-    HeadPlan {
-        pooling,
-        l2: normalize,
-    }
+    HeadPlan { pooling, l2: normalize }
 }

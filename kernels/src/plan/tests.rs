@@ -9,10 +9,7 @@ use crate::{
 
 fn spec(config: &str) -> EncoderSpec {
     let config = serde_json::from_str(config).expect("a published configuration is JSON");
-    let head = Head::Embedding {
-        pooling: SpecPooling::Mean,
-        normalize: true,
-    };
+    let head = Head::Embedding { pooling: SpecPooling::Mean, normalize: true };
     families::spec(&config, head).expect("a published configuration is covered")
 }
 
@@ -21,10 +18,7 @@ fn assert_snapshot(name: &str, config: &str, isa: CpuIsa, expected: &str) {
     let spec = spec(config);
     let plan = Plan::for_cpu(&spec, isa, DtypePolicy::Auto).expect("the set covers the model");
     let printed = format!("{spec}{plan}");
-    assert!(
-        printed == expected,
-        "snapshots/{name}.txt differs; new:\n{printed}"
-    );
+    assert!(printed == expected, "snapshots/{name}.txt differs; new:\n{printed}");
 }
 
 macro_rules! snapshots {
@@ -57,10 +51,7 @@ fn a_format_without_kernels_is_refused_by_name() {
         refusal(CpuIsa::Avx512Bf16, Dtype::I8),
         "cpu avx512-bf16 has no int8 kernels; it has f32, bf16"
     );
-    assert_eq!(
-        refusal(CpuIsa::Portable, Dtype::Bf16),
-        "cpu portable has no bf16 kernels; it has f32"
-    );
+    assert_eq!(refusal(CpuIsa::Portable, Dtype::Bf16), "cpu portable has no bf16 kernels; it has f32");
 }
 
 #[test]
@@ -79,13 +70,7 @@ fn an_odd_head_is_refused() {
     let LayerPattern::Uniform { layer, .. } = &mut spec.layers;
     layer.attention.head_dim = 33;
     let error = Plan::for_cpu(&spec, CpuIsa::Portable, DtypePolicy::Auto).expect_err("no kernel");
-    assert_eq!(
-        error,
-        PlanError::HeadDim {
-            head_dim: 33,
-            max: crate::cpu::HEAD_DIM_MAX
-        }
-    );
+    assert_eq!(error, PlanError::HeadDim { head_dim: 33, max: crate::cpu::HEAD_DIM_MAX });
 }
 
 #[test]

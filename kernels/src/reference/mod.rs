@@ -12,12 +12,8 @@ pub use special::{erf, normal_cdf};
 pub fn linear(x: &[f64], weights: &[f64], bias: &[f64]) -> Vec<f64> {
     let inputs = weights.len() / bias.len();
     let dot = |row: &[f64], column: &[f64]| row.iter().zip(column).map(|(a, b)| a * b).sum::<f64>();
-    let outputs = |row| {
-        weights
-            .chunks_exact(inputs)
-            .zip(bias)
-            .map(move |(column, bias)| dot(row, column) + bias)
-    };
+    let outputs =
+        |row| weights.chunks_exact(inputs).zip(bias).map(move |(column, bias)| dot(row, column) + bias);
     x.chunks_exact(inputs).flat_map(outputs).collect()
 }
 
@@ -45,10 +41,7 @@ pub fn layer_norm(x: &[f64], gamma: &[f64], beta: &[f64], epsilon: f64) -> Vec<f
         let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / dims;
         let scale = 1.0 / (variance + epsilon).sqrt();
         let parameters = gamma.iter().zip(beta);
-        row.iter()
-            .zip(parameters)
-            .map(|(v, (g, b))| (v - mean) * scale * g + b)
-            .collect::<Vec<_>>()
+        row.iter().zip(parameters).map(|(v, (g, b))| (v - mean) * scale * g + b).collect::<Vec<_>>()
     };
     x.chunks_exact(gamma.len()).flat_map(normalise).collect()
 }
@@ -57,14 +50,9 @@ pub fn layer_norm(x: &[f64], gamma: &[f64], beta: &[f64], epsilon: f64) -> Vec<f
 pub fn embed(dims: usize, tables: &[(&[f64], &[u32])]) -> Vec<f64> {
     let tokens = tables.first().map_or(0, |(_, ids)| ids.len());
     let value = |token: usize, dim: usize| {
-        tables
-            .iter()
-            .map(|(rows, ids)| rows[ids[token] as usize * dims + dim])
-            .sum()
+        tables.iter().map(|(rows, ids)| rows[ids[token] as usize * dims + dim]).sum()
     };
-    (0..tokens * dims)
-        .map(|index| value(index / dims, index % dims))
-        .collect()
+    (0..tokens * dims).map(|index| value(index / dims, index % dims)).collect()
 }
 
 /// Attention for `q [tokens_q, heads * head_dim]`, `k` and `v` `[tokens_k, kv_heads * head_dim]`.
@@ -74,13 +62,7 @@ pub fn attention(
     cu_seqlens_q: &[u32],
     cu_seqlens_k: &[u32],
 ) -> Vec<f64> {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-        scale,
-        mask,
-    } = *shape;
+    let AttentionShape { heads, kv_heads, head_dim, scale, mask } = *shape;
     let Mask::Bidirectional = mask;
     let head_of = |data: &[f64], width: usize, token: u32, head: usize| {
         let start = token as usize * width + head * head_dim;
@@ -133,10 +115,7 @@ pub fn pool(pooling: Pooling, dims: usize, rows: &[f64]) -> Vec<f64> {
         Pooling::Mean => column(dim).sum::<f64>() / count,
         Pooling::MeanSqrtLen => column(dim).sum::<f64>() / count.sqrt(),
         Pooling::WeightedMean => {
-            let weighted: f64 = column(dim)
-                .enumerate()
-                .map(|(index, v)| (index + 1) as f64 * v)
-                .sum();
+            let weighted: f64 = column(dim).enumerate().map(|(index, v)| (index + 1) as f64 * v).sum();
             weighted / (count * (count + 1.0) / 2.0)
         }
     };

@@ -3,21 +3,13 @@
 /// The error function, absolute error below 1e-14.
 pub fn erf(x: f64) -> f64 {
     let a = x.abs();
-    if a < 2.5 {
-        series(x)
-    } else {
-        (1.0 - erfc_fraction(a)).copysign(x)
-    }
+    if a < 2.5 { series(x) } else { (1.0 - erfc_fraction(a)).copysign(x) }
 }
 
 /// The distribution function of the standard normal, precise in both tails.
 pub fn normal_cdf(x: f64) -> f64 {
     let z = x * std::f64::consts::FRAC_1_SQRT_2;
-    if z < -2.5 {
-        0.5 * erfc_fraction(-z)
-    } else {
-        0.5 * (1.0 + erf(z))
-    }
+    if z < -2.5 { 0.5 * erfc_fraction(-z) } else { 0.5 * (1.0 + erf(z)) }
 }
 
 /// The Maclaurin series (DLMF 7.6.2), all terms positive after the exponential is taken out.

@@ -9,19 +9,9 @@ use super::{Position, QkvLayout};
 
 impl fmt::Display for EncoderSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            hidden,
-            embeddings,
-            position,
-            layers,
-            head,
-        } = self;
+        let Self { hidden, embeddings, position, layers, head } = self;
         writeln!(f, "encoder: hidden {hidden}, {} parameters", self.parameters())?;
-        write!(
-            f,
-            "  embed: token[{}] + {position} + type[{}]",
-            embeddings.vocab, embeddings.token_types
-        )?;
+        write!(f, "  embed: token[{}] + {position} + type[{}]", embeddings.vocab, embeddings.token_types)?;
         writeln!(f, " -> {}", embeddings.norm)?;
         let LayerPattern::Uniform { count, layer } = layers;
         writeln!(f, "  {count} x")?;
@@ -59,14 +49,7 @@ impl fmt::Display for NormPlacement {
 
 impl fmt::Display for Attention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            heads,
-            kv_heads,
-            head_dim,
-            qkv,
-            bias,
-            mask,
-        } = self;
+        let Self { heads, kv_heads, head_dim, qkv, bias, mask } = self;
         let qkv = match qkv {
             QkvLayout::Split => "split",
         };
@@ -74,20 +57,14 @@ impl fmt::Display for Attention {
         let mask = match mask {
             Mask::Bidirectional => "bidirectional",
         };
-        write!(
-            f,
-            "attention: {heads} heads x {head_dim}, {kv_heads} kv heads, qkv {qkv}{bias}, {mask}"
-        )
+        write!(f, "attention: {heads} heads x {head_dim}, {kv_heads} kv heads, qkv {qkv}{bias}, {mask}")
     }
 }
 
 impl fmt::Display for Ffn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mlp {
-                intermediate,
-                activation,
-            } => write!(f, "mlp: {intermediate}, {activation}"),
+            Self::Mlp { intermediate, activation } => write!(f, "mlp: {intermediate}, {activation}"),
         }
     }
 }
@@ -106,14 +83,8 @@ impl fmt::Display for Activation {
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Embedding {
-                pooling,
-                normalize: true,
-            } => write!(f, "pool {pooling} -> l2"),
-            Self::Embedding {
-                pooling,
-                normalize: false,
-            } => write!(f, "pool {pooling}"),
+            Self::Embedding { pooling, normalize: true } => write!(f, "pool {pooling} -> l2"),
+            Self::Embedding { pooling, normalize: false } => write!(f, "pool {pooling}"),
         }
     }
 }

@@ -205,9 +205,8 @@ impl EncoderSpec {
     pub fn parameters(&self) -> u64 {
         let Position::Learned { rows, .. } = self.position;
         let tables = (self.embeddings.vocab + self.embeddings.token_types + rows) * self.hidden;
-        let layers: usize = (0..self.layer_count())
-            .map(|index| self.layer(index).parameters(self.hidden))
-            .sum();
+        let layers: usize =
+            (0..self.layer_count()).map(|index| self.layer(index).parameters(self.hidden)).sum();
         (tables + self.embeddings.norm.parameters(self.hidden) + layers) as u64
     }
 }
@@ -222,13 +221,7 @@ impl Norm {
 
 impl LayerSpec {
     fn parameters(&self, hidden: usize) -> usize {
-        let Attention {
-            heads,
-            kv_heads,
-            head_dim,
-            bias,
-            ..
-        } = self.attention;
+        let Attention { heads, kv_heads, head_dim, bias, .. } = self.attention;
         let (query, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
         let projections = hidden * (query + kv) + query * hidden;
         let biases = if bias { query + kv + hidden } else { 0 };

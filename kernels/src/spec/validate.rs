@@ -37,12 +37,7 @@ impl Embeddings {
 
 impl LayerSpec {
     fn validate(&self) -> Result<(), SpecError> {
-        let Attention {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.attention;
+        let Attention { heads, kv_heads, head_dim, .. } = self.attention;
         within("heads", heads, HEADS_MAX)?;
         within("kv_heads", kv_heads, HEADS_MAX)?;
         within("head_dim", head_dim, HIDDEN_MAX)?;
@@ -56,11 +51,7 @@ impl LayerSpec {
 impl Norm {
     fn validate(self) -> Result<(), SpecError> {
         let Self::LayerNorm { eps } = self;
-        if eps.is_finite() && eps > 0.0 {
-            Ok(())
-        } else {
-            Err(SpecError::Eps { eps })
-        }
+        if eps.is_finite() && eps > 0.0 { Ok(()) } else { Err(SpecError::Eps { eps }) }
     }
 }
 
@@ -80,12 +71,7 @@ pub(crate) fn multiple(
     if divisor_value != 0 && value.is_multiple_of(divisor_value) {
         return Ok(());
     }
-    Err(SpecError::Indivisible {
-        field,
-        value,
-        divisor,
-        divisor_value,
-    })
+    Err(SpecError::Indivisible { field, value, divisor, divisor_value })
 }
 
 #[cfg(test)]
@@ -103,29 +89,14 @@ mod tests {
             bias: true,
             mask: Mask::Bidirectional,
         };
-        let ffn = Ffn::Mlp {
-            intermediate: 64,
-            activation: Activation::Relu,
-        };
-        let layer = LayerSpec {
-            norm,
-            placement: NormPlacement::Post,
-            attention,
-            ffn,
-        };
+        let ffn = Ffn::Mlp { intermediate: 64, activation: Activation::Relu };
+        let layer = LayerSpec { norm, placement: NormPlacement::Post, attention, ffn };
         EncoderSpec {
             hidden: 32,
-            embeddings: Embeddings {
-                vocab: 100,
-                token_types: 2,
-                norm,
-            },
+            embeddings: Embeddings { vocab: 100, token_types: 2, norm },
             position: Position::Learned { rows: 16, offset: 0 },
             layers: LayerPattern::Uniform { count: 2, layer },
-            head: Head::Embedding {
-                pooling: Pooling::Mean,
-                normalize: true,
-            },
+            head: Head::Embedding { pooling: Pooling::Mean, normalize: true },
         }
     }
 
@@ -135,9 +106,7 @@ mod tests {
         let LayerPattern::Uniform { count, mut layer } = spec.layers.clone();
         change(&mut spec, &mut layer);
         spec.layers = LayerPattern::Uniform { count, layer };
-        spec.validate()
-            .expect_err("the changed description is not valid")
-            .to_string()
+        spec.validate().expect_err("the changed description is not valid").to_string()
     }
 
     #[test]
@@ -148,10 +117,7 @@ mod tests {
 
     #[test]
     fn refusals_name_the_fields() {
-        assert_eq!(
-            refusal(|spec, _| spec.hidden = 0),
-            "hidden is 0; it must be positive"
-        );
+        assert_eq!(refusal(|spec, _| spec.hidden = 0), "hidden is 0; it must be positive");
         assert_eq!(
             refusal(|spec, _| spec.embeddings.vocab = usize::MAX),
             "vocab is 18446744073709551615; the largest value covered is 8388608"
@@ -169,10 +135,7 @@ mod tests {
             "norm eps is NaN; it must be finite and positive"
         );
         assert_eq!(
-            refusal(|_, layer| layer.ffn = Ffn::Mlp {
-                intermediate: 0,
-                activation: Activation::Silu
-            }),
+            refusal(|_, layer| layer.ffn = Ffn::Mlp { intermediate: 0, activation: Activation::Silu }),
             "intermediate is 0; it must be positive"
         );
     }

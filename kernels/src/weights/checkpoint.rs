@@ -33,24 +33,13 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// Opens the files of `dir` and checks their headers.
     pub(crate) fn open(dir: &Path) -> Result<Self, WeightsError> {
-        let Shards {
-            paths,
-            promised,
-            index,
-        } = shards::locate(dir)?;
-        let mut checkpoint = Self {
-            shards: Vec::with_capacity(paths.len()),
-            tensors: BTreeMap::new(),
-        };
+        let Shards { paths, promised, index } = shards::locate(dir)?;
+        let mut checkpoint = Self { shards: Vec::with_capacity(paths.len()), tensors: BTreeMap::new() };
         for path in paths {
             checkpoint.add(path)?;
         }
         for (tensor, shard) in promised {
-            if checkpoint
-                .tensors
-                .get(&tensor)
-                .is_none_or(|(found, _)| *found != shard)
-            {
+            if checkpoint.tensors.get(&tensor).is_none_or(|(found, _)| *found != shard) {
                 let file = checkpoint.shards[shard].path.display();
                 let reason = format!("it promises tensor {tensor:?} in {file}, which does not hold it");
                 return Err(WeightsError::Index { path: index, reason });
@@ -60,16 +49,11 @@ impl Checkpoint {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), WeightsError> {
-        let io = |source| WeightsError::Io {
-            path: path.clone(),
-            source,
-        };
+        let io = |source| WeightsError::Io { path: path.clone(), source };
         let (mut file, bytes) = open_regular(&path).map_err(io)?;
         let header = Header::read(&mut file, bytes).map_err(io)?;
-        let Header { tensors } = header.map_err(|source| WeightsError::Header {
-            path: path.clone(),
-            source,
-        })?;
+        let Header { tensors } =
+            header.map_err(|source| WeightsError::Header { path: path.clone(), source })?;
         let shard = self.shards.len();
         for (tensor, info) in tensors {
             if self.tensors.contains_key(&tensor) {
@@ -93,24 +77,10 @@ impl Checkpoint {
 
     /// Where a tensor of this shape lies; refuses another shape and types that do not become f32.
     pub(crate) fn find(&self, tensor: &str, shape: &[usize]) -> Result<(usize, &TensorInfo), WeightsError> {
-        let refuse = |source| WeightsError::Tensor {
-            tensor: tensor.to_owned(),
-            source,
-        };
-        let (shard, info) = self
-            .tensors
-            .get(tensor)
-            .ok_or_else(|| refuse(TensorError::Missing))?;
-        if !info
-            .shape
-            .iter()
-            .copied()
-            .eq(shape.iter().map(|&size| size as u64))
-        {
-            return Err(refuse(TensorError::Shape {
-                found: info.shape.clone(),
-                expected: shape.to_vec(),
-            }));
+        let refuse = |source| WeightsError::Tensor { tensor: tensor.to_owned(), source };
+        let (shard, info) = self.tensors.get(tensor).ok_or_else(|| refuse(TensorError::Missing))?;
+        if !info.shape.iter().copied().eq(shape.iter().map(|&size| size as u64)) {
+            return Err(refuse(TensorError::Shape { found: info.shape.clone(), expected: shape.to_vec() }));
         }
         if let Storage::Other(found, _) = info.storage {
             return Err(refuse(TensorError::Dtype { found }));

@@ -11,9 +11,7 @@ fn dir() -> tempfile::TempDir {
 }
 
 fn refusal(dir: &Path) -> String {
-    let error = Checkpoint::open(dir)
-        .expect_err("the checkpoint is not sound")
-        .to_string();
+    let error = Checkpoint::open(dir).expect_err("the checkpoint is not sound").to_string();
     error.replace(dir.to_str().expect("UTF-8"), "DIR")
 }
 
@@ -30,10 +28,7 @@ fn sharded(b_in: &str) -> tempfile::TempDir {
 #[test]
 fn a_single_file_is_read() {
     let dir = dir();
-    write(
-        &dir.path().join("model.safetensors"),
-        &[counting("a", &[2, 3]), counting("b", &[4])],
-    );
+    write(&dir.path().join("model.safetensors"), &[counting("a", &[2, 3]), counting("b", &[4])]);
     let mapped = MappedCheckpoint::open(dir.path()).expect("sound");
     let tensor = mapped.tensor("a", &[2, 3]).expect("there");
     tensor.prefetch();
@@ -53,13 +48,7 @@ fn a_single_file_is_read() {
 fn shards_are_merged() {
     let dir = sharded("two.safetensors");
     let mapped = MappedCheckpoint::open(dir.path()).expect("sound");
-    assert_eq!(
-        mapped
-            .tensor("b", &[3])
-            .and_then(|b| b.read_all())
-            .expect("there"),
-        [0.0, 1.0, 2.0]
-    );
+    assert_eq!(mapped.tensor("b", &[3]).and_then(|b| b.read_all()).expect("there"), [0.0, 1.0, 2.0]);
     let checkpoint = Checkpoint::open(dir.path()).expect("sound");
     assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b"]);
     assert!(checkpoint.contains("a") && !checkpoint.contains("c"));
@@ -75,27 +64,15 @@ fn an_index_is_not_believed() {
     );
     for outside in ["../two.safetensors", "/etc/passwd", "", ".", "..", "x/", "x/y"] {
         let told = refusal(sharded(outside).path());
-        assert!(
-            told.ends_with(&format!("{outside:?} is not the name of a file beside it")),
-            "{told}"
-        );
+        assert!(told.ends_with(&format!("{outside:?} is not the name of a file beside it")), "{told}");
     }
     assert!(refusal(sharded("three.safetensors").path()).starts_with("cannot read DIR/three.safetensors"));
     let twice = sharded("two.safetensors");
-    write(
-        &twice.path().join("two.safetensors"),
-        &[counting("a", &[4]), counting("b", &[3])],
-    );
-    assert_eq!(
-        refusal(twice.path()),
-        "tensor \"a\" is in DIR/two.safetensors and in another shard"
-    );
+    write(&twice.path().join("two.safetensors"), &[counting("a", &[4]), counting("b", &[3])]);
+    assert_eq!(refusal(twice.path()), "tensor \"a\" is in DIR/two.safetensors and in another shard");
     let garbage = sharded("two.safetensors");
-    std::fs::write(
-        garbage.path().join("model.safetensors.index.json"),
-        "{\"weight_map\": 3}",
-    )
-    .expect("written");
+    std::fs::write(garbage.path().join("model.safetensors.index.json"), "{\"weight_map\": 3}")
+        .expect("written");
     assert!(refusal(garbage.path()).contains("invalid type: integer `3`"));
 }
 
@@ -117,26 +94,12 @@ fn a_truncated_file_is_named() {
 fn tensors_are_checked_against_the_need() {
     let dir = dir();
     let values = vec![0.0, f32::INFINITY];
-    write(
-        &dir.path().join("model.safetensors"),
-        &[FixtureTensor {
-            name: "a",
-            shape: &[2, 1],
-            values,
-        }],
-    );
+    write(&dir.path().join("model.safetensors"), &[FixtureTensor { name: "a", shape: &[2, 1], values }]);
     let mapped = MappedCheckpoint::open(dir.path()).expect("sound");
     let told = |name, shape: &[usize]| mapped.tensor(name, shape).expect_err("not as needed").to_string();
     assert_eq!(told("z", &[1]), "tensor \"z\": not in the checkpoint");
-    assert_eq!(
-        told("a", &[1, 2]),
-        "tensor \"a\": shape [2, 1], the configuration needs [1, 2]"
-    );
-    let infinite = mapped
-        .tensor("a", &[2, 1])
-        .and_then(|a| a.read_all())
-        .expect_err("infinite")
-        .to_string();
+    assert_eq!(told("a", &[1, 2]), "tensor \"a\": shape [2, 1], the configuration needs [1, 2]");
+    let infinite = mapped.tensor("a", &[2, 1]).and_then(|a| a.read_all()).expect_err("infinite").to_string();
     assert_eq!(infinite, "tensor \"a\": element 1 is not finite");
 }
 
@@ -147,12 +110,6 @@ fn integers_are_no_weights() {
     let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 8]].concat();
     std::fs::write(dir.path().join("model.safetensors"), bytes).expect("written");
     let checkpoint = Checkpoint::open(dir.path()).expect("sound");
-    let told = checkpoint
-        .find("ids", &[1])
-        .expect_err("not a weight")
-        .to_string();
-    assert_eq!(
-        told,
-        "tensor \"ids\": dtype I64 is not covered: expected F32, F16 or BF16"
-    );
+    let told = checkpoint.find("ids", &[1]).expect_err("not a weight").to_string();
+    assert_eq!(told, "tensor \"ids\": dtype I64 is not covered: expected F32, F16 or BF16");
 }

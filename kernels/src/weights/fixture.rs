@@ -21,10 +21,7 @@ pub(crate) fn write(path: &Path, tensors: &[FixtureTensor<'_>]) {
     let entries = tensors.iter().map(|FixtureTensor { name, shape, values }| {
         let begin = data.len();
         data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        format!(
-            r#""{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{}]}}"#,
-            data.len()
-        )
+        format!(r#""{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{}]}}"#, data.len())
     });
     let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
     let length = (header.len() as u64).to_le_bytes();

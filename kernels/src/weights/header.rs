@@ -44,16 +44,10 @@ impl Header {
         file.read_exact(&mut length)?;
         let header_bytes = u64::from_le_bytes(length);
         if header_bytes > HEADER_BYTES_MAX {
-            return Ok(Err(HeaderError::TooLong {
-                header_bytes,
-                max: HEADER_BYTES_MAX,
-            }));
+            return Ok(Err(HeaderError::TooLong { header_bytes, max: HEADER_BYTES_MAX }));
         }
         if header_bytes > file_bytes - LENGTH_BYTES {
-            return Ok(Err(HeaderError::Truncated {
-                header_bytes,
-                file_bytes,
-            }));
+            return Ok(Err(HeaderError::Truncated { header_bytes, file_bytes }));
         }
         let mut json = vec![0; header_bytes as usize];
         file.read_exact(&mut json)?;
@@ -61,18 +55,15 @@ impl Header {
     }
 
     fn check(json: &[u8], file_bytes: u64) -> Result<Self, HeaderError> {
-        let RawHeader(raw) = serde_json::from_slice(json).map_err(|error| HeaderError::Json {
-            reason: error.to_string(),
-        })?;
+        let RawHeader(raw) =
+            serde_json::from_slice(json).map_err(|error| HeaderError::Json { reason: error.to_string() })?;
         let data_start = LENGTH_BYTES + json.len() as u64;
         check_tiling(&raw, file_bytes - data_start)?;
         let tensors = raw.into_iter().map(|(name, tensor)| {
             let info = tensor.resolve(&name, data_start)?;
             Ok((name, info))
         });
-        Ok(Self {
-            tensors: tensors.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { tensors: tensors.collect::<Result<_, _>>()? })
     }
 }
 
@@ -84,26 +75,15 @@ fn check_tiling(raw: &BTreeMap<String, RawTensor>, data_bytes: u64) -> Result<()
     for (name, tensor) in in_order {
         let [begin, end] = tensor.data_offsets;
         if end < begin {
-            return Err(HeaderError::Reversed {
-                tensor: name.clone(),
-                begin,
-                end,
-            });
+            return Err(HeaderError::Reversed { tensor: name.clone(), begin, end });
         }
         if begin != expected {
-            return Err(HeaderError::NotContiguous {
-                tensor: name.clone(),
-                begin,
-                expected,
-            });
+            return Err(HeaderError::NotContiguous { tensor: name.clone(), begin, expected });
         }
         expected = end;
     }
     if expected != data_bytes {
-        return Err(HeaderError::DataLength {
-            tensors_end: expected,
-            data_bytes,
-        });
+        return Err(HeaderError::DataLength { tensors_end: expected, data_bytes });
     }
     Ok(())
 }
@@ -119,41 +99,21 @@ struct RawTensor {
 
 impl RawTensor {
     fn resolve(self, name: &str, data_start: u64) -> Result<TensorInfo, HeaderError> {
-        let Self {
-            dtype,
-            shape,
-            data_offsets: [begin, end],
-        } = self;
+        let Self { dtype, shape, data_offsets: [begin, end] } = self;
         let tensor = || name.to_owned();
         let Some(storage) = Storage::parse(&dtype) else {
-            return Err(HeaderError::UnknownDtype {
-                tensor: tensor(),
-                dtype,
-            });
+            return Err(HeaderError::UnknownDtype { tensor: tensor(), dtype });
         };
-        let needed = shape
-            .iter()
-            .try_fold(storage.bytes(), |bytes, &size| bytes.checked_mul(size));
+        let needed = shape.iter().try_fold(storage.bytes(), |bytes, &size| bytes.checked_mul(size));
         let Some(needed) = needed else {
-            return Err(HeaderError::ShapeOverflow {
-                tensor: tensor(),
-                shape,
-            });
+            return Err(HeaderError::ShapeOverflow { tensor: tensor(), shape });
         };
         let given = end - begin;
         if needed != given {
-            return Err(HeaderError::Length {
-                tensor: tensor(),
-                needed,
-                given,
-            });
+            return Err(HeaderError::Length { tensor: tensor(), needed, given });
         }
         // Cannot overflow: the tiling has shown that `end` lies inside the file.
-        Ok(TensorInfo {
-            storage,
-            shape,
-            range: data_start + begin..data_start + end,
-        })
+        Ok(TensorInfo { storage, shape, range: data_start + begin..data_start + end })
     }
 }
 

@@ -17,9 +17,7 @@ fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
 }
 
 fn refusal(json: &str, data: usize) -> String {
-    parse(&file(json, data))
-        .expect_err("the header is not sound")
-        .to_string()
+    parse(&file(json, data)).expect_err("the header is not sound").to_string()
 }
 
 const TWO: &str = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F16","shape":[2,3],"data_offsets":[8,20]},
@@ -30,10 +28,7 @@ fn a_sound_header_is_read_in_any_order() {
     let header = parse(&file(TWO, 20)).expect("a sound file");
     let start = 8 + TWO.len() as u64;
     let a = &header.tensors["a"];
-    assert_eq!(
-        (a.storage, a.shape.as_slice(), a.range.clone()),
-        (Storage::F32, &[2][..], start..start + 8)
-    );
+    assert_eq!((a.storage, a.shape.as_slice(), a.range.clone()), (Storage::F32, &[2][..], start..start + 8));
     assert_eq!(header.tensors["b"].range, start + 8..start + 20);
 }
 
@@ -50,20 +45,11 @@ fn lengths_are_bounded_before_anything_is_allocated() {
     assert_eq!(parse(&[1, 2, 3]), Err(HeaderError::TooShort { file_bytes: 3 }));
     assert_eq!(
         parse(&[0xff; 64]),
-        Err(HeaderError::TooLong {
-            header_bytes: u64::MAX,
-            max: HEADER_BYTES_MAX
-        })
+        Err(HeaderError::TooLong { header_bytes: u64::MAX, max: HEADER_BYTES_MAX })
     );
     let mut short = file(TWO, 0);
     short.truncate(40);
-    assert_eq!(
-        parse(&short),
-        Err(HeaderError::Truncated {
-            header_bytes: TWO.len() as u64,
-            file_bytes: 40
-        })
-    );
+    assert_eq!(parse(&short), Err(HeaderError::Truncated { header_bytes: TWO.len() as u64, file_bytes: 40 }));
 }
 
 #[test]
@@ -71,24 +57,12 @@ fn what_is_not_a_header_is_refused_with_its_place() {
     assert!(refusal("[1]", 0).contains("expected an object of tensors"));
     assert!(refusal("{", 0).contains("line 1"));
     let missing = refusal(r#"{"w":{"dtype":"F32","shape":[1]}}"#, 4);
-    assert!(
-        missing.contains(r#"tensor "w": missing field `data_offsets`"#),
-        "{missing}"
-    );
+    assert!(missing.contains(r#"tensor "w": missing field `data_offsets`"#), "{missing}");
     let negative = refusal(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}"#, 4);
-    assert!(
-        negative.contains(r#"tensor "w""#) && negative.contains("-4"),
-        "{negative}"
-    );
-    let huge = refusal(
-        r#"{"w":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,4]}}"#,
-        4,
-    );
+    assert!(negative.contains(r#"tensor "w""#) && negative.contains("-4"), "{negative}");
+    let huge = refusal(r#"{"w":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,4]}}"#, 4);
     assert!(huge.contains(r#"tensor "w""#), "{huge}");
-    let field = refusal(
-        r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}}"#,
-        4,
-    );
+    let field = refusal(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}}"#, 4);
     assert!(field.contains("unknown field `x`"), "{field}");
     let twice = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
         "w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
@@ -105,57 +79,26 @@ fn tensors_must_tile_the_data() {
         )
     };
     let named = |error| match error {
-        Err(HeaderError::NotContiguous {
-            tensor,
-            begin,
-            expected,
-        }) => (tensor, begin, expected),
+        Err(HeaderError::NotContiguous { tensor, begin, expected }) => (tensor, begin, expected),
         other => panic!("not refused for its tiling: {other:?}"),
     };
-    assert_eq!(
-        named(parse(&file(&pair([0, 8], [4, 12]), 12))),
-        ("b".into(), 4, 8),
-        "overlap"
-    );
-    assert_eq!(
-        named(parse(&file(&pair([0, 8], [12, 20]), 20))),
-        ("b".into(), 12, 8),
-        "gap"
-    );
-    assert_eq!(
-        named(parse(&file(&pair([8, 16], [16, 24]), 24))),
-        ("a".into(), 8, 0),
-        "gap at the start"
-    );
+    assert_eq!(named(parse(&file(&pair([0, 8], [4, 12]), 12))), ("b".into(), 4, 8), "overlap");
+    assert_eq!(named(parse(&file(&pair([0, 8], [12, 20]), 20))), ("b".into(), 12, 8), "gap");
+    assert_eq!(named(parse(&file(&pair([8, 16], [16, 24]), 24))), ("a".into(), 8, 0), "gap at the start");
     let reversed = parse(&file(&pair([0, 8], [16, 8]), 16));
-    assert!(matches!(
-        reversed,
-        Err(HeaderError::Reversed { .. } | HeaderError::NotContiguous { .. })
-    ));
+    assert!(matches!(reversed, Err(HeaderError::Reversed { .. } | HeaderError::NotContiguous { .. })));
     for data in [15, 17] {
         let error = parse(&file(&pair([0, 8], [8, 16]), data));
-        assert_eq!(
-            error,
-            Err(HeaderError::DataLength {
-                tensors_end: 16,
-                data_bytes: data as u64
-            })
-        );
+        assert_eq!(error, Err(HeaderError::DataLength { tensors_end: 16, data_bytes: data as u64 }));
     }
 }
 
 #[test]
 fn shapes_and_types_must_fit_the_bytes() {
     let one = |dtype: &str, shape: &str| {
-        refusal(
-            &format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,8]}}}}"#),
-            8,
-        )
+        refusal(&format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,8]}}}}"#), 8)
     };
-    assert_eq!(
-        one("F32", "[3]"),
-        r#"tensor "w" needs 12 bytes for its shape and dtype and is given 8"#
-    );
+    assert_eq!(one("F32", "[3]"), r#"tensor "w" needs 12 bytes for its shape and dtype and is given 8"#);
     assert_eq!(one("Q4_0", "[2]"), r#"tensor "w" has the unknown dtype "Q4_0""#);
     assert!(one("F32", "[4611686018427387904,4]").contains("overflows"));
     assert!(one("F32", "[9223372036854775808,2,0]").contains("overflows"));

@@ -49,10 +49,7 @@ impl MappedCheckpoint {
 
 fn map(shard: &Shard) -> Result<Mmap, WeightsError> {
     let Shard { path, file, bytes } = shard;
-    let io = |source| WeightsError::Io {
-        path: path.clone(),
-        source,
-    };
+    let io = |source| WeightsError::Io { path: path.clone(), source };
     // SAFETY: the file is mapped read-only and handed out as plain bytes, every value of which is valid. What cannot
     // be ruled out is that another process writes to the file while it is mapped: bytes that change are read at most
     // once each and only as numbers, so that a torn read gives a wrong weight but no unsound value, and a file that is
@@ -82,20 +79,13 @@ impl Tensor<'_> {
         let width = self.storage.bytes() as usize;
         let begin = self.start + first * width;
         let end = begin + out.len() * width;
-        assert!(
-            end <= self.start + self.len,
-            "tensor {:?} is read past its checked shape",
-            self.name
-        );
+        assert!(end <= self.start + self.len, "tensor {:?} is read past its checked shape", self.name);
         to_f32(self.storage, &self.map[begin..end], out);
         match out.iter().position(|value| !value.is_finite()) {
             None => Ok(()),
             Some(place) => {
                 let source = TensorError::NotFinite { index: first + place };
-                Err(WeightsError::Tensor {
-                    tensor: self.name.to_owned(),
-                    source,
-                })
+                Err(WeightsError::Tensor { tensor: self.name.to_owned(), source })
             }
         }
     }
@@ -123,10 +113,8 @@ impl Tensor<'_> {
     pub(crate) fn release(&self) {
         // SAFETY: the map is shared, read-only and backed by a file: MADV_DONTNEED only forgets the page table
         // entries, and a later read faults the same content in again from the page cache.
-        let forgotten = unsafe {
-            self.map
-                .unchecked_advise_range(UncheckedAdvice::DontNeed, self.start, self.len)
-        };
+        let forgotten =
+            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.start, self.len) };
         // Advice only: a kernel that refuses costs memory, nothing else.
         let _ = forgotten;
     }

@@ -35,11 +35,7 @@ pub(super) fn locate(dir: &Path) -> Result<Shards, WeightsError> {
     let index = dir.join(INDEX);
     let single = dir.join(SINGLE);
     if single.exists() {
-        return Ok(Shards {
-            paths: vec![single],
-            promised: Vec::new(),
-            index,
-        });
+        return Ok(Shards { paths: vec![single], promised: Vec::new(), index });
     }
     if !index.exists() {
         return Err(WeightsError::Missing { dir: dir.to_owned() });
@@ -48,38 +44,23 @@ pub(super) fn locate(dir: &Path) -> Result<Shards, WeightsError> {
 }
 
 fn read_index(dir: &Path, index: PathBuf) -> Result<Shards, WeightsError> {
-    let json = read_bounded(&index, INDEX_BYTES_MAX).map_err(|source| WeightsError::Io {
-        path: index.clone(),
-        source,
-    })?;
-    let refuse = |reason: String| WeightsError::Index {
-        path: index.clone(),
-        reason,
-    };
+    let json = read_bounded(&index, INDEX_BYTES_MAX)
+        .map_err(|source| WeightsError::Io { path: index.clone(), source })?;
+    let refuse = |reason: String| WeightsError::Index { path: index.clone(), reason };
     let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| refuse(error.to_string()))?;
     let names = weight_map.values().collect::<BTreeSet<_>>();
     if names.is_empty() {
         return Err(refuse("it names no file".into()));
     }
     if names.len() > SHARDS_MAX {
-        return Err(refuse(format!(
-            "it names {} files; at most {SHARDS_MAX} are covered",
-            names.len()
-        )));
+        return Err(refuse(format!("it names {} files; at most {SHARDS_MAX} are covered", names.len())));
     }
     if let Some(name) = names.iter().find(|name| !is_plain_file_name(name)) {
         return Err(refuse(format!("{name:?} is not the name of a file beside it")));
     }
     let order = names.iter().zip(0..).collect::<BTreeMap<_, _>>();
-    let promised = weight_map
-        .iter()
-        .map(|(tensor, name)| (tensor.clone(), order[&name]))
-        .collect();
-    Ok(Shards {
-        paths: names.iter().map(|name| dir.join(name)).collect(),
-        promised,
-        index,
-    })
+    let promised = weight_map.iter().map(|(tensor, name)| (tensor.clone(), order[&name])).collect();
+    Ok(Shards { paths: names.iter().map(|name| dir.join(name)).collect(), promised, index })
 }
 
 /// An index must not reach outside of its own directory.

@@ -61,12 +61,12 @@ pub(crate) fn to_f32(storage: Storage, bytes: &[u8], out: &mut [f32]) {
                 *value = f32::from_le_bytes(*raw);
             }
         }
-        Storage::F16 => convert_half(bytes, out, f16::from_le_bytes, |half, out| {
-            half.convert_to_f32_slice(out)
-        }),
-        Storage::Bf16 => convert_half(bytes, out, bf16::from_le_bytes, |half, out| {
-            half.convert_to_f32_slice(out)
-        }),
+        Storage::F16 => {
+            convert_half(bytes, out, f16::from_le_bytes, |half, out| half.convert_to_f32_slice(out))
+        }
+        Storage::Bf16 => {
+            convert_half(bytes, out, bf16::from_le_bytes, |half, out| half.convert_to_f32_slice(out))
+        }
         Storage::Other(name, _) => unreachable!("{name} is refused before its bytes are read"),
     }
 }
@@ -102,22 +102,10 @@ mod tests {
             to_f32(storage, &shifted[1..], &mut out);
             out
         };
-        assert_eq!(
-            convert(
-                Storage::F32,
-                values.iter().flat_map(|v| v.to_le_bytes()).collect()
-            ),
-            values
-        );
-        let f16_bytes = values
-            .iter()
-            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-            .collect();
+        assert_eq!(convert(Storage::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()), values);
+        let f16_bytes = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
         assert_eq!(convert(Storage::F16, f16_bytes), values);
-        let bf16_bytes = values
-            .iter()
-            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
-            .collect();
+        let bf16_bytes = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
         assert_eq!(convert(Storage::Bf16, bf16_bytes), values);
     }
 

@@ -100,13 +100,7 @@ impl Client {
     }
 
     pub(super) fn new(link: Link) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                link,
-                shared: Mutex::default(),
-                unique: AtomicU64::new(random()),
-            }),
-        }
+        Self { inner: Arc::new(Inner { link, shared: Mutex::default(), unique: AtomicU64::new(random()) }) }
     }
 
     /// Encodes any number of texts and collects the results in input order. Dropping the future cancels the call and
@@ -137,10 +131,7 @@ impl Client {
     /// Encodes any number of texts and gives the results in input order as they come, in bounded memory.
     pub fn encode_stream(&self, call: Encode) -> EncodeStream {
         let now = now();
-        let unique = self
-            .inner
-            .unique
-            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let unique = self.inner.unique.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         let spec = CallSpec {
             request_id: RequestId::new(call.request_unique.unwrap_or(unique)),
             deadline: call.deadline_after().and_then(|after| now.checked_add(after)),
@@ -151,13 +142,7 @@ impl Client {
             seed: unique,
         };
         let inner = self.inner.clone();
-        EncodeStream::new(
-            inner,
-            Call::new(spec, now),
-            call.inputs,
-            call.total,
-            call.progress,
-        )
+        EncodeStream::new(inner, Call::new(spec, now), call.inputs, call.total, call.progress)
     }
 
     /// The node's status; with histograms it is some hundred kilobytes.
@@ -186,11 +171,9 @@ impl Client {
             }),
             Err(AttemptFailure::Unreachable(what)) => Err(ClientError::Unreachable { what }),
             Err(AttemptFailure::Lost(what)) => Err(ClientError::Lost { attempts: 1, what }),
-            Err(AttemptFailure::Refused(code, message)) => Err(ClientError::Refused {
-                code,
-                message,
-                retry_after: None,
-            }),
+            Err(AttemptFailure::Refused(code, message)) => {
+                Err(ClientError::Refused { code, message, retry_after: None })
+            }
         }
     }
 }
@@ -198,7 +181,5 @@ impl Client {
 /// Chance for request ids and jitter, from the operating system.
 fn random() -> u64 {
     let random = ring::rand::generate(&ring::rand::SystemRandom::new());
-    random.map_or(0, |bytes: ring::rand::Random<[u8; 8]>| {
-        u64::from_le_bytes(bytes.expose())
-    })
+    random.map_or(0, |bytes: ring::rand::Random<[u8; 8]>| u64::from_le_bytes(bytes.expose()))
 }

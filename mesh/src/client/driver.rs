@@ -102,12 +102,7 @@ impl EncodeStream {
         while let Some((key, reason)) = self.call.poll_cancel() {
             let flying = self.flights.iter().position(|flight| flight.key == key);
             if let Some(flight) = flying.map(|at| self.flights.swap_remove(at)) {
-                tracing::debug!(
-                    part = key.part,
-                    attempt = key.attempt,
-                    ?reason,
-                    "attempt cancelled"
-                );
+                tracing::debug!(part = key.part, attempt = key.attempt, ?reason, "attempt cancelled");
                 if let (CancelReason::Silent, Some(connection)) = (reason, flight.connection) {
                     client.suspect(connection);
                 }
@@ -121,11 +116,7 @@ impl EncodeStream {
                     Err(failure) => Event::Failed(failure),
                 }
             });
-            self.flights.push(Flight {
-                key,
-                connection: None,
-                event,
-            });
+            self.flights.push(Flight { key, connection: None, event });
         }
     }
 

@@ -48,10 +48,7 @@ impl Encode {
     pub fn inputs(model: impl Into<String>, inputs: impl IntoIterator<Item = Input>) -> Self {
         let inputs: Vec<_> = inputs.into_iter().collect();
         let total = inputs.len() as u64;
-        Self {
-            total: Some(total),
-            ..Self::lazy(model, inputs)
-        }
+        Self { total: Some(total), ..Self::lazy(model, inputs) }
     }
 
     /// Inputs that are pulled as the call proceeds, so that a file of any length is never held as a whole. The

@@ -112,15 +112,8 @@ impl Context<'_> {
         let covered = part.losses == 1 && told.is_none();
         if part.losses >= LOSSES_MAX || !(covered || self.shared.spend_retry()) {
             return Next::Fail(match told {
-                Some(code) => ClientError::Refused {
-                    code,
-                    message: what,
-                    retry_after: None,
-                },
-                None => ClientError::Lost {
-                    attempts: part.attempts,
-                    what,
-                },
+                Some(code) => ClientError::Refused { code, message: what, retry_after: None },
+                None => ClientError::Lost { attempts: part.attempts, what },
             });
         }
         let pause = (part.losses > 1).then(|| self.now + self.pause_after(part, part.losses - 1));
@@ -129,19 +122,9 @@ impl Context<'_> {
 
     /// After a node's own word that the attempt failed.
     pub(super) fn after_failure(&mut self, part: &mut Part, failure: Failure) -> Next {
-        let Failure {
-            code,
-            message,
-            retry_after_us,
-        } = failure;
+        let Failure { code, message, retry_after_us } = failure;
         let retry_after = retry_after_us.map(Duration::from);
-        let refused = |message| {
-            Next::Fail(ClientError::Refused {
-                code,
-                message,
-                retry_after,
-            })
-        };
+        let refused = |message| Next::Fail(ClientError::Refused { code, message, retry_after });
         match code.retry() {
             Retry::Never => refused(message),
             // There is one node to send to, and its files stay broken until somebody repairs them.

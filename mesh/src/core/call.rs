@@ -104,10 +104,7 @@ impl Call {
     }
 
     fn add_part(&mut self, items: Vec<Input>) {
-        let first = self
-            .parts
-            .back()
-            .map_or(self.summary.items, |part| part.first() + part.items_len());
+        let first = self.parts.back().map_or(self.summary.items, |part| part.first() + part.items_len());
         let part = Part::new(self.parts_made, first, items);
         self.items_answered += part.items_len() - part.unanswered as u64;
         self.parts_made += 1;
@@ -124,10 +121,7 @@ impl Call {
             State::Flying(_) | State::Done => false,
         };
         let part = self.parts.iter_mut().find(due)?;
-        let key = AttemptKey {
-            part: part.number,
-            attempt: part.attempts,
-        };
+        let key = AttemptKey { part: part.number, attempt: part.attempts };
         if key.attempt == 0 {
             shared.earn_retry();
         } else {
@@ -157,11 +151,7 @@ impl Call {
 
     /// The transport took the whole request of an attempt.
     pub fn handle_sent(&mut self, key: AttemptKey, now: Instant) {
-        if let Some(Part {
-            state: State::Flying(flight),
-            ..
-        }) = self.flying_part(key)
-        {
+        if let Some(Part { state: State::Flying(flight), .. }) = self.flying_part(key) {
             flight.handle_sent(now);
         }
     }
@@ -201,33 +191,25 @@ impl Call {
     ) {
         match failure {
             AttemptFailure::Refused(code, message) => {
-                let failure = Failure {
-                    code,
-                    message,
-                    retry_after_us: None,
-                };
+                let failure = Failure { code, message, retry_after_us: None };
                 self.handle_failure(key, failure, shared, now);
             }
-            AttemptFailure::Lost(what) => self.settle(key, shared, now, |context, part| {
-                context.after_loss(part, what, None)
-            }),
-            AttemptFailure::Unreachable(what) => self.settle(key, shared, now, |context, part| {
-                context.after_unreachable(part, what)
-            }),
+            AttemptFailure::Lost(what) => {
+                self.settle(key, shared, now, |context, part| context.after_loss(part, what, None))
+            }
+            AttemptFailure::Unreachable(what) => {
+                self.settle(key, shared, now, |context, part| context.after_unreachable(part, what))
+            }
         }
     }
 
     fn handle_loss(&mut self, key: AttemptKey, what: &str, shared: &mut Shared, now: Instant) {
         self.cancelled.push_back((key, CancelReason::Unwanted));
-        self.settle(key, shared, now, |context, part| {
-            context.after_loss(part, what.to_owned(), None)
-        });
+        self.settle(key, shared, now, |context, part| context.after_loss(part, what.to_owned(), None));
     }
 
     fn handle_failure(&mut self, key: AttemptKey, failure: Failure, shared: &mut Shared, now: Instant) {
-        self.settle(key, shared, now, |context, part| {
-            context.after_failure(part, failure)
-        });
+        self.settle(key, shared, now, |context, part| context.after_failure(part, failure));
     }
 
     fn handle_end(&mut self, key: AttemptKey, end: End, shared: &mut Shared, now: Instant) {
@@ -239,9 +221,8 @@ impl Call {
         };
         if part.unanswered > 0 || end.items as usize != flight.items() {
             let what = "an end with items unanswered";
-            return self.settle(key, shared, now, |context, part| {
-                context.after_loss(part, what.to_owned(), None)
-            });
+            return self
+                .settle(key, shared, now, |context, part| context.after_loss(part, what.to_owned(), None));
         }
         let (bytes, items, tokens) = (flight.text_bytes, flight.text_items, flight.text_tokens);
         part.state = State::Done;
@@ -291,8 +272,7 @@ impl Call {
         for part in self.parts.drain(..) {
             if let State::Flying(flight) = part.state {
                 let (part, attempt) = (part.number, flight.attempt);
-                self.cancelled
-                    .push_back((AttemptKey { part, attempt }, CancelReason::Unwanted));
+                self.cancelled.push_back((AttemptKey { part, attempt }, CancelReason::Unwanted));
             }
         }
         self.outcome = Some(Err(error));
@@ -364,9 +344,7 @@ impl Call {
         let silent: Vec<_> = self.parts.iter().filter_map(silent).collect();
         for (key, what) in silent {
             self.cancelled.push_back((key, CancelReason::Silent));
-            self.settle(key, shared, now, |context, part| {
-                context.after_loss(part, what.to_owned(), None)
-            });
+            self.settle(key, shared, now, |context, part| context.after_loss(part, what.to_owned(), None));
         }
     }
 

@@ -47,9 +47,7 @@ impl Vector {
             return Some(Cow::Borrowed(values));
         }
         let (quads, _) = self.bytes().as_chunks::<4>();
-        Some(Cow::Owned(
-            quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect(),
-        ))
+        Some(Cow::Owned(quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect()))
     }
 }
 
@@ -106,36 +104,17 @@ impl ItemResult {
 pub(super) fn items_of(result: EncodeResult) -> impl Iterator<Item = (u32, ItemResult)> {
     let block = Arc::new(result.dense);
     let mut row = 0;
-    result
-        .indices
-        .into_iter()
-        .zip(result.outcomes)
-        .map(move |(index, outcome)| {
-            let item = match outcome {
-                ItemOutcome::Encoded { tokens, truncated } => {
-                    let vector = Vector {
-                        block: block.clone(),
-                        row,
-                    };
-                    row += 1;
-                    ItemResult::Vector {
-                        tokens,
-                        truncated,
-                        vector,
-                    }
-                }
-                ItemOutcome::Failed {
-                    code,
-                    message,
-                    tokens,
-                    limit,
-                } => ItemResult::Failed {
-                    code,
-                    message,
-                    tokens,
-                    limit,
-                },
-            };
-            (index, item)
-        })
+    result.indices.into_iter().zip(result.outcomes).map(move |(index, outcome)| {
+        let item = match outcome {
+            ItemOutcome::Encoded { tokens, truncated } => {
+                let vector = Vector { block: block.clone(), row };
+                row += 1;
+                ItemResult::Vector { tokens, truncated, vector }
+            }
+            ItemOutcome::Failed { code, message, tokens, limit } => {
+                ItemResult::Failed { code, message, tokens, limit }
+            }
+        };
+        (index, item)
+    })
 }

@@ -128,11 +128,7 @@ impl Part {
         let slot = |item| too_long(item).map_or(Slot::Open, Slot::Answered);
         let slots: Vec<_> = items.iter().map(slot).collect();
         let unanswered = slots.iter().filter(|slot| matches!(slot, Slot::Open)).count();
-        let state = if unanswered == 0 {
-            State::Done
-        } else {
-            State::Ready { not_before: None }
-        };
+        let state = if unanswered == 0 { State::Done } else { State::Ready { not_before: None } };
         Self {
             number,
             first,
@@ -161,10 +157,8 @@ impl Part {
         // A part has at most REQUEST_ITEMS_MAX items, so that every position fits.
         let open = |(position, slot): (u32, &Slot)| matches!(slot, Slot::Open).then_some(position);
         let positions: Vec<u32> = (0..).zip(&self.slots).filter_map(open).collect();
-        let inputs: Vec<_> = positions
-            .iter()
-            .map(|position| self.items[*position as usize].clone())
-            .collect();
+        let inputs: Vec<_> =
+            positions.iter().map(|position| self.items[*position as usize].clone()).collect();
         let bytes = inputs.iter().map(|input| input.bytes() as u64).sum();
         self.state = State::Flying(Flight::new(self.attempts, positions, bytes, now));
         self.attempts += 1;
@@ -226,10 +220,7 @@ impl Part {
 fn too_long(input: &Input) -> Option<ItemResult> {
     let message = match input {
         Input::Text(text) if text.len() > ITEM_TEXT_BYTES_MAX => {
-            format!(
-                "text of {} bytes, at most {ITEM_TEXT_BYTES_MAX} allowed",
-                text.len()
-            )
+            format!("text of {} bytes, at most {ITEM_TEXT_BYTES_MAX} allowed", text.len())
         }
         Input::TokenIds(ids) if ids.len() > ITEM_TOKEN_IDS_MAX => {
             format!("{} token ids, at most {ITEM_TOKEN_IDS_MAX} allowed", ids.len())
@@ -238,15 +229,7 @@ fn too_long(input: &Input) -> Option<ItemResult> {
     };
     let (tokens, limit) = match input {
         Input::Text(_) => (0, 0),
-        Input::TokenIds(ids) => (
-            u32::try_from(ids.len()).unwrap_or(u32::MAX),
-            ITEM_TOKEN_IDS_MAX as u32,
-        ),
+        Input::TokenIds(ids) => (u32::try_from(ids.len()).unwrap_or(u32::MAX), ITEM_TOKEN_IDS_MAX as u32),
     };
-    Some(ItemResult::Failed {
-        code: ErrorCode::TooLong,
-        message,
-        tokens,
-        limit,
-    })
+    Some(ItemResult::Failed { code: ErrorCode::TooLong, message, tokens, limit })
 }

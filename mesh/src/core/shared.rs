@@ -34,10 +34,7 @@ struct Ratio {
 
 impl Default for Shared {
     fn default() -> Self {
-        Self {
-            ratios: BTreeMap::new(),
-            retry_hundredths: RETRY_SAVED_MAX,
-        }
+        Self { ratios: BTreeMap::new(), retry_hundredths: RETRY_SAVED_MAX }
     }
 }
 
@@ -110,11 +107,7 @@ mod tests {
         assert_eq!(shared.tokens_estimate("a", 400, 1), 202);
         assert_eq!(shared.tokens_estimate("b", 400, 1), 102, "another model's own");
         shared.learn("hostile", 16, 1, u64::MAX);
-        assert_eq!(
-            shared.tokens_estimate("hostile", 16, 1),
-            18,
-            "at most a token a byte"
-        );
+        assert_eq!(shared.tokens_estimate("hostile", 16, 1), 18, "at most a token a byte");
         shared.learn("hostile", u64::MAX, 1, 0);
         assert!(shared.tokens_estimate("hostile", u64::MAX, 1) > 0, "no overflow");
         for model in 0..2 * MODELS_MAX {

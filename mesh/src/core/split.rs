@@ -59,10 +59,8 @@ mod tests {
 
     fn parts(inputs: impl IntoIterator<Item = Input>) -> Vec<Vec<Input>> {
         let (mut split, shared) = (Split::default(), Shared::default());
-        let mut parts: Vec<_> = inputs
-            .into_iter()
-            .filter_map(|input| split.push(input, "m", &shared))
-            .collect();
+        let mut parts: Vec<_> =
+            inputs.into_iter().filter_map(|input| split.push(input, "m", &shared)).collect();
         parts.extend(split.cut());
         assert!(split.cut().is_none());
         parts

@@ -129,12 +129,7 @@ fn refusal(code: ErrorCode, retry_after_us: Option<u64>) -> Message {
 }
 
 fn beacon() -> Message {
-    Message::Beacon(Beacon {
-        phase: Phase::Running,
-        queue_tokens: 0,
-        batches_done: 1,
-        eta_us: Micros(0),
-    })
+    Message::Beacon(Beacon { phase: Phase::Running, queue_tokens: 0, batches_done: 1, eta_us: Micros(0) })
 }
 
 /// The vector of a text is the number that it starts with.
@@ -142,19 +137,12 @@ fn value(input: &Input) -> f32 {
     let Input::Text(text) = input else {
         return -1.0;
     };
-    text.split_once(' ')
-        .expect("a number first")
-        .0
-        .parse()
-        .expect("a number")
+    text.split_once(' ').expect("a number first").0.parse().expect("a number")
 }
 
 fn result(request: &EncodeRequest, rows: &[u32]) -> EncodeResult {
     let data = rows.iter().map(|row| value(&request.items[*row as usize]));
-    let outcome = ItemOutcome::Encoded {
-        tokens: 3,
-        truncated: false,
-    };
+    let outcome = ItemOutcome::Encoded { tokens: 3, truncated: false };
     EncodeResult {
         indices: rows.to_vec(),
         outcomes: vec![outcome; rows.len()],
@@ -231,13 +219,7 @@ impl Scene {
         Self {
             seed,
             now: start,
-            world: World {
-                chance,
-                hostile_percent,
-                events: BTreeMap::new(),
-                sequence: 0,
-                lost: 0,
-            },
+            world: World { chance, hostile_percent, events: BTreeMap::new(), sequence: 0, lost: 0 },
             inputs: inputs.into_iter(),
             call: Call::new(spec, start),
             shared: Shared::default(),
@@ -284,10 +266,7 @@ impl Scene {
         }
         let (answered, taken) = self.call.items();
         assert!(self.given <= answered && answered <= taken);
-        assert!(
-            taken - self.given <= 13 * 2048,
-            "seed {seed}: what is held is bounded"
-        );
+        assert!(taken - self.given <= 13 * 2048, "seed {seed}: what is held is bounded");
     }
 
     /// Lets pass what comes first: an event, or the moment at which the machine wants to be woken.
@@ -390,11 +369,6 @@ fn retries_do_not_amplify_an_outage() {
         let run = run(seed, 100, None);
         // Each part covers its first loss itself.
         let budget = run.parts + 10 + run.parts * 15 / 100 + 1;
-        assert!(
-            run.lost <= run.parts + budget,
-            "seed {seed}: {} lost of {}",
-            run.lost,
-            run.parts
-        );
+        assert!(run.lost <= run.parts + budget, "seed {seed}: {} lost of {}", run.lost, run.parts);
     }
 }

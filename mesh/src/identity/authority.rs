@@ -79,13 +79,7 @@ impl Authority {
             .map_err(|error| malformed(issuer_path.clone(), error.to_string()))?;
         let issuer =
             Issuer::from_ca_cert_der(&der, key).map_err(|error| malformed(issuer_path, error.to_string()))?;
-        Ok(Self {
-            root_pem,
-            root_key_pem: None,
-            issuer_pem,
-            issuer_key_pem,
-            issuer,
-        })
+        Ok(Self { root_pem, root_key_pem: None, issuer_pem, issuer_key_pem, issuer })
     }
 
     /// Writes the authority into `dir`, which is made if it is not there; with `root.key` where it was just created.
@@ -122,9 +116,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![SanType::URI(Subject::uri(role, name).try_into()?)];
         if role == Role::Node {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
             let dns = SanType::DnsName(NODE_SERVER_NAME.try_into()?);
             params.subject_alt_names.push(dns);
         }
@@ -139,11 +131,7 @@ impl Authority {
 impl std::fmt::Debug for Authority {
     /// Without the keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let root = if self.root_key_pem.is_some() {
-            "with"
-        } else {
-            "without"
-        };
+        let root = if self.root_key_pem.is_some() { "with" } else { "without" };
         write!(f, "Authority({root} root key)")
     }
 }
@@ -166,10 +154,7 @@ fn params(name: &str, life: Duration) -> CertificateParams {
     params
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "stamps certificates, which live in wall time"
-)]
+#[expect(clippy::disallowed_methods, reason = "stamps certificates, which live in wall time")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

@@ -59,10 +59,7 @@ pub(super) struct Written<'a> {
 
 /// Writes all files or none. Existing ones are never overwritten.
 pub(super) fn write_all(dir: &Path, files: &[Written<'_>]) -> Result<(), IdentityError> {
-    std::fs::create_dir_all(dir).map_err(|source| IdentityError::Io {
-        path: dir.to_owned(),
-        source,
-    })?;
+    std::fs::create_dir_all(dir).map_err(|source| IdentityError::Io { path: dir.to_owned(), source })?;
     let mut done = Vec::new();
     for file in files {
         let path = dir.join(file.name);

@@ -47,15 +47,7 @@ impl Identity {
         }
         let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes())
             .map_err(|error| (AUTHORITY_FILE, error.to_string()))?;
-        Ok(Self {
-            chain_pem,
-            key_pem,
-            authority_pem,
-            chain,
-            key,
-            authority,
-            subject,
-        })
+        Ok(Self { chain_pem, key_pem, authority_pem, chain, key, authority, subject })
     }
 
     /// Reads the three files of `dir`.
@@ -67,10 +59,8 @@ impl Identity {
         let (key_path, key) = files::read(dir, KEY_FILE)?;
         let (_, authority) = files::read(dir, AUTHORITY_FILE)?;
         files::warn_if_exposed(&key_path);
-        Self::from_pem(chain, key, authority).map_err(|(name, what)| IdentityError::Malformed {
-            path: dir.join(name),
-            what,
-        })
+        Self::from_pem(chain, key, authority)
+            .map_err(|(name, what)| IdentityError::Malformed { path: dir.join(name), what })
     }
 
     /// Writes the three files into `dir`, which is made if it is not there.

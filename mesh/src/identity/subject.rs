@@ -47,11 +47,7 @@ impl Subject {
             .into_iter()
             .find(|known| role_name(*known) == role)
             .ok_or_else(|| format!("names the unknown role {role:?}"))?;
-        Ok(Self {
-            role,
-            name: name.to_owned(),
-            key_id: key_id(certificate.public_key().raw),
-        })
+        Ok(Self { role, name: name.to_owned(), key_id: key_id(certificate.public_key().raw) })
     }
 }
 

@@ -20,18 +20,12 @@ fn identities_survive_the_disk_and_keys_are_private() {
     assert_eq!((again.role(), again.name()), (Role::Node, "node-1"));
     for key in ["identity.key", "authority/issuer.key"] {
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(dir.path().join(key))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
     let other = authority.issue(Role::Node, "node-1").unwrap();
     assert_ne!(other.node_id(), node.node_id(), "the key is the identity");
-    assert!(matches!(
-        other.save(dir.path()),
-        Err(IdentityError::Exists { .. })
-    ));
+    assert!(matches!(other.save(dir.path()), Err(IdentityError::Exists { .. })));
 }
 
 #[test]
@@ -39,27 +33,17 @@ fn nothing_is_left_when_a_file_is_in_the_way() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("authority.crt"), "mine").unwrap();
     let identity = Authority::create().unwrap().issue(Role::Client, "c").unwrap();
-    assert!(matches!(
-        identity.save(dir.path()),
-        Err(IdentityError::Exists { .. })
-    ));
+    assert!(matches!(identity.save(dir.path()), Err(IdentityError::Exists { .. })));
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(left.len(), 1);
-    assert_eq!(
-        std::fs::read_to_string(dir.path().join("authority.crt")).unwrap(),
-        "mine"
-    );
+    assert_eq!(std::fs::read_to_string(dir.path().join("authority.crt")).unwrap(), "mine");
 }
 
 #[test]
 fn damaged_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::create().unwrap();
-    authority
-        .issue(Role::Client, "a")
-        .unwrap()
-        .save(dir.path())
-        .unwrap();
+    authority.issue(Role::Client, "a").unwrap().save(dir.path()).unwrap();
     let broken = |name: &str, text: &str| {
         let kept = std::fs::read(dir.path().join(name)).unwrap();
         std::fs::write(dir.path().join(name), text).unwrap();
@@ -74,18 +58,11 @@ fn damaged_files_are_named() {
         assert!(broken(name, &huge).contains(name));
     }
     let other = tempfile::tempdir().unwrap();
-    authority
-        .issue(Role::Client, "b")
-        .unwrap()
-        .save(other.path())
-        .unwrap();
+    authority.issue(Role::Client, "b").unwrap().save(other.path()).unwrap();
     let foreign = std::fs::read_to_string(other.path().join("identity.key")).unwrap();
     assert!(broken("identity.key", &foreign).contains("does not belong"));
     assert!(Identity::load(dir.path()).is_ok());
-    assert!(matches!(
-        Identity::load(Path::new("/nonexistent")),
-        Err(IdentityError::Missing { .. })
-    ));
+    assert!(matches!(Identity::load(Path::new("/nonexistent")), Err(IdentityError::Missing { .. })));
 }
 
 #[test]

@@ -64,10 +64,7 @@ fn admit(incoming: Incoming, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
         return;
     }
     let (connection, handshake) = (&shared.connections, &shared.handshakes);
-    match (
-        connection.clone().try_acquire_owned(),
-        handshake.clone().try_acquire_owned(),
-    ) {
+    match (connection.clone().try_acquire_owned(), handshake.clone().try_acquire_owned()) {
         (Ok(place), Ok(handshake)) => {
             let shared = shared.clone();
             tasks.spawn(async move {
@@ -110,10 +107,7 @@ async fn greet(
             return None;
         }
     };
-    let greeting = timeout(
-        GREETING_WAIT,
-        hello::answer(&connection, &shared.own, subject.key_id),
-    );
+    let greeting = timeout(GREETING_WAIT, hello::answer(&connection, &shared.own, subject.key_id));
     let version = match greeting.await {
         Ok(Ok(version)) => version,
         Ok(Err(error)) => {
@@ -138,9 +132,7 @@ async fn greet(
 /// What the certificate of a connection's other end says.
 pub(super) fn certified(connection: &Connection) -> Result<Subject, String> {
     let identity = connection.peer_identity().ok_or("no certificate")?;
-    let chain = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| "no certificate chain")?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| "no certificate chain")?;
     Subject::of(chain.first().ok_or("no certificate")?)
 }
 
@@ -231,10 +223,7 @@ impl Refusal {
 /// The places that an attempt holds while it is being served: one of the node's and one of its connection's.
 fn places(room: &Arc<Semaphore>, shared: &Shared) -> Result<[OwnedSemaphorePermit; 2], Refusal> {
     if *shared.stopping.borrow() {
-        return Err(Refusal {
-            code: ErrorCode::Draining,
-            what: "the node is leaving".to_owned(),
-        });
+        return Err(Refusal { code: ErrorCode::Draining, what: "the node is leaving".to_owned() });
     }
     let place = |of: &Arc<Semaphore>, max| {
         let place = of.clone().try_acquire_owned();

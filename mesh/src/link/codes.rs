@@ -50,9 +50,7 @@ impl From<Code> for VarInt {
 
 impl From<VarInt> for Code {
     fn from(number: VarInt) -> Self {
-        let known = Self::ALL
-            .into_iter()
-            .find(|code| *code as u64 == number.into_inner());
+        let known = Self::ALL.into_iter().find(|code| *code as u64 == number.into_inner());
         known.unwrap_or(Self::Unknown)
     }
 }

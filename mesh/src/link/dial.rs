@@ -163,10 +163,7 @@ impl QuicLink {
             identity,
             net,
         };
-        Ok(Self {
-            dialer: Arc::new(dialer),
-            state: Mutex::new(State::Down),
-        })
+        Ok(Self { dialer: Arc::new(dialer), state: Mutex::new(State::Down) })
     }
 
     /// The connection, dialed if there is none.
@@ -248,10 +245,7 @@ impl Dialer {
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
-        let failed = |what: String| ConnectError::Resolve {
-            address: name.to_owned(),
-            what,
-        };
+        let failed = |what: String| ConnectError::Resolve { address: name.to_owned(), what };
         let found = tokio::net::lookup_host(name).await;
         let found: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
         if found.is_empty() {

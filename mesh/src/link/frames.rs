@@ -122,22 +122,14 @@ pub(crate) enum FrameSink {
 
 impl FrameSink {
     pub(crate) fn quic(stream: quinn::SendStream, version: u16) -> Self {
-        Self::Quic {
-            stream,
-            version,
-            torn: false,
-        }
+        Self::Quic { stream, version, torn: false }
     }
 
     /// Writes one frame; waits while the peer does not read.
     pub(crate) async fn write(&mut self, frame: Frame) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         match self {
-            Self::Quic {
-                stream,
-                version,
-                torn,
-            } => {
+            Self::Quic { stream, version, torn } => {
                 encode(&frame, *version, &mut bytes)?;
                 if std::mem::replace(torn, true) {
                     return Err(LinkError::Gone);
@@ -187,12 +179,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// The answer to a request that was handed over in memory.
     pub(crate) fn memory(source: FrameSource) -> Self {
-        Self {
-            sink: None,
-            source,
-            connection: None,
-            ended: false,
-        }
+        Self { sink: None, source, connection: None, ended: false }
     }
 
     /// Sends a request on a fresh stream. A drop cancels it from its first byte on.
@@ -202,12 +189,8 @@ impl Exchange {
         version: u16,
         frame: Frame,
     ) -> Result<Self, LinkError> {
-        let mut exchange = Self {
-            sink: None,
-            source: FrameSource::Quic(recv),
-            connection: Some(connection),
-            ended: false,
-        };
+        let mut exchange =
+            Self { sink: None, source: FrameSource::Quic(recv), connection: Some(connection), ended: false };
         let sink = exchange.sink.insert(FrameSink::quic(send, version));
         match sink.write(frame).await {
             // A node that refuses a request before it read all of it stops the stream: its answer says why.

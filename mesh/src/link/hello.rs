@@ -19,10 +19,7 @@ pub(super) enum HelloError {
     Lost(#[from] quinn::ConnectionError),
     /// No wire version in common.
     #[error("speaks wire versions {theirs:?}, here {ours:?}")]
-    Version {
-        theirs: VersionRange,
-        ours: VersionRange,
-    },
+    Version { theirs: VersionRange, ours: VersionRange },
     /// The hello names another key than the certificate.
     #[error("the hello names node {said}, the certificate {certified}")]
     Impostor { said: NodeId, certified: NodeId },
@@ -100,10 +97,7 @@ async fn read(recv: &mut RecvStream) -> Result<Hello, HelloError> {
 
 fn agree(hello: Hello, certified: NodeId) -> Result<u16, HelloError> {
     if hello.node != certified {
-        return Err(HelloError::Impostor {
-            said: hello.node,
-            certified,
-        });
+        return Err(HelloError::Impostor { said: hello.node, certified });
     }
     let (theirs, ours) = (hello.versions(), VersionRange::OURS);
     ours.agree(theirs).ok_or(HelloError::Version { theirs, ours })

@@ -26,11 +26,7 @@ pub(crate) struct MemoryLink {
 
 impl MemoryLink {
     pub(crate) fn new(service: Arc<dyn Service>) -> Self {
-        Self {
-            service,
-            room: Arc::new(Semaphore::new(ATTEMPTS_MAX)),
-            tasks: Mutex::new(JoinSet::new()),
-        }
+        Self { service, room: Arc::new(Semaphore::new(ATTEMPTS_MAX)), tasks: Mutex::new(JoinSet::new()) }
     }
 
     /// Hands a request to the service. Must be called inside a tokio runtime.
@@ -54,10 +50,7 @@ impl MemoryLink {
                 (_, Err(what)) => reply.fail(ErrorCode::InvalidRequest, what).await,
             };
         });
-        let source = FrameSource::Memory {
-            frames: source,
-            _alive: alive_at_caller,
-        };
+        let source = FrameSource::Memory { frames: source, _alive: alive_at_caller };
         Ok(Exchange::memory(source))
     }
 
@@ -87,13 +80,7 @@ fn read_request(bytes: &[u8]) -> Result<Frame, String> {
 }
 
 fn local_peer() -> Peer {
-    Peer {
-        role: Role::Client,
-        node: None,
-        name: String::new(),
-        address: None,
-        local: true,
-    }
+    Peer { role: Role::Client, node: None, name: String::new(), address: None, local: true }
 }
 
 /// What an attempt beyond the limit is told.

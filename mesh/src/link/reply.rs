@@ -119,17 +119,12 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if !self.ended {
             let what = "the node dropped the request; its log says why";
-            self.sink
-                .abandon(failure(ErrorCode::Internal, what.to_owned()).into());
+            self.sink.abandon(failure(ErrorCode::Internal, what.to_owned()).into());
         }
     }
 }
 
 /// A terminal failure without a retry hint.
 fn failure(code: ErrorCode, message: String) -> Message {
-    Message::Failure(Failure {
-        code,
-        message,
-        retry_after_us: None,
-    })
+    Message::Failure(Failure { code, message, retry_after_us: None })
 }

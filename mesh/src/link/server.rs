@@ -142,12 +142,7 @@ impl QuicServer {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(options: QuicServerOptions, service: Arc<dyn Service>) -> Result<Self, BindError> {
-        let QuicServerOptions {
-            addr,
-            identity,
-            limits,
-            ..
-        } = options;
+        let QuicServerOptions { addr, identity, limits, .. } = options;
         if identity.role() != shoal_protocol::message::Role::Node {
             return Err(BindError::Role(identity.role()));
         }
@@ -173,11 +168,7 @@ impl QuicServer {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits));
         let shared = Arc::new(Shared {
             service,
-            own: Own {
-                node: identity.node_id(),
-                generation: options.generation,
-                software: options.software,
-            },
+            own: Own { node: identity.node_id(), generation: options.generation, software: options.software },
             limits,
             connections: semaphore(limits.connections_max),
             handshakes: semaphore(limits.handshakes_max),
@@ -187,13 +178,7 @@ impl QuicServer {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn_on(accept::run(endpoint.clone(), shared.clone()), &net.tasks());
-        Ok(Self {
-            endpoint,
-            addr,
-            stop,
-            shared,
-            tasks: Mutex::new(tasks),
-        })
+        Ok(Self { endpoint, addr, stop, shared, tasks: Mutex::new(tasks) })
     }
 
     /// Where it listens, with the real port.

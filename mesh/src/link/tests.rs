@@ -44,13 +44,7 @@ fn bytes_of(message: Message) -> Vec<u8> {
 }
 
 fn hello(node: NodeId, version_min: u16, version_max: u16) -> Message {
-    Message::Hello(Hello {
-        version_min,
-        version_max,
-        node,
-        generation: 1,
-        software: "raw".to_owned(),
-    })
+    Message::Hello(Hello { version_min, version_max, node, generation: 1, software: "raw".to_owned() })
 }
 
 fn request() -> Message {
@@ -80,27 +74,17 @@ async fn greeted(server: &QuicServer) -> Connection {
     let identity = identity(Role::Client);
     let connection = raw(server, &identity).await;
     let own = bytes_of(hello(identity.node_id(), WIRE_VERSION, WIRE_VERSION));
-    let theirs = FrameSource::Quic(write(&connection, &own).await)
-        .read()
-        .await
-        .unwrap();
+    let theirs = FrameSource::Quic(write(&connection, &own).await).read().await.unwrap();
     assert!(matches!(theirs.message, Message::Hello(_)));
     connection
 }
 
 async fn failure(recv: RecvStream) -> Failure {
     let mut answer = FrameSource::Quic(recv);
-    let Ok(Frame {
-        message: Message::Failure(failure),
-        ..
-    }) = answer.read().await
-    else {
+    let Ok(Frame { message: Message::Failure(failure), .. }) = answer.read().await else {
         panic!("a typed failure is the answer");
     };
-    assert!(
-        matches!(answer.read().await, Err(FrameError::Ended)),
-        "and the last word"
-    );
+    assert!(matches!(answer.read().await, Err(FrameError::Ended)), "and the last word");
     failure
 }
 
@@ -118,14 +102,7 @@ async fn what_is_not_a_request_gets_a_typed_answer_and_harms_nothing_else() {
     let connection = greeted(&server).await;
     let header = |kind, length| {
         let schema = WIRE_VERSION;
-        Header {
-            kind,
-            schema,
-            length,
-            hops: 0,
-        }
-        .encode()
-        .to_vec()
+        Header { kind, schema, length, hops: 0 }.encode().to_vec()
     };
     let whole = bytes_of(request());
     let status = bytes_of(Message::StatusRequest(StatusRequest { histograms: false }));
@@ -137,10 +114,7 @@ async fn what_is_not_a_request_gets_a_typed_answer_and_harms_nothing_else() {
         ("garbage", vec![0xa5; 4096]),
         ("half a header", whole[..9].to_vec()),
         ("half a body", whole[..whole.len() / 2].to_vec()),
-        (
-            "too large",
-            header(Kind::EncodeRequest, REQUEST_BODY_BYTES_MAX + 1),
-        ),
+        ("too large", header(Kind::EncodeRequest, REQUEST_BODY_BYTES_MAX + 1)),
         ("an answer", header(Kind::End, 8)),
         ("an empty body", header(Kind::EncodeRequest, 0)),
         ("rotten", rotten),
@@ -148,12 +122,7 @@ async fn what_is_not_a_request_gets_a_typed_answer_and_harms_nothing_else() {
     ];
     for (what, bytes) in hostile {
         let failure = failure(write(&connection, &bytes).await).await;
-        assert_eq!(
-            failure.code,
-            ErrorCode::InvalidRequest,
-            "{what}: {}",
-            failure.message
-        );
+        assert_eq!(failure.code, ErrorCode::InvalidRequest, "{what}: {}", failure.message);
     }
     let mut answer = FrameSource::Quic(write(&connection, &whole).await);
     let served = answer.read().await.expect("the connection still serves");
@@ -171,29 +140,16 @@ async fn a_connection_without_a_proper_hello_is_closed_with_the_reason() {
     let greetings = [
         (vec![0; 64], Code::Protocol),
         (bytes_of(request()), Code::Protocol),
-        (
-            bytes_of(hello(id, WIRE_VERSION, WIRE_VERSION))[..20].to_vec(),
-            Code::Protocol,
-        ),
-        (
-            bytes_of(hello(id, WIRE_VERSION + 7, WIRE_VERSION + 8)),
-            Code::Version,
-        ),
-        (
-            bytes_of(hello(other, WIRE_VERSION, WIRE_VERSION)),
-            Code::Forbidden,
-        ),
+        (bytes_of(hello(id, WIRE_VERSION, WIRE_VERSION))[..20].to_vec(), Code::Protocol),
+        (bytes_of(hello(id, WIRE_VERSION + 7, WIRE_VERSION + 8)), Code::Version),
+        (bytes_of(hello(other, WIRE_VERSION, WIRE_VERSION)), Code::Forbidden),
     ];
     for (bytes, code) in greetings {
         let connection = raw(&server, &own).await;
         let _answer = write(&connection, &bytes).await;
         assert_eq!(closed_with(&connection).await, code);
     }
-    connect(server.local_addr())
-        .await
-        .status(false)
-        .await
-        .expect("others are served");
+    connect(server.local_addr()).await.status(false).await.expect("others are served");
 }
 
 #[tokio::test]
@@ -246,10 +202,8 @@ async fn attempts_and_bytes_beyond_the_limits_are_told_overloaded_at_once() {
     let server = QuicServer::bind(options, service.clone()).unwrap();
     service.mood.send_replace(Mood::Stall);
     let connection = greeted(&server).await;
-    let held = [
-        write(&connection, &bytes_of(request())).await,
-        write(&connection, &bytes_of(request())).await,
-    ];
+    let held =
+        [write(&connection, &bytes_of(request())).await, write(&connection, &bytes_of(request())).await];
     service.serving_is(2).await;
     let refused = failure(write(&connection, &bytes_of(request())).await).await;
     assert_eq!(refused.code, ErrorCode::Overloaded);
@@ -261,26 +215,16 @@ async fn attempts_and_bytes_beyond_the_limits_are_told_overloaded_at_once() {
 
     service.mood.send_replace(Mood::Work);
     let other = greeted(&server).await;
-    let header = Header {
-        kind: Kind::EncodeRequest,
-        schema: WIRE_VERSION,
-        length: 100_000,
-        hops: 0,
-    };
+    let header = Header { kind: Kind::EncodeRequest, schema: WIRE_VERSION, length: 100_000, hops: 0 };
     let refused = failure(write(&other, &header.encode()).await).await;
     assert_eq!(refused.code, ErrorCode::Overloaded);
-    let small = FrameSource::Quic(write(&other, &bytes_of(request())).await)
-        .read()
-        .await;
+    let small = FrameSource::Quic(write(&other, &bytes_of(request())).await).read().await;
     assert!(matches!(small.unwrap().message, Message::EncodeResult(_)));
 }
 
 #[tokio::test]
 async fn connections_beyond_the_limit_are_told_so() {
-    let limits = LinkLimits {
-        connections_max: 1,
-        ..LinkLimits::default()
-    };
+    let limits = LinkLimits { connections_max: 1, ..LinkLimits::default() };
     let options = QuicServerOptions::new(LOOPBACK, identity(Role::Node)).limits(limits);
     let server = QuicServer::bind(options, TestService::new()).unwrap();
     let first = connect(server.local_addr()).await;
@@ -320,14 +264,9 @@ async fn answers_that_are_none_end_as_typed_errors_after_a_few_attempts() {
         bytes_of(request()),                    // a request
         bytes_of(hello(NodeId([3; 16]), 1, 1)), // a hello
         bytes_of(request())[..30].to_vec(),     // cut
-        Header {
-            kind: Kind::End,
-            schema: 99,
-            length: 4,
-            hops: 0,
-        } // a version that nobody agreed on
-        .encode()
-        .to_vec(),
+        Header { kind: Kind::End, schema: 99, length: 4, hops: 0 } // a version that nobody agreed on
+            .encode()
+            .to_vec(),
     ];
     for answer in answers {
         let (client, _node) = hostile_node(answer).await;

@@ -48,17 +48,9 @@ struct Datagram {
 
 impl VirtualNet {
     pub(crate) fn new(seed: u64, latency: Duration) -> Self {
-        let state = State {
-            inboxes: BTreeMap::new(),
-            chance: seed,
-            port_next: 1024,
-        };
+        let state = State { inboxes: BTreeMap::new(), chance: seed, port_next: 1024 };
         Self {
-            hub: Arc::new(Hub {
-                latency,
-                loss_percent: AtomicU64::new(0),
-                state: Mutex::new(state),
-            }),
+            hub: Arc::new(Hub { latency, loss_percent: AtomicU64::new(0), state: Mutex::new(state) }),
             tasks: TokioNet::new(Handle::current()),
         }
     }
@@ -75,16 +67,8 @@ impl Net for VirtualNet {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, state.port_next));
         let (sender, receiver) = mpsc::channel(INBOX_DATAGRAMS_MAX);
         state.inboxes.insert(addr, sender);
-        let inbox = Inbox {
-            receiver,
-            head: None,
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        };
-        Ok(Arc::new(Socket {
-            hub: self.hub.clone(),
-            addr,
-            inbox: Mutex::new(inbox),
-        }))
+        let inbox = Inbox { receiver, head: None, timer: Box::pin(tokio::time::sleep(Duration::ZERO)) };
+        Ok(Arc::new(Socket { hub: self.hub.clone(), addr, inbox: Mutex::new(inbox) }))
     }
 
     fn quic_runtime(&self) -> Arc<dyn Runtime> {
@@ -130,10 +114,8 @@ impl AsyncUdpSocket for Socket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let mut state = self.hub.state.lock().expect("no panic under it");
-        state.chance = state
-            .chance
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state.chance =
+            state.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let lost = (state.chance >> 33) % 100 < self.hub.loss_percent.load(Ordering::SeqCst);
         if let Some(inbox) = state.inboxes.get(&transmit.destination)
             && !lost
@@ -155,11 +137,7 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let mut inbox = self.inbox.lock().expect("no panic under it");
-        let Inbox {
-            receiver,
-            head,
-            timer,
-        } = &mut *inbox;
+        let Inbox { receiver, head, timer } = &mut *inbox;
         if head.is_none() {
             *head = ready!(receiver.poll_recv(cx));
         }

@@ -159,20 +159,11 @@ impl TestService {
 }
 
 fn beacon() -> Message {
-    Message::Beacon(Beacon {
-        phase: Phase::Queued,
-        queue_tokens: 1,
-        batches_done: 1,
-        eta_us: Micros(1000),
-    })
+    Message::Beacon(Beacon { phase: Phase::Queued, queue_tokens: 1, batches_done: 1, eta_us: Micros(1000) })
 }
 
 fn result(rows: &[(u32, &Input)]) -> EncodeResult {
-    let mut dense = DenseBlock {
-        dtype: DenseDtype::F32,
-        dims: DIMS as u32,
-        ..DenseBlock::default()
-    };
+    let mut dense = DenseBlock { dtype: DenseDtype::F32, dims: DIMS as u32, ..DenseBlock::default() };
     let outcomes = rows.iter().map(|(_, input)| match input {
         Input::Text(text) if text == "too long" => ItemOutcome::Failed {
             code: ErrorCode::TooLong,
@@ -182,13 +173,8 @@ fn result(rows: &[(u32, &Input)]) -> EncodeResult {
         },
         Input::Text(text) => {
             dense.rows += 1;
-            dense
-                .data
-                .extend(vector(text).iter().flat_map(|value| value.to_le_bytes()));
-            ItemOutcome::Encoded {
-                tokens: text.len() as u32 / 4 + 2,
-                truncated: false,
-            }
+            dense.data.extend(vector(text).iter().flat_map(|value| value.to_le_bytes()));
+            ItemOutcome::Encoded { tokens: text.len() as u32 / 4 + 2, truncated: false }
         }
         Input::TokenIds(_) => ItemOutcome::Failed {
             code: ErrorCode::InvalidRequest,
@@ -198,11 +184,7 @@ fn result(rows: &[(u32, &Input)]) -> EncodeResult {
         },
     });
     let outcomes = outcomes.collect();
-    EncodeResult {
-        indices: rows.iter().map(|(index, _)| *index).collect(),
-        outcomes,
-        dense,
-    }
+    EncodeResult { indices: rows.iter().map(|(index, _)| *index).collect(), outcomes, dense }
 }
 
 /// Counts a request for as long as it is being served.

@@ -27,22 +27,14 @@ pub(crate) struct World {
 
 pub(crate) async fn in_process() -> World {
     let service = TestService::new();
-    World {
-        client: Client::in_process(service.clone()),
-        service,
-        server: None,
-    }
+    World { client: Client::in_process(service.clone()), service, server: None }
 }
 
 pub(crate) async fn over_quic() -> World {
     let service = TestService::new();
     let server = serve(&service, LOOPBACK);
     let client = connect(server.local_addr()).await;
-    World {
-        service,
-        client,
-        server: Some(server),
-    }
+    World { service, client, server: Some(server) }
 }
 
 pub(crate) fn serve(service: &Arc<TestService>, addr: SocketAddr) -> QuicServer {

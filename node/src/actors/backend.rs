@@ -81,11 +81,7 @@ impl Backend for CpuBackend {
         let mut description = description.clone();
         let Head::Embedding { normalize, .. } = &mut description.spec.head;
         *normalize = false;
-        let options = CpuOptions {
-            isa: self.isa,
-            dtype: policy,
-            threads: self.threads,
-        };
+        let options = CpuOptions { isa: self.isa, dtype: policy, threads: self.threads };
         CpuModel::load(&description, &options, progress)
     }
 

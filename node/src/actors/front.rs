@@ -48,10 +48,7 @@ pub(crate) struct FrontError {
 
 impl FrontError {
     fn new(code: ErrorCode, message: impl ToString) -> Self {
-        Self {
-            code,
-            message: message.to_string(),
-        }
+        Self { code, message: message.to_string() }
     }
 }
 
@@ -90,16 +87,14 @@ impl Fronts {
         let (jobs, queue) = sync_channel::<Job>(WAITING_MAX);
         let ready = Arc::new(Ready::default());
         let known = Arc::clone(&ready);
-        std::thread::Builder::new()
-            .name("front".to_owned())
-            .spawn(move || {
-                for Job { name, reply } in queue {
-                    // One at a time, and looked up again: many requests for one model make it once.
-                    let made = make_once(&rules, &known, &name);
-                    // The caller may have gone; the front stays for the next one.
-                    let _ = reply.send(made);
-                }
-            })?;
+        std::thread::Builder::new().name("front".to_owned()).spawn(move || {
+            for Job { name, reply } in queue {
+                // One at a time, and looked up again: many requests for one model make it once.
+                let made = make_once(&rules, &known, &name);
+                // The caller may have gone; the front stays for the next one.
+                let _ = reply.send(made);
+            }
+        })?;
         Ok(Self { ready, jobs })
     }
 
@@ -115,21 +110,12 @@ impl Fronts {
     /// [`FrontError`]; `Overloaded` when too many wait already.
     pub(crate) async fn make(&self, name: &str) -> Result<Arc<Front>, FrontError> {
         let (reply, made) = oneshot::channel();
-        let job = Job {
-            name: name.to_owned(),
-            reply,
-        };
+        let job = Job { name: name.to_owned(), reply };
         self.jobs.try_send(job).map_err(|_| {
-            FrontError::new(
-                ErrorCode::Overloaded,
-                "too many requests wait for models to be read",
-            )
+            FrontError::new(ErrorCode::Overloaded, "too many requests wait for models to be read")
         })?;
         made.await.unwrap_or_else(|_| {
-            Err(FrontError::new(
-                ErrorCode::Internal,
-                "reading the model's files panicked",
-            ))
+            Err(FrontError::new(ErrorCode::Internal, "reading the model's files panicked"))
         })
     }
 

@@ -72,12 +72,10 @@ impl LaneThread {
     ) -> std::io::Result<Self> {
         // One place: the core gives a lane its next batch only after the last came back.
         let (jobs, queue) = sync_channel(1);
-        std::thread::Builder::new()
-            .name(format!("lane-{}", lane.0))
-            .spawn(move || {
-                let mut runner = backend.start_lane(threads_max);
-                serve(lane, runner.as_mut(), &queue, deliver);
-            })?;
+        std::thread::Builder::new().name(format!("lane-{}", lane.0)).spawn(move || {
+            let mut runner = backend.start_lane(threads_max);
+            serve(lane, runner.as_mut(), &queue, deliver);
+        })?;
         Ok(Self { jobs })
     }
 
@@ -92,12 +90,7 @@ impl LaneThread {
 
 fn serve(lane: LaneIndex, runner: &mut dyn Lane, queue: &Receiver<LaneJob>, deliver: impl Fn(LaneResult)) {
     for job in queue {
-        let LaneJob {
-            batch,
-            model,
-            packed,
-            threads,
-        } = job;
+        let LaneJob { batch, model, packed, threads } = job;
         // Sent on with the result, so each batch has its own: one allocation a batch.
         let mut vectors = Vec::new();
         let stage = tracing::debug_span!("compute", batch = batch.0, tokens = packed.tokens(), threads);
@@ -113,13 +106,7 @@ fn serve(lane: LaneIndex, runner: &mut dyn Lane, queue: &Receiver<LaneJob>, deli
         let dims = model.dims();
         // Before the delivery: once the batch is done its model may be evicted, and must not live on here.
         drop(model);
-        deliver(LaneResult {
-            lane,
-            batch,
-            vectors,
-            dims,
-            packed,
-        });
+        deliver(LaneResult { lane, batch, vectors, dims, packed });
         if panicked {
             // Its team and workspace are in an unknown state.
             return;

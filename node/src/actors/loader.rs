@@ -31,10 +31,7 @@ impl LoadFailure {
             // Files that changed or lie, and whatever a later version adds: repair them and try again.
             _ => ErrorCode::ModelBroken,
         };
-        Self {
-            code,
-            reason: error.to_string().into(),
-        }
+        Self { code, reason: error.to_string().into() }
     }
 }
 
@@ -55,15 +52,8 @@ pub(crate) enum Loaded {
 }
 
 enum Job {
-    Load {
-        model: ModelKey,
-        description: Arc<ModelDescription>,
-        dtype: DtypePolicy,
-    },
-    Free {
-        model: ModelKey,
-        weights: Option<Arc<CpuModel>>,
-    },
+    Load { model: ModelKey, description: Arc<ModelDescription>, dtype: DtypePolicy },
+    Free { model: ModelKey, weights: Option<Arc<CpuModel>> },
 }
 
 /// The loader takes no more work: it hangs, or its thread is gone. Nothing will be delivered for the job.
@@ -87,26 +77,19 @@ impl LoaderThread {
         deliver: impl Fn(Loaded) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
-        std::thread::Builder::new()
-            .name("loader".to_owned())
-            .spawn(move || {
-                for job in queue {
-                    deliver(match job {
-                        Job::Load {
-                            model,
-                            description,
-                            dtype,
-                        } => Loaded::Model {
-                            model,
-                            result: load(&*backend, &description, dtype),
-                        },
-                        Job::Free { model, weights } => {
-                            drop(weights);
-                            Loaded::Freed { model }
-                        }
-                    });
-                }
-            })?;
+        std::thread::Builder::new().name("loader".to_owned()).spawn(move || {
+            for job in queue {
+                deliver(match job {
+                    Job::Load { model, description, dtype } => {
+                        Loaded::Model { model, result: load(&*backend, &description, dtype) }
+                    }
+                    Job::Free { model, weights } => {
+                        drop(weights);
+                        Loaded::Freed { model }
+                    }
+                });
+            }
+        })?;
         Ok(Self { jobs })
     }
 
@@ -120,11 +103,7 @@ impl LoaderThread {
         description: Arc<ModelDescription>,
         dtype: DtypePolicy,
     ) -> Result<(), LoaderStuck> {
-        let job = Job::Load {
-            model,
-            description,
-            dtype,
-        };
+        let job = Job::Load { model, description, dtype };
         self.jobs.try_send(job).map_err(|_| LoaderStuck)
     }
 
@@ -155,9 +134,7 @@ fn load(
             tracing::debug!(done, total, "loading");
         }
     };
-    let loaded = catch_unwind(AssertUnwindSafe(|| {
-        backend.load(description, dtype, &mut progress)
-    }));
+    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(description, dtype, &mut progress)));
     let result = match loaded {
         Ok(Ok(model)) => Ok(Arc::new(model)),
         Ok(Err(error)) => Err(LoadFailure::of(&error)),

@@ -58,10 +58,7 @@ impl NodeService {
     /// Why no work should be sent here; empty when ready.
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         let reasons = [
-            (
-                !self.is_warm.load(Ordering::Acquire),
-                "models are being loaded and tested",
-            ),
+            (!self.is_warm.load(Ordering::Acquire), "models are being loaded and tested"),
             (self.is_draining.load(Ordering::Acquire), "the node is leaving"),
             (!self.slot.is_up(), "the device failed and is being restarted"),
         ];

@@ -66,10 +66,7 @@ impl DeviceSlot {
 
     /// Whether a device is running.
     pub(crate) fn is_up(&self) -> bool {
-        self.running
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.running.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
@@ -124,10 +121,7 @@ impl Actor for NodeSupervisor {
         myself: ActorRef<SupervisorMsg>,
         arguments: SupervisorArguments,
     ) -> Result<SupervisorState, ActorProcessingErr> {
-        let mut state = SupervisorState {
-            arguments,
-            backoff: Backoff::default(),
-        };
+        let mut state = SupervisorState { arguments, backoff: Backoff::default() };
         state.start_device(&myself).await?;
         Ok(state)
     }

@@ -34,10 +34,7 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
     let target = Target::open(&args.mesh, &args.device, &args.model).await?;
     require_dense(&args, &target.model)?;
     let source = match args.input.input.clone() {
-        Some(path) => InputSource::File {
-            path,
-            jsonl: args.jsonl,
-        },
+        Some(path) => InputSource::File { path, jsonl: args.jsonl },
         None => InputSource::Texts(args.input.texts.clone()),
     };
     // Somebody who types texts waits for them; a file yields to those who wait.
@@ -54,20 +51,15 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
             output_dtype: args.output_dtype.into(),
             normalize: None,
             prompt_name: args.prompt_name.clone(),
-            truncate: if args.truncate {
-                Truncate::Right
-            } else {
-                Truncate::Refuse
-            },
+            truncate: if args.truncate { Truncate::Right } else { Truncate::Refuse },
             numerics: target.numerics,
         },
         priority,
         deadline: args.deadline.and_then(|after| started.checked_add(after)),
     };
-    let calls = Box::pin(stream::unfold(
-        chunks,
-        async |mut chunks: mpsc::Receiver<Chunk>| chunks.recv().await.map(|chunk| (chunk, chunks)),
-    ));
+    let calls = Box::pin(stream::unfold(chunks, async |mut chunks: mpsc::Receiver<Chunk>| {
+        chunks.recv().await.map(|chunk| (chunk, chunks))
+    }));
     let mut answers = calls.map(|chunk| caller.call(chunk)).buffered(CALLS_MAX);
     let mut printer = Printer::new();
     while let Some(encoded) = answers.next().await {
@@ -83,11 +75,7 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
     if let Ok(Err(error)) = input_ended.await {
         return Err(Stop::new(Exit::Input, error.to_string()));
     }
-    Ok(if summary.failed == 0 {
-        Exit::Ok
-    } else {
-        Exit::Input
-    })
+    Ok(if summary.failed == 0 { Exit::Ok } else { Exit::Input })
 }
 
 /// The models that are covered give dense vectors.
@@ -126,9 +114,7 @@ struct Caller {
 
 impl Caller {
     async fn call(&self, chunk: Chunk) -> Result<Encoded, Stop> {
-        let mut call = Encode::new(&self.model, chunk)
-            .options(self.options.clone())
-            .priority(self.priority);
+        let mut call = Encode::new(&self.model, chunk).options(self.options.clone()).priority(self.priority);
         call = match self.deadline {
             Some(deadline) => call.deadline(deadline.saturating_duration_since(clock::now())),
             None => call.no_deadline(),
@@ -153,11 +139,7 @@ struct Printer {
 
 impl Printer {
     fn new() -> Self {
-        Self {
-            output: Output::new(),
-            progress: TextsProgress::new(),
-            summary: Summary::default(),
-        }
+        Self { output: Output::new(), progress: TextsProgress::new(), summary: Summary::default() }
     }
 
     fn print(&mut self, encoded: Encoded) -> Result<(), Stop> {
@@ -166,22 +148,10 @@ impl Printer {
             let index = self.summary.texts;
             self.summary.texts += 1;
             match item {
-                ItemResult::Vector {
-                    tokens,
-                    truncated,
-                    vector,
-                } => self.output.json(&VectorLine {
-                    index,
-                    tokens,
-                    truncated,
-                    dense: Values(vector),
-                })?,
-                ItemResult::Failed {
-                    code,
-                    message,
-                    tokens,
-                    limit,
-                } => {
+                ItemResult::Vector { tokens, truncated, vector } => {
+                    self.output.json(&VectorLine { index, tokens, truncated, dense: Values(vector) })?
+                }
+                ItemResult::Failed { code, message, tokens, limit } => {
                     self.summary.failed += 1;
                     let mut error = json!({ "code": code.as_str(), "message": message });
                     for (key, value) in [("tokens", tokens), ("limit", limit)] {
@@ -216,11 +186,7 @@ fn tell_summary(args: &EncodeArgs, summary: &Summary, took: Duration, device: &s
         0 => String::new(),
         failed => format!(" ({failed} failed)"),
     };
-    let reason = if reason.is_empty() {
-        String::new()
-    } else {
-        format!(" ({reason})")
-    };
+    let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
     tell(&format!(
         "{} texts{failed}, {} tokens in {seconds:.2} s, {speed} tokens/s on {device}{reason}",
         summary.texts, summary.tokens
@@ -243,11 +209,7 @@ impl Serialize for Values {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let bytes = self.0.bytes();
         match self.0.dtype() {
-            DenseDtype::F32 => self
-                .0
-                .as_f32()
-                .unwrap_or(Cow::Borrowed(&[]))
-                .serialize(serializer),
+            DenseDtype::F32 => self.0.as_f32().unwrap_or(Cow::Borrowed(&[])).serialize(serializer),
             DenseDtype::F16 => {
                 let (pairs, _) = bytes.as_chunks::<2>();
                 let mut sequence = serializer.serialize_seq(Some(pairs.len()))?;

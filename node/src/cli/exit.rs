@@ -45,10 +45,7 @@ pub(super) struct Stop {
 
 impl Stop {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-        }
+        Self { exit, message: message.into() }
     }
 
     /// Ends without a word.

@@ -45,11 +45,7 @@ pub(super) enum InputError {
     ArgumentUtf8 { number: usize },
     /// Not a JSON string or an object with a `text`.
     #[error("{}:{line}: neither a JSON string nor an object with a string `text`: {source}", path.display())]
-    Json {
-        path: PathBuf,
-        line: u64,
-        source: serde_json::Error,
-    },
+    Json { path: PathBuf, line: u64, source: serde_json::Error },
     /// A line that cannot hold a text within the limits.
     #[error("{}:{line}: the line is longer than {LINE_BYTES_MAX} bytes", path.display())]
     LineTooLong { path: PathBuf, line: u64 },
@@ -70,8 +66,7 @@ pub(super) fn read_chunks(
                 .into_iter()
                 .enumerate()
                 .map(|(index, text)| {
-                    text.into_string()
-                        .map_err(|_| InputError::ArgumentUtf8 { number: index + 1 })
+                    text.into_string().map_err(|_| InputError::ArgumentUtf8 { number: index + 1 })
                 })
                 .collect();
             let mut texts = texts?.into_iter().peekable();
@@ -83,18 +78,10 @@ pub(super) fn read_chunks(
                 Box::new(io::stdin().lock())
             } else {
                 let opened = File::open(&path);
-                Box::new(opened.map_err(|source| InputError::Read {
-                    path: path.clone(),
-                    source,
-                })?)
+                Box::new(opened.map_err(|source| InputError::Read { path: path.clone(), source })?)
             };
-            Lines {
-                reader: BufReader::with_capacity(BUFFER_BYTES, reader),
-                path,
-                jsonl,
-                line: 0,
-            }
-            .send_all(&mut send)
+            Lines { reader: BufReader::with_capacity(BUFFER_BYTES, reader), path, jsonl, line: 0 }
+                .send_all(&mut send)
         }
     }
 }
@@ -141,13 +128,8 @@ impl<R: Read> Lines<R> {
 
     fn next_text(&mut self) -> Result<Option<String>, InputError> {
         let mut line = Vec::new();
-        let read = (&mut self.reader)
-            .take(LINE_BYTES_MAX as u64 + 1)
-            .read_until(b'\n', &mut line);
-        let count = read.map_err(|source| InputError::Read {
-            path: self.path.clone(),
-            source,
-        })?;
+        let read = (&mut self.reader).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line);
+        let count = read.map_err(|source| InputError::Read { path: self.path.clone(), source })?;
         if count == 0 {
             return Ok(None);
         }
@@ -155,10 +137,7 @@ impl<R: Read> Lines<R> {
         if line.last() == Some(&b'\n') {
             line.pop();
         } else if count > LINE_BYTES_MAX {
-            return Err(InputError::LineTooLong {
-                path: self.path.clone(),
-                line: self.line,
-            });
+            return Err(InputError::LineTooLong { path: self.path.clone(), line: self.line });
         }
         if line.last() == Some(&b'\r') {
             line.pop();
@@ -173,11 +152,7 @@ impl<R: Read> Lines<R> {
         }
         match serde_json::from_str(&text) {
             Ok(JsonText::Plain(text) | JsonText::Object { text }) => Ok(Some(text)),
-            Err(source) => Err(InputError::Json {
-                path: self.path.clone(),
-                line: self.line,
-                source,
-            }),
+            Err(source) => Err(InputError::Json { path: self.path.clone(), line: self.line, source }),
         }
     }
 }
@@ -188,12 +163,8 @@ mod tests {
 
     /// The texts, and the error if one ended them.
     fn read(content: impl Read, jsonl: bool) -> (Vec<String>, Option<String>) {
-        let mut lines = Lines {
-            reader: BufReader::with_capacity(64, content),
-            path: "in.txt".into(),
-            jsonl,
-            line: 0,
-        };
+        let mut lines =
+            Lines { reader: BufReader::with_capacity(64, content), path: "in.txt".into(), jsonl, line: 0 };
         let mut texts = Vec::new();
         let ended = lines.send_all(&mut |chunk| {
             assert!(!chunk.is_empty() && chunk.len() <= CHUNK_ITEMS_MAX);
@@ -222,10 +193,7 @@ mod tests {
     fn bad_utf8_names_its_line_and_keeps_what_came_before() {
         let (texts, error) = read(&b"one\ntwo\nth\xffree\nfour\n"[..], false);
         assert_eq!(texts, ["one", "two"]);
-        assert_eq!(
-            error.as_deref(),
-            Some("in.txt:3: not valid UTF-8 (byte 3 of the line)")
-        );
+        assert_eq!(error.as_deref(), Some("in.txt:3: not valid UTF-8 (byte 3 of the line)"));
     }
 
     #[test]
@@ -234,10 +202,7 @@ mod tests {
         assert_eq!((texts, error), (vec!["a\nb".to_owned(), "c".to_owned()], None));
         for bad in ["7\n", "{\"id\":1}\n", "\n", "{\"text\":null}\n"] {
             let (texts, error) = read(bad.as_bytes(), true);
-            assert!(
-                texts.is_empty() && error.expect("refused").starts_with("in.txt:1: neither"),
-                "{bad:?}"
-            );
+            assert!(texts.is_empty() && error.expect("refused").starts_with("in.txt:1: neither"), "{bad:?}");
         }
     }
 
@@ -268,12 +233,7 @@ mod tests {
         // Each read gives one line, as a pipe with a slow writer does.
         let slow = Slow(vec!["a\n", "b\n", "c"]);
         let mut chunks = Vec::new();
-        let mut lines = Lines {
-            reader: BufReader::new(slow),
-            path: "-".into(),
-            jsonl: false,
-            line: 0,
-        };
+        let mut lines = Lines { reader: BufReader::new(slow), path: "-".into(), jsonl: false, line: 0 };
         assert!(
             lines
                 .send_all(&mut |chunk| {

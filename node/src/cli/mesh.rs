@@ -10,10 +10,7 @@ use super::output::Output;
 use crate::config::Environment;
 
 pub(super) fn init(args: &MeshInitArgs) -> Result<Exit, Stop> {
-    let home = args
-        .dir
-        .clone()
-        .unwrap_or_else(|| Environment::of_process().data_dir());
+    let home = args.dir.clone().unwrap_or_else(|| Environment::of_process().data_dir());
     let (authority, identity, client) = (home.join("authority"), home.join("identity"), home.join("client"));
     let refused = |error: IdentityError| Stop::new(Exit::Model, error.to_string());
     let root = Authority::create().map_err(refused)?;

@@ -56,11 +56,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<Exit, Stop> {
-    let level = if matches!(command, Command::Serve(_)) {
-        "info"
-    } else {
-        "warn"
-    };
+    let level = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
     logging::start(level, &Environment::of_process()).map_err(Stop::with(Exit::Usage))?;
     match command {
         Command::Demo(args) => demo::run(&args),

@@ -53,10 +53,7 @@ pub(super) fn run(args: &ModelsArgs) -> Result<Exit, Stop> {
     let models = ModelStore::open(config.models.store)?.list();
     let mut output = Output::new();
     if args.json {
-        output.json(&Listing {
-            version: VERSION,
-            models: models.iter().map(Model::from).collect(),
-        })?;
+        output.json(&Listing { version: VERSION, models: models.iter().map(Model::from).collect() })?;
     } else {
         let rows: Vec<_> = models.iter().map(row).collect();
         output.table(&["NAME", "STATE", "SIZE", "DESCRIPTION"], &rows)?;
@@ -73,17 +70,8 @@ async fn of_mesh(args: &ModelsArgs) -> Result<Exit, Stop> {
 }
 
 fn row(model: &KnownModel) -> Vec<String> {
-    let state = if model.dir.is_some() {
-        "installed"
-    } else {
-        "not installed"
-    };
-    vec![
-        model.name.clone(),
-        state.to_owned(),
-        megabytes(model.bytes),
-        model.description.clone(),
-    ]
+    let state = if model.dir.is_some() { "installed" } else { "not installed" };
+    vec![model.name.clone(), state.to_owned(), megabytes(model.bytes), model.description.clone()]
 }
 
 /// Bytes for people.

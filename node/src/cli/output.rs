@@ -16,9 +16,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self {
-            out: BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()),
-        }
+        Self { out: BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()) }
     }
 
     /// One JSON value on a line of its own.
@@ -42,10 +40,7 @@ impl Output {
         }
         let header: Vec<_> = header.iter().map(|cell| (*cell).to_owned()).collect();
         for row in std::iter::once(&header).chain(rows) {
-            let cells = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}"));
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
             let line = cells.collect::<Vec<_>>().join("  ");
             self.line(line.trim_end())?;
         }
@@ -63,10 +58,7 @@ fn stop(error: io::Error) -> Stop {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Stop::silent(Exit::Ok);
     }
-    Stop::new(
-        Exit::Unavailable,
-        format!("cannot write to standard output: {error}"),
-    )
+    Stop::new(Exit::Unavailable, format!("cannot write to standard output: {error}"))
 }
 
 /// A line on stderr. One that cannot be written is lost, because there is nowhere left to say so.

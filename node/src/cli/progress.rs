@@ -15,10 +15,7 @@ pub(super) struct PullProgress {
 
 impl PullProgress {
     pub(super) fn new() -> Self {
-        Self {
-            bar: None,
-            watched: is_watched(),
-        }
+        Self { bar: None, watched: is_watched() }
     }
 
     fn end(&mut self) {
@@ -68,11 +65,7 @@ pub(super) struct TextsProgress {
 
 impl TextsProgress {
     pub(super) fn new() -> Self {
-        let target = if is_watched() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
+        let target = if is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));

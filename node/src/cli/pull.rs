@@ -24,10 +24,7 @@ struct Line<'a> {
 }
 
 pub(super) fn run(args: &PullArgs) -> Result<Exit, Stop> {
-    let flags = Overrides {
-        offline: args.offline,
-        ..Overrides::default()
-    };
+    let flags = Overrides { offline: args.offline, ..Overrides::default() };
     let config = resolve(None, &flags, &Environment::of_process(), Machine::detect())?;
     run_interruptible(async {
         let mut output = Output::new();

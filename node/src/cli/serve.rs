@@ -24,12 +24,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
         return Err(Stop::new(Exit::Model, message));
     }
     let environment = Environment::of_process();
-    let config = resolve(
-        args.config.as_deref(),
-        &overrides(args)?,
-        &environment,
-        Machine::detect(),
-    )?;
+    let config = resolve(args.config.as_deref(), &overrides(args)?, &environment, Machine::detect())?;
     if config.http.is_none() && config.quic.is_none() {
         let message = "nothing to serve on: both http.addr and quic.addr are off";
         return Err(Stop::new(Exit::Model, message));
@@ -54,10 +49,7 @@ fn overrides(args: &ServeArgs) -> Result<Overrides, Stop> {
 fn warn_of_readable_keys(config: &NodeConfig, file: Option<&Path>) {
     let keys = config.http.as_ref().and_then(|http| http.api_keys.as_ref());
     if keys.is_some_and(|keys| keys.readable_by_others()) {
-        let file = file.map_or_else(
-            || "http.api_key_file".to_owned(),
-            |file| file.display().to_string(),
-        );
+        let file = file.map_or_else(|| "http.api_key_file".to_owned(), |file| file.display().to_string());
         tracing::warn!(file, "other users can read the API keys: chmod 600");
     }
 }
@@ -71,10 +63,7 @@ struct Leave {
 impl Leave {
     fn listen() -> Result<Self, Stop> {
         let listen = |kind| signal(kind).map_err(Stop::with(Exit::Unavailable));
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
     async fn asked(&mut self) -> &'static str {
@@ -96,11 +85,7 @@ async fn serve(config: NodeConfig) -> Result<Exit, Stop> {
     announce(&node, edge.as_ref(), advertise)?;
     service_manager::notify("READY=1");
     let signal = leave.asked().await;
-    tracing::info!(
-        signal,
-        grace_s = grace.as_secs(),
-        "leaving: finishing what is in flight"
-    );
+    tracing::info!(signal, grace_s = grace.as_secs(), "leaving: finishing what is in flight");
     service_manager::notify("STOPPING=1");
     tokio::select! {
         () = stop(node, edge, grace) => Ok(Exit::Ok),
@@ -110,10 +95,7 @@ async fn serve(config: NodeConfig) -> Result<Exit, Stop> {
 }
 
 async fn start(config: NodeConfig) -> Result<(Node, Option<HttpEdge>), Stop> {
-    let options = config
-        .http
-        .as_ref()
-        .map(|http| EdgeOptions::from_config(http, &config.models));
+    let options = config.http.as_ref().map(|http| EdgeOptions::from_config(http, &config.models));
     let node = Node::start(config).await?;
     let edge = match options {
         None => None,

@@ -55,10 +55,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Stop> {
     ))?;
     output.line("")?;
     let devices: Vec<_> = status.devices.iter().map(device_row).collect();
-    output.table(
-        &["DEVICE", "THREADS", "QUEUE", "RUNNING", "SPEED", "MODELS", "WHY"],
-        &devices,
-    )?;
+    output.table(&["DEVICE", "THREADS", "QUEUE", "RUNNING", "SPEED", "MODELS", "WHY"], &devices)?;
     output.line("")?;
     models_table(output, &status.models)
 }
@@ -93,10 +90,7 @@ fn models_table(output: &mut Output, models: &[ModelStatus]) -> Result<(), Stop>
             ]
         })
         .collect();
-    output.table(
-        &["MODEL", "STATE", "MEMORY", "REQUESTS", "TOKENS", "ERROR"],
-        &rows,
-    )
+    output.table(&["MODEL", "STATE", "MEMORY", "REQUESTS", "TOKENS", "ERROR"], &rows)
 }
 
 fn state(state: ModelState) -> &'static str {

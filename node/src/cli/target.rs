@@ -30,10 +30,7 @@ impl Target {
     /// The mesh if one is named, else a node in this process that knows `model`.
     pub(super) async fn open(mesh: &MeshArgs, device: &DeviceArgs, model: &str) -> Result<Self, Stop> {
         if mesh.mesh.is_empty() {
-            let flags = Overrides {
-                model: Some(model.to_owned()),
-                ..device_overrides(device)?
-            };
+            let flags = Overrides { model: Some(model.to_owned()), ..device_overrides(device)? };
             return Self::in_process(&flags, model).await;
         }
         refuse_device_flags(device)?;
@@ -55,12 +52,7 @@ impl Target {
     }
 
     fn around(node: Node, model: String) -> Self {
-        Self {
-            client: node.client(),
-            node: Some(node),
-            model,
-            numerics: Numerics::Any,
-        }
+        Self { client: node.client(), node: Some(node), model, numerics: Numerics::Any }
     }
 
     async fn in_process(flags: &Overrides, model: &str) -> Result<Self, Stop> {
@@ -85,9 +77,7 @@ impl Target {
     pub(super) async fn device_of(&self, served_by: &ServedBy) -> (String, String) {
         let status = self.client.status(false).await.ok();
         let devices = status.map(|status| status.devices).unwrap_or_default();
-        let device = devices
-            .into_iter()
-            .find(|device| device.device == served_by.device);
+        let device = devices.into_iter().find(|device| device.device == served_by.device);
         let reason = device.map(|device| device.reason).unwrap_or_default();
         (served_by.device_name.clone(), reason)
     }
@@ -102,39 +92,23 @@ impl Target {
 
 /// A client of the mesh that the flags name.
 pub(super) async fn connect(mesh: &MeshArgs) -> Result<Client, Stop> {
-    let dir = mesh
-        .identity
-        .clone()
-        .unwrap_or_else(|| Environment::of_process().data_dir().join("client"));
+    let dir = mesh.identity.clone().unwrap_or_else(|| Environment::of_process().data_dir().join("client"));
     let identity = Identity::load(&dir).map_err(Stop::with(Exit::Model))?;
     let options = ConnectOptions::new(&mesh.mesh, identity);
-    Client::connect(options)
-        .await
-        .map_err(Stop::with(Exit::Unavailable))
+    Client::connect(options).await.map_err(Stop::with(Exit::Unavailable))
 }
 
 /// A node that nobody outside of the process can reach.
 fn private_config(flags: &Overrides) -> Result<NodeConfig, Stop> {
-    let flags = Overrides {
-        http: Some("off".to_owned()),
-        quic: Some("off".to_owned()),
-        ..flags.clone()
-    };
-    Ok(resolve(
-        None,
-        &flags,
-        &Environment::of_process(),
-        Machine::detect(),
-    )?)
+    let flags = Overrides { http: Some("off".to_owned()), quic: Some("off".to_owned()), ..flags.clone() };
+    Ok(resolve(None, &flags, &Environment::of_process(), Machine::detect())?)
 }
 
 /// A directory that was given as a path is known under its own name.
 pub(super) fn name_of(config: &NodeConfig, model: &str) -> String {
     let local = config.models.store.local.iter();
     let mut named = local.filter(|local| local.aliases.iter().any(|alias| alias == model));
-    named
-        .next()
-        .map_or_else(|| model.to_owned(), |local| local.name.clone())
+    named.next().map_or_else(|| model.to_owned(), |local| local.name.clone())
 }
 
 /// The flags of [`DeviceArgs`].

@@ -58,16 +58,10 @@ impl ApiKeys {
     /// # Errors
     /// The file cannot be read, holds no key, or a key that is too short.
     pub fn read(path: &Path) -> Result<Self, ApiKeyError> {
-        let read = |source| ApiKeyError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| ApiKeyError::Read { path: path.to_owned(), source };
         let metadata = fs::metadata(path).map_err(read)?;
         if metadata.len() > FILE_BYTES_MAX {
-            return Err(ApiKeyError::TooLarge {
-                path: path.to_owned(),
-                bytes: metadata.len(),
-            });
+            return Err(ApiKeyError::TooLarge { path: path.to_owned(), bytes: metadata.len() });
         }
         let text = fs::read_to_string(path).map_err(read)?;
         let mut keys = Vec::new();
@@ -77,22 +71,14 @@ impl ApiKeys {
                 continue;
             }
             if key.len() < KEY_BYTES_MIN {
-                return Err(ApiKeyError::Short {
-                    path: path.to_owned(),
-                    line: index + 1,
-                });
+                return Err(ApiKeyError::Short { path: path.to_owned(), line: index + 1 });
             }
             keys.push(key.as_bytes().into());
         }
         if keys.is_empty() {
-            return Err(ApiKeyError::Empty {
-                path: path.to_owned(),
-            });
+            return Err(ApiKeyError::Empty { path: path.to_owned() });
         }
-        Ok(Self {
-            keys,
-            readable_by_others: readable_by_others(&metadata),
-        })
+        Ok(Self { keys, readable_by_others: readable_by_others(&metadata) })
     }
 
     /// Whether `presented` is one of the keys. Every key is compared, in constant time for keys of equal length.
@@ -152,10 +138,7 @@ mod tests {
     #[test]
     fn a_useless_file_is_refused() {
         assert!(matches!(keys_of("# nothing\n"), Err(ApiKeyError::Empty { .. })));
-        assert!(matches!(
-            keys_of("\nshort\n"),
-            Err(ApiKeyError::Short { line: 2, .. })
-        ));
+        assert!(matches!(keys_of("\nshort\n"), Err(ApiKeyError::Short { line: 2, .. })));
         let missing = ApiKeys::read(Path::new("/nonexistent/keys"));
         assert!(matches!(missing, Err(ApiKeyError::Read { .. })));
     }

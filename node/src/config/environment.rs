@@ -24,39 +24,26 @@ impl Environment {
     pub fn of_process() -> Self {
         let pairs = env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        Self {
-            vars: pairs.collect(),
-            home: dirs::home_dir(),
-            data_home: dirs::data_dir(),
-        }
+        Self { vars: pairs.collect(), home: dirs::home_dir(), data_home: dirs::data_dir() }
     }
 
     /// An environment made of these variables only; `HOME` and `XDG_DATA_HOME` give the directories.
     #[must_use]
     pub fn from_vars<'a>(vars: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let vars: BTreeMap<_, _> = vars
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
+        let vars: BTreeMap<_, _> =
+            vars.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let home = vars.get("HOME").map(PathBuf::from);
         let data_home = vars
             .get("XDG_DATA_HOME")
             .map(PathBuf::from)
             .or_else(|| home.as_ref().map(|home| home.join(".local/share")));
-        Self {
-            vars,
-            home,
-            data_home,
-        }
+        Self { vars, home, data_home }
     }
 
     /// A variable that is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.vars
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -85,9 +72,7 @@ impl Environment {
             .path("HF_HUB_CACHE")
             .or_else(|| self.path("HUGGINGFACE_HUB_CACHE"))
             .unwrap_or_else(|| hf_home.join("hub"));
-        let token_file = self
-            .path("HF_TOKEN_PATH")
-            .unwrap_or_else(|| hf_home.join("token"));
+        let token_file = self.path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
         HubConfig {
             endpoint: self
                 .get("HF_ENDPOINT")
@@ -99,9 +84,7 @@ impl Environment {
                 .map(|token| token.trim().to_owned())
                 .or_else(|| read_token(&token_file)),
             cache_dir,
-            ca_file: self
-                .path("REQUESTS_CA_BUNDLE")
-                .or_else(|| self.path("SSL_CERT_FILE")),
+            ca_file: self.path("REQUESTS_CA_BUNDLE").or_else(|| self.path("SSL_CERT_FILE")),
             offline: self.is_true("HF_HUB_OFFLINE") || self.is_true("TRANSFORMERS_OFFLINE"),
         }
     }
@@ -143,10 +126,7 @@ mod tests {
         assert_eq!(hub.cache_dir, Path::new("/hf/hub"));
         assert_eq!(hub.token.as_deref(), Some("secret"));
         assert!(hub.offline);
-        assert!(
-            !format!("{hub:?}").contains("secret"),
-            "the token is never printed"
-        );
+        assert!(!format!("{hub:?}").contains("secret"), "the token is never printed");
 
         let direct = Environment::from_vars([("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/elsewhere")]);
         assert_eq!(direct.hub().cache_dir, Path::new("/elsewhere"));

@@ -15,12 +15,7 @@ pub(super) struct Limit {
 }
 
 const fn limit(key: &'static str, default: u64, min: u64, max: u64) -> Limit {
-    Limit {
-        key,
-        default,
-        min,
-        max,
-    }
+    Limit { key, default, min, max }
 }
 
 pub(super) const DRAIN_S: Limit = limit("node.drain_s", 20, 0, 600);

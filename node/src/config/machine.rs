@@ -17,22 +17,14 @@ impl Machine {
     /// Reads the machine that the process runs on. What cannot be read is taken as 1 core and 4 GiB.
     #[must_use]
     pub fn detect() -> Self {
-        let physical = fs::read_to_string("/proc/meminfo")
-            .ok()
-            .and_then(|text| meminfo_total(&text))
-            .unwrap_or(4 << 30);
-        let limit = [
-            "/sys/fs/cgroup/memory.max",
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        ]
-        .iter()
-        .find_map(|path| fs::read_to_string(Path::new(path)).ok())
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(u64::MAX);
-        Self {
-            cores: available_parallelism().map_or(1, usize::from),
-            memory_bytes: physical.min(limit),
-        }
+        let physical =
+            fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_total(&text)).unwrap_or(4 << 30);
+        let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+            .iter()
+            .find_map(|path| fs::read_to_string(Path::new(path)).ok())
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(u64::MAX);
+        Self { cores: available_parallelism().map_or(1, usize::from), memory_bytes: physical.min(limit) }
     }
 }
 
@@ -57,9 +49,6 @@ mod tests {
     #[test]
     fn this_machine_has_cores_and_memory() {
         let machine = Machine::detect();
-        assert!(
-            machine.cores >= 1 && machine.memory_bytes >= 64 << 20,
-            "{machine:?}"
-        );
+        assert!(machine.cores >= 1 && machine.memory_bytes >= 64 << 20, "{machine:?}");
     }
 }

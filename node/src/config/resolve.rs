@@ -72,12 +72,7 @@ pub fn resolve(
     if let Some(file) = file {
         require_version(&source, &raw, file)?;
     }
-    let resolver = Resolver {
-        source: &source,
-        flags,
-        environment,
-        machine,
-    };
+    let resolver = Resolver { source: &source, flags, environment, machine };
     let data_dir = flags
         .data_dir
         .clone()
@@ -121,12 +116,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn http(&self, raw: &RawHttp) -> Result<Option<HttpConfig>, ConfigError> {
         let source = self.source;
-        let addr = source.text(
-            "http.addr",
-            raw.addr.as_ref(),
-            self.flags.http.as_deref(),
-            "127.0.0.1:8080",
-        );
+        let addr = source.text("http.addr", raw.addr.as_ref(), self.flags.http.as_deref(), "127.0.0.1:8080");
         let connections_max = limits::HTTP_CONNECTIONS_MAX.of(source, &raw.connections_max)?;
         let requests_max = limits::HTTP_REQUESTS_MAX.of(source, &raw.requests_max)?;
         let request_tokens_max = limits::REQUEST_TOKENS_MAX.of(source, &raw.request_tokens_max)?;
@@ -134,9 +124,7 @@ impl Resolver<'_> {
         let deadline = Duration::from_millis(limits::DEADLINE_MS.of(source, &raw.deadline_ms)?);
         let key_file = self.flags.api_key_file.clone().or_else(|| {
             let named = raw.api_key_file.as_ref().map(|file| file.get_ref().as_str());
-            named
-                .filter(|file| !file.is_empty())
-                .map(|file| source.path(file))
+            named.filter(|file| !file.is_empty()).map(|file| source.path(file))
         });
         let api_keys = key_file.map(|file| ApiKeys::read(&file)).transpose()?;
         if addr.value == OFF {
@@ -161,12 +149,8 @@ impl Resolver<'_> {
     fn quic(&self, raw: &RawQuic, data_dir: &Path) -> Result<Option<QuicConfig>, ConfigError> {
         let source = self.source;
         let addr = source.text("quic.addr", raw.addr.as_ref(), self.flags.quic.as_deref(), OFF);
-        let advertise = source.text(
-            "quic.advertise",
-            raw.advertise.as_ref(),
-            self.flags.advertise.as_deref(),
-            "",
-        );
+        let advertise =
+            source.text("quic.advertise", raw.advertise.as_ref(), self.flags.advertise.as_deref(), "");
         let connections_max = limits::QUIC_CONNECTIONS_MAX.of(source, &raw.connections_max)?;
         let streams_max = limits::STREAMS_MAX.of(source, &raw.streams_max)?;
         let identity_dir = self.flags.identity_dir.clone().or_else(|| {
@@ -225,9 +209,7 @@ impl Resolver<'_> {
 
     fn cpu_isa(&self, raw: &RawDevice) -> Result<Option<CpuIsa>, ConfigError> {
         let flag = self.flags.cpu_isa.as_deref();
-        let isa = self
-            .source
-            .text("device.cpu_isa", raw.cpu_isa.as_ref(), flag, "auto");
+        let isa = self.source.text("device.cpu_isa", raw.cpu_isa.as_ref(), flag, "auto");
         if isa.value == "auto" {
             return Ok(None);
         }
@@ -245,12 +227,7 @@ impl Resolver<'_> {
         let mut local = Vec::new();
         let mut preload = Vec::new();
         for name in in_file(&raw.preload).unwrap_or_default() {
-            preload.push(name_or_directory(
-                "models.preload",
-                &name,
-                Some(source),
-                &mut local,
-            )?);
+            preload.push(name_or_directory("models.preload", &name, Some(source), &mut local)?);
         }
         for name in &self.flags.preload {
             preload.push(name_or_directory("--preload", name, None, &mut local)?);
@@ -272,10 +249,7 @@ impl Resolver<'_> {
             token_ids: source.choice(
                 "models.token_ids",
                 raw.token_ids.as_ref(),
-                &[
-                    ("refuse", TokenIdsPolicy::Refuse),
-                    ("model", TokenIdsPolicy::Model),
-                ],
+                &[("refuse", TokenIdsPolicy::Refuse), ("model", TokenIdsPolicy::Model)],
             )?,
         })
     }
@@ -300,11 +274,7 @@ fn name_or_directory(
     let dir = fs::canonicalize(&dir).unwrap_or(dir);
     let last = dir.file_name().map(|last| last.to_string_lossy().into_owned());
     let called = last.unwrap_or_else(|| name.to_owned());
-    local.push(LocalModel {
-        name: called.clone(),
-        aliases: vec![name.to_owned()],
-        dir,
-    });
+    local.push(LocalModel { name: called.clone(), aliases: vec![name.to_owned()], dir });
     Ok(called)
 }
 

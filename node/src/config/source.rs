@@ -31,44 +31,26 @@ pub(super) struct Text<'a> {
 impl Text<'_> {
     /// The value as a `T`; `allowed` completes the error.
     pub(super) fn parse<T: FromStr>(&self, allowed: &str) -> Result<T, ConfigError> {
-        let refuse = |_| {
-            self.source.refuse(
-                self.key,
-                self.span.clone(),
-                self.value,
-                format!("must be {allowed}"),
-            )
-        };
+        let refuse =
+            |_| self.source.refuse(self.key, self.span.clone(), self.value, format!("must be {allowed}"));
         self.value.parse().map_err(refuse)
     }
 }
 
 impl Source {
     pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read {
-            file: file.to_owned(),
-            source,
-        };
+        let read = |source| ConfigError::Read { file: file.to_owned(), source };
         let bytes = fs::metadata(file).map_err(read)?.len();
         if bytes > FILE_BYTES_MAX {
             let message = format!("{bytes} bytes; at most {FILE_BYTES_MAX} are read");
-            return Err(read(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                message,
-            )));
+            return Err(read(std::io::Error::new(std::io::ErrorKind::InvalidData, message)));
         }
-        Ok(Self {
-            text: fs::read_to_string(file).map_err(read)?,
-            file: file.to_owned(),
-        })
+        Ok(Self { text: fs::read_to_string(file).map_err(read)?, file: file.to_owned() })
     }
 
     /// Text that comes with the binary, named for errors.
     pub(crate) fn embedded(file: &str, text: &str) -> Self {
-        Self {
-            file: file.into(),
-            text: text.to_owned(),
-        }
+        Self { file: file.into(), text: text.to_owned() }
     }
 
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
@@ -85,9 +67,7 @@ impl Source {
 
     /// A path of the file: relative ones start where the file lies.
     pub(crate) fn path(&self, written: &str) -> PathBuf {
-        self.file
-            .parent()
-            .map_or_else(|| PathBuf::from(written), |dir| dir.join(written))
+        self.file.parent().map_or_else(|| PathBuf::from(written), |dir| dir.join(written))
     }
 
     fn line(&self, at: usize) -> usize {
@@ -115,12 +95,7 @@ impl Source {
         allowed: String,
     ) -> ConfigError {
         let place = span.map(|span| format!("{}:{}: ", self.file.display(), self.line(span.start)));
-        ConfigError::Value {
-            place: place.unwrap_or_default(),
-            key,
-            value: value.to_string(),
-            allowed,
-        }
+        ConfigError::Value { place: place.unwrap_or_default(), key, value: value.to_string(), allowed }
     }
 
     /// The flag's text, or the file's, or the default.
@@ -132,16 +107,8 @@ impl Source {
         default: &'static str,
     ) -> Text<'a> {
         let in_file = field.map(|field| (field.get_ref().as_str(), Some(field.span())));
-        let (value, span) = flag
-            .map(|flag| (flag, None))
-            .or(in_file)
-            .unwrap_or((default, None));
-        Text {
-            value,
-            key,
-            span,
-            source: self,
-        }
+        let (value, span) = flag.map(|flag| (flag, None)).or(in_file).unwrap_or((default, None));
+        Text { value, key, span, source: self }
     }
 
     /// One of some words; the first is the default.
@@ -155,12 +122,7 @@ impl Source {
         let found = words.iter().find(|(word, _)| *word == text.value);
         found.map(|(_, value)| *value).ok_or_else(|| {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            self.refuse(
-                key,
-                text.span.clone(),
-                text.value,
-                format!("must be one of {}", words.join(", ")),
-            )
+            self.refuse(key, text.span.clone(), text.value, format!("must be one of {}", words.join(", ")))
         })
     }
 }

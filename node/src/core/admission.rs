@@ -43,23 +43,14 @@ struct Budget {
 
 impl Budget {
     fn new(what: &'static str, max: u64) -> Self {
-        Self {
-            what,
-            used: 0,
-            max,
-            drain: DrainMeter::default(),
-        }
+        Self { what, used: 0, max, drain: DrainMeter::default() }
     }
 
     /// Whether `amount` more fits under the share of this priority. An idle budget takes anything up to its bound,
     /// or a bulk request between the two could never be admitted.
     fn check(&self, amount: u64, priority: Priority, now: Instant) -> Result<(), RequestError> {
         if amount > self.max {
-            return Err(RequestError::TooLarge {
-                what: self.what,
-                asked: amount,
-                limit: self.max,
-            });
+            return Err(RequestError::TooLarge { what: self.what, asked: amount, limit: self.max });
         }
         let share = self.share(priority);
         let wanted = self.used.saturating_add(amount);
@@ -67,14 +58,8 @@ impl Budget {
             return Ok(());
         }
         let excess = (wanted - share).min(self.used);
-        let hint = self
-            .drain
-            .time_to_drain(excess, now)
-            .unwrap_or(RETRY_AFTER_UNMEASURED);
-        Err(RequestError::Overloaded {
-            what: self.what,
-            retry_after: bounded_retry(hint),
-        })
+        let hint = self.drain.time_to_drain(excess, now).unwrap_or(RETRY_AFTER_UNMEASURED);
+        Err(RequestError::Overloaded { what: self.what, retry_after: bounded_retry(hint) })
     }
 
     fn share(&self, priority: Priority) -> u64 {
@@ -137,11 +122,7 @@ impl Admission {
         self.tokens.check(1, priority, now)?;
         self.requests.take(1, now);
         self.bytes.take(bytes, now);
-        Ok(Permit {
-            priority,
-            bytes,
-            queued_tokens: 0,
-        })
+        Ok(Permit { priority, bytes, queued_tokens: 0 })
     }
 
     /// Gate 2. On an error the permit holds what it held before.
@@ -187,11 +168,7 @@ impl Admission {
 
     /// 0: takes everything; 1: sheds bulk; 2: sheds everything.
     pub(super) fn shed_level(&self) -> u8 {
-        [&self.requests, &self.bytes, &self.tokens]
-            .into_iter()
-            .map(Budget::level)
-            .max()
-            .unwrap_or(0)
+        [&self.requests, &self.bytes, &self.tokens].into_iter().map(Budget::level).max().unwrap_or(0)
     }
 
     pub(super) fn requests(&self) -> u32 {
@@ -239,70 +216,38 @@ mod tests {
         let (mut admission, now) = (admission(), origin());
         let held = admission.handle_request(750, Priority::Bulk, now).unwrap();
         assert_eq!(admission.shed_level(), 1);
-        assert_eq!(
-            overloaded(admission.handle_request(10, Priority::Bulk, now)).0,
-            "bytes"
-        );
+        assert_eq!(overloaded(admission.handle_request(10, Priority::Bulk, now)).0, "bytes");
         let urgent = admission.handle_request(250, Priority::Interactive, now).unwrap();
         assert_eq!(admission.shed_level(), 2);
-        assert_eq!(
-            overloaded(admission.handle_request(1, Priority::Interactive, now)).0,
-            "bytes"
-        );
+        assert_eq!(overloaded(admission.handle_request(1, Priority::Interactive, now)).0, "bytes");
         admission.handle_released(held, now);
         admission.handle_released(urgent, now);
-        assert_eq!(
-            (
-                admission.shed_level(),
-                admission.requests(),
-                admission.admitted_bytes()
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((admission.shed_level(), admission.requests(), admission.admitted_bytes()), (0, 0, 0));
     }
 
     #[test]
     fn a_request_over_the_whole_budget_is_told_to_split() {
         let (mut admission, now) = (admission(), origin());
-        let refusal = admission
-            .handle_request(1001, Priority::Interactive, now)
-            .unwrap_err();
-        assert_eq!(
-            refusal,
-            RequestError::TooLarge {
-                what: "bytes",
-                asked: 1001,
-                limit: 1000
-            }
-        );
+        let refusal = admission.handle_request(1001, Priority::Interactive, now).unwrap_err();
+        assert_eq!(refusal, RequestError::TooLarge { what: "bytes", asked: 1001, limit: 1000 });
         assert_eq!(refusal.retry_after(), None);
-        let permit = admission
-            .handle_request(1000, Priority::Bulk, now)
-            .expect("an idle device takes it");
+        let permit = admission.handle_request(1000, Priority::Bulk, now).expect("an idle device takes it");
         admission.handle_released(permit, now);
     }
 
     #[test]
     fn the_retry_hint_is_the_measured_time_to_make_room() {
         let (mut admission, start) = (admission(), origin());
-        let unmeasured = admission
-            .handle_request(1000, Priority::Interactive, start)
-            .unwrap();
+        let unmeasured = admission.handle_request(1000, Priority::Interactive, start).unwrap();
         assert_eq!(
             overloaded(admission.handle_request(1, Priority::Interactive, start)).1,
             RETRY_AFTER_UNMEASURED
         );
         let now = start + Duration::from_secs(2);
         admission.handle_released(unmeasured, now);
-        let held = admission
-            .handle_request(1000, Priority::Interactive, now)
-            .unwrap();
+        let held = admission.handle_request(1000, Priority::Interactive, now).unwrap();
         let (_, hint) = overloaded(admission.handle_request(500, Priority::Interactive, now));
-        assert_eq!(
-            hint,
-            Duration::from_secs(1),
-            "500 bytes over, 500 bytes/s measured"
-        );
+        assert_eq!(hint, Duration::from_secs(1), "500 bytes over, 500 bytes/s measured");
         let stalled = now + Duration::from_secs(3600);
         let (_, hint) = overloaded(admission.handle_request(500, Priority::Interactive, stalled));
         assert_eq!(hint, RETRY_AFTER_MAX);
@@ -314,10 +259,7 @@ mod tests {
         let (mut admission, now) = (admission(), origin());
         let mut first = admission.handle_request(1, Priority::Interactive, now).unwrap();
         admission.handle_queued(&mut first, 400, now).unwrap();
-        assert_eq!(
-            overloaded(admission.handle_request(1, Priority::Interactive, now)).0,
-            "tokens"
-        );
+        assert_eq!(overloaded(admission.handle_request(1, Priority::Interactive, now)).0, "tokens");
         admission.handle_started(&mut first, 400, now);
         let mut second = admission.handle_request(1, Priority::Interactive, now).unwrap();
         admission.handle_requeued(&mut first, 400, now);

@@ -31,9 +31,7 @@ pub(super) struct Drain {
 
 impl Drain {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Serving,
-        }
+        Self { state: State::Serving }
     }
 
     /// A notice to leave by `deadline`. A second one can only shorten the time.
@@ -114,10 +112,7 @@ mod tests {
         assert_eq!(drain.poll_output(1), Some(DrainOutput::Announce));
         drain.handle_timeout(now + Duration::from_secs(24));
         assert_eq!(drain.poll_output(1), None);
-        assert_eq!(
-            drain.poll_timeout(),
-            Some((now + Duration::from_secs(25), "drain deadline"))
-        );
+        assert_eq!(drain.poll_timeout(), Some((now + Duration::from_secs(25), "drain deadline")));
         drain.handle_timeout(now + Duration::from_secs(25));
         assert_eq!(drain.poll_output(1), Some(DrainOutput::Abort));
         assert_eq!(drain.poll_output(1), None);

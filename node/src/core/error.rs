@@ -78,13 +78,10 @@ impl RequestError {
         match self {
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::TooLarge { .. } => ErrorCode::InvalidRequest,
-            Self::DeadlineUnreachable {
-                retry_after: Some(_), ..
-            } => ErrorCode::Overloaded,
-            Self::DeadlineUnreachable {
-                retry_after: None, ..
+            Self::DeadlineUnreachable { retry_after: Some(_), .. } => ErrorCode::Overloaded,
+            Self::DeadlineUnreachable { retry_after: None, .. } | Self::Expired => {
+                ErrorCode::DeadlineExceeded
             }
-            | Self::Expired => ErrorCode::DeadlineExceeded,
             Self::Draining => ErrorCode::Draining,
             Self::ModelTooLarge { .. } => ErrorCode::ModelUnsupported,
             Self::LoadFailed { code, .. } => *code,
@@ -118,18 +115,12 @@ mod tests {
     #[test]
     fn a_hint_is_bounded_and_makes_a_late_answer_a_retry() {
         let hour = Duration::from_secs(3600);
-        let late = |retry_after| RequestError::DeadlineUnreachable {
-            predicted: hour,
-            retry_after,
-        };
+        let late = |retry_after| RequestError::DeadlineUnreachable { predicted: hour, retry_after };
         assert_eq!(late(Some(hour)).retry_after(), Some(RETRY_AFTER_MAX));
         assert_eq!(
             (late(Some(hour)).code(), late(None).code()),
             (ErrorCode::Overloaded, ErrorCode::DeadlineExceeded)
         );
-        assert_eq!(
-            (late(None).retry_after(), RequestError::Draining.retry_after()),
-            (None, None)
-        );
+        assert_eq!((late(None).retry_after(), RequestError::Draining.retry_after()), (None, None));
     }
 }

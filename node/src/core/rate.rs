@@ -59,8 +59,7 @@ impl DrainMeter {
     }
 
     fn elapsed(&self, now: Instant) -> Duration {
-        self.since
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }
 
@@ -74,10 +73,7 @@ pub(super) struct Throttle {
 
 impl Throttle {
     pub(super) fn new(tokens_per_s_max: Option<u32>) -> Self {
-        Self {
-            tokens_per_s_max: tokens_per_s_max.map(|rate| rate.max(1)),
-            ready_at: None,
-        }
+        Self { tokens_per_s_max: tokens_per_s_max.map(|rate| rate.max(1)), ready_at: None }
     }
 
     pub(super) fn spend(&mut self, tokens: u64, now: Instant) {
@@ -92,8 +88,7 @@ impl Throttle {
 
     /// Time until the next batch may start.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        self.ready_at
-            .map_or(Duration::ZERO, |ready_at| ready_at.saturating_duration_since(now))
+        self.ready_at.map_or(Duration::ZERO, |ready_at| ready_at.saturating_duration_since(now))
     }
 
     pub(super) fn ready_at(&self) -> Option<Instant> {
@@ -167,11 +162,7 @@ mod tests {
         assert_eq!(throttle.wait(start), Duration::from_millis(500));
         let late = start + Duration::from_secs(10);
         throttle.spend(100, late);
-        assert_eq!(
-            throttle.ready_at(),
-            Some(late + Duration::from_millis(100)),
-            "idle time is no credit"
-        );
+        assert_eq!(throttle.ready_at(), Some(late + Duration::from_millis(100)), "idle time is no credit");
         assert_eq!(throttle.cap(Some(5000.0)), Some(1000.0));
         assert_eq!(throttle.cap(None), Some(1000.0));
         assert_eq!(Throttle::new(None).cap(None), None);

@@ -3,10 +3,7 @@
 use std::time::Instant;
 
 /// Where a virtual clock starts. Only differences to it matter.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an Instant cannot be made otherwise; tests only add to it"
-)]
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise; tests only add to it")]
 pub(super) fn origin() -> Instant {
     Instant::now()
 }

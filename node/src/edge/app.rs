@@ -110,10 +110,7 @@ impl App {
             .models
             .iter()
             .find(is_it)
-            .ok_or_else(|| EdgeError::NoModel {
-                model: name.to_owned(),
-                served: served(&status.models),
-            })
+            .ok_or_else(|| EdgeError::NoModel { model: name.to_owned(), served: served(&status.models) })
     }
 
     /// What is served here, in words.
@@ -187,10 +184,7 @@ impl App {
 
 /// A reply of plain text.
 fn plain(text: String) -> Reply {
-    Reply {
-        media_type: "text/plain; charset=utf-8",
-        ..Reply::json(text.into_bytes())
-    }
+    Reply { media_type: "text/plain; charset=utf-8", ..Reply::json(text.into_bytes()) }
 }
 
 /// "served here: a, b and 3 more".
@@ -198,11 +192,7 @@ fn served(models: &[ModelStatus]) -> String {
     if models.is_empty() {
         return "no model is served here".to_owned();
     }
-    let names: Vec<_> = models
-        .iter()
-        .take(NAMES_MAX)
-        .map(|model| model.name.as_str())
-        .collect();
+    let names: Vec<_> = models.iter().take(NAMES_MAX).map(|model| model.name.as_str()).collect();
     let more = match models.len() - names.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -219,11 +209,7 @@ async fn answer(app: Arc<App>, route: Route, dialect: Dialect, request: Request)
 
 /// The dialect of a path that is no route.
 fn dialect_of(path: &str) -> Dialect {
-    if path.starts_with("/v1/") {
-        Dialect::OpenAi
-    } else {
-        Dialect::Tei
-    }
+    if path.starts_with("/v1/") { Dialect::OpenAi } else { Dialect::Tei }
 }
 
 /// Routes `method` requests to `route`; the others get a typed refusal in the route's dialect.
@@ -238,12 +224,7 @@ fn at(method: Method, allow: &'static str, route: Route, dialect: Dialect) -> Me
         };
         exchange.finish(Err(refused))
     };
-    if method == Method::POST {
-        post(serve)
-    } else {
-        get(serve)
-    }
-    .fallback(refuse)
+    if method == Method::POST { post(serve) } else { get(serve) }.fallback(refuse)
 }
 
 /// The service of a connection.

@@ -42,10 +42,7 @@ impl HeldBody {
 impl BodyBudget {
     pub(super) fn new(limits: &EdgeLimits) -> Self {
         let grains = (limits.bodies_bytes_max / GRAIN_BYTES).min(Semaphore::MAX_PERMITS);
-        Self {
-            grains: Arc::new(Semaphore::new(grains)),
-            limits: limits.clone(),
-        }
+        Self { grains: Arc::new(Semaphore::new(grains)), limits: limits.clone() }
     }
 
     /// Reads a JSON body.
@@ -65,9 +62,7 @@ impl BodyBudget {
         let timeout = self.limits.body_timeout;
         tokio::time::timeout(timeout, self.collect(body, declared))
             .await
-            .unwrap_or(Err(EdgeError::BodyTimeout {
-                seconds: timeout.as_secs(),
-            }))
+            .unwrap_or(Err(EdgeError::BodyTimeout { seconds: timeout.as_secs() }))
     }
 
     async fn collect(&self, mut body: Body, declared: usize) -> Result<HeldBody, EdgeError> {
@@ -79,9 +74,7 @@ impl BodyBudget {
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| EdgeError::BodyBroken {
-                what: error.to_string(),
-            })?;
+            let frame = frame.map_err(|error| EdgeError::BodyBroken { what: error.to_string() })?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -101,10 +94,7 @@ impl BodyBudget {
             }
             rest.extend_from_slice(&data);
         }
-        Ok(HeldBody {
-            bytes: if rest.is_empty() { first } else { rest.freeze() },
-            _share: share,
-        })
+        Ok(HeldBody { bytes: if rest.is_empty() { first } else { rest.freeze() }, _share: share })
     }
 
     /// Takes the share that a body of `len` bytes needs beyond the one for `held`.
@@ -114,9 +104,7 @@ impl BodyBudget {
         held: usize,
         len: usize,
     ) -> Result<(), EdgeError> {
-        let more = len
-            .div_ceil(GRAIN_BYTES)
-            .saturating_sub(held.div_ceil(GRAIN_BYTES));
+        let more = len.div_ceil(GRAIN_BYTES).saturating_sub(held.div_ceil(GRAIN_BYTES));
         if more == 0 {
             return Ok(());
         }
@@ -127,11 +115,7 @@ impl BodyBudget {
         let Ok(more) = u32::try_from(more) else {
             return Err(busy);
         };
-        let permit = self
-            .grains
-            .clone()
-            .try_acquire_many_owned(more)
-            .map_err(|_| busy)?;
+        let permit = self.grains.clone().try_acquire_many_owned(more).map_err(|_| busy)?;
         match share {
             Some(share) => share.merge(permit),
             None => *share = Some(permit),
@@ -152,19 +136,13 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), EdgeError> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());
     };
-    let essence = value
-        .as_bytes()
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default();
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     let essence = essence.trim_ascii().to_ascii_lowercase();
     if essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
     {
         return Ok(());
     }
-    Err(EdgeError::MediaType {
-        found: String::from_utf8_lossy(&essence).into_owned(),
-    })
+    Err(EdgeError::MediaType { found: String::from_utf8_lossy(&essence).into_owned() })
 }
 
 /// Reads on for a bounded time and throws away. Failure is the sender's: nothing is left to answer better.
@@ -188,11 +166,7 @@ mod tests {
     use super::*;
 
     fn budget(one: usize, all: usize) -> BodyBudget {
-        BodyBudget::new(&EdgeLimits {
-            body_bytes_max: one,
-            bodies_bytes_max: all,
-            ..EdgeLimits::default()
-        })
+        BodyBudget::new(&EdgeLimits { body_bytes_max: one, bodies_bytes_max: all, ..EdgeLimits::default() })
     }
 
     fn chunks(count: usize) -> Body {
@@ -209,24 +183,12 @@ mod tests {
         assert_eq!(budget.bytes_held(), 4 * GRAIN_BYTES);
         let busy = budget.read_json(&none, chunks(3)).await.err();
         assert!(matches!(busy, Some(EdgeError::Busy { .. })), "{busy:?}");
-        assert_eq!(
-            budget.bytes_held(),
-            4 * GRAIN_BYTES,
-            "a refused body gives its share back"
-        );
+        assert_eq!(budget.bytes_held(), 4 * GRAIN_BYTES, "a refused body gives its share back");
         drop(first);
         assert_eq!(budget.bytes_held(), 0);
         let too_large = budget.read_json(&none, chunks(5)).await.err();
-        assert!(
-            matches!(too_large, Some(EdgeError::BodyTooLarge { .. })),
-            "{too_large:?}"
-        );
-        assert!(
-            budget
-                .read_json(&none, Body::from("x".repeat(4096)))
-                .await
-                .is_ok()
-        );
+        assert!(matches!(too_large, Some(EdgeError::BodyTooLarge { .. })), "{too_large:?}");
+        assert!(budget.read_json(&none, Body::from("x".repeat(4096))).await.is_ok());
         let declared = budget.read_json(&none, Body::from("x".repeat(4097))).await.err();
         assert!(matches!(declared, Some(EdgeError::BodyTooLarge { .. })));
     }

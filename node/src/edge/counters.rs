@@ -56,9 +56,8 @@ impl Route {
 
 /// Every status that the edge sends, and 499 for a caller that left before its answer. A test holds the error's
 /// faces to this list.
-pub(super) const STATUSES: [u16; 18] = [
-    200, 400, 401, 403, 404, 405, 408, 413, 415, 422, 424, 429, 499, 500, 501, 502, 503, 504,
-];
+pub(super) const STATUSES: [u16; 18] =
+    [200, 400, 401, 403, 404, 405, 408, 413, 415, 422, 424, 429, 499, 500, 501, 502, 503, 504];
 
 /// Its position in [`STATUSES`]; what is not there is counted as 500, the only surprise left.
 fn status_index(status: u16) -> usize {
@@ -160,10 +159,7 @@ mod tests {
         counters.answered(Route::TeiEmbed, 200, Duration::from_micros(51));
         counters.answered(Route::TeiEmbed, 299, Duration::from_secs(61));
         let latency = counters.latency(Route::TeiEmbed);
-        assert_eq!(
-            (latency.buckets[0], latency.buckets[1], latency.buckets[20]),
-            (1, 1, 1)
-        );
+        assert_eq!((latency.buckets[0], latency.buckets[1], latency.buckets[20]), (1, 1, 1));
         assert_eq!(counters.answers(Route::TeiEmbed, status_index(200)), 2);
         assert_eq!(counters.answers(Route::TeiEmbed, status_index(500)), 1);
         assert!((latency.sum_s - 61.000_101).abs() < 1e-9);

@@ -73,27 +73,17 @@ pub(super) async fn encode(
         };
         tokens_seen += u64::from(item.tokens_seen());
         if tokens_seen > tokens_max {
-            return Err(too_many_tokens(
-                param,
-                format!("more than {tokens_max}"),
-                tokens_max,
-            ));
+            return Err(too_many_tokens(param, format!("more than {tokens_max}"), tokens_max));
         }
         let (vector, cut) = vector_of(item, index, param, remedy)?;
         truncated += usize::from(cut);
         vectors.push(vector);
     }
     match stream.summary() {
-        Some(summary) if vectors.len() == count => Ok(Answer {
-            vectors,
-            truncated,
-            summary: summary.clone(),
-            at: exchange.elapsed(),
-        }),
-        _ => Err(internal(format!(
-            "{} of {count} texts were answered",
-            vectors.len()
-        ))),
+        Some(summary) if vectors.len() == count => {
+            Ok(Answer { vectors, truncated, summary: summary.clone(), at: exchange.elapsed() })
+        }
+        _ => Err(internal(format!("{} of {count} texts were answered", vectors.len()))),
     }
 }
 
@@ -105,24 +95,13 @@ fn vector_of(
     remedy: &'static str,
 ) -> Result<(Vector, bool), EdgeError> {
     match item {
-        ItemResult::Vector {
-            truncated, vector, ..
-        } => {
+        ItemResult::Vector { truncated, vector, .. } => {
             check_vector(&vector)?;
             Ok((vector, truncated))
         }
-        ItemResult::Failed {
-            code: ErrorCode::TooLong,
-            tokens,
-            limit,
-            ..
-        } if limit > 0 => Err(EdgeError::TooLong {
-            param,
-            index,
-            tokens,
-            limit,
-            remedy,
-        }),
+        ItemResult::Failed { code: ErrorCode::TooLong, tokens, limit, .. } if limit > 0 => {
+            Err(EdgeError::TooLong { param, index, tokens, limit, remedy })
+        }
         ItemResult::Failed { code, message, .. } => Err(EdgeError::Failed {
             code,
             message: format!("{param}[{index}]: {message}"),
@@ -135,12 +114,7 @@ fn vector_of(
 /// The rules that need no model.
 fn check(app: &App, job: &Job) -> Result<(), EdgeError> {
     let (inputs, param, limits) = (&job.inputs, job.param, &app.options.limits);
-    let invalid = |message| {
-        Err(EdgeError::Invalid {
-            message,
-            param: Some(param),
-        })
-    };
+    let invalid = |message| Err(EdgeError::Invalid { message, param: Some(param) });
     if inputs.count == 0 {
         return Err(EdgeError::Empty { param });
     }
@@ -180,9 +154,7 @@ async fn check_tokens(app: &App, job: &Job, left: Duration) -> Result<(), EdgeEr
         return Ok(());
     }
     let items: Arc<[Input]> = items.clone().into();
-    let counting = app
-        .view
-        .count_tokens(&job.model, items, job.options.truncate, tokens_max);
+    let counting = app.view.count_tokens(&job.model, items, job.options.truncate, tokens_max);
     match tokio::time::timeout(left, counting).await {
         Ok(Some(tokens)) if tokens > tokens_max => {
             let sent = format!("more than {tokens_max}");
@@ -212,38 +184,19 @@ fn check_vector(vector: &Vector) -> Result<(), EdgeError> {
 }
 
 fn internal(message: String) -> EdgeError {
-    EdgeError::Failed {
-        code: ErrorCode::Internal,
-        message,
-        param: None,
-        retry_after: None,
-    }
+    EdgeError::Failed { code: ErrorCode::Internal, message, param: None, retry_after: None }
 }
 
 /// A call that failed as a whole, with what the caller needs to mend it.
 async fn refused(app: &App, error: ClientError, model: &str, dims: Option<u32>) -> EdgeError {
     match (error.code(), EdgeError::from(error)) {
-        (ErrorCode::ModelNotFound, _) => EdgeError::NoModel {
-            model: model.to_owned(),
-            served: app.served_models().await,
-        },
+        (ErrorCode::ModelNotFound, _) => {
+            EdgeError::NoModel { model: model.to_owned(), served: app.served_models().await }
+        }
         // The edge has checked everything else that a request as a whole can get wrong.
-        (
-            ErrorCode::InvalidRequest,
-            EdgeError::Failed {
-                code,
-                message,
-                retry_after,
-                ..
-            },
-        ) => {
+        (ErrorCode::InvalidRequest, EdgeError::Failed { code, message, retry_after, .. }) => {
             let param = dims.map(|_| "dimensions");
-            EdgeError::Failed {
-                code,
-                message,
-                param,
-                retry_after,
-            }
+            EdgeError::Failed { code, message, param, retry_after }
         }
         (_, error) => error,
     }

@@ -30,10 +30,7 @@ pub(super) enum EdgeError {
     },
     /// A value is out of its range or does not go with another.
     #[error("{message}")]
-    Invalid {
-        message: String,
-        param: Option<&'static str>,
-    },
+    Invalid { message: String, param: Option<&'static str> },
     /// No text was sent.
     #[error("`{param}` is empty: send at least one text (the empty text \"\" is valid)")]
     Empty { param: &'static str },
@@ -70,28 +67,16 @@ pub(super) enum EdgeError {
     NoRoute { method: String, path: String },
     /// The route is for another method.
     #[error("{path} does not take {method}; it takes {allow}")]
-    Method {
-        method: String,
-        path: String,
-        allow: &'static str,
-    },
+    Method { method: String, path: String, allow: &'static str },
     /// No model of that name.
     #[error("the model `{model}` does not exist here; {served}")]
     NoModel { model: String, served: String },
     /// The edge's own bounds are reached.
     #[error("{what}; try again in {} ms", retry_after.as_millis())]
-    Busy {
-        what: &'static str,
-        retry_after: Duration,
-    },
+    Busy { what: &'static str, retry_after: Duration },
     /// The node or the mesh refused or failed the work.
     #[error("{message}")]
-    Failed {
-        code: ErrorCode,
-        message: String,
-        param: Option<&'static str>,
-        retry_after: Option<Duration>,
-    },
+    Failed { code: ErrorCode, message: String, param: Option<&'static str>, retry_after: Option<Duration> },
 }
 
 /// The time after which a refused caller may come back if nobody measured one.
@@ -106,12 +91,7 @@ impl From<ClientError> for EdgeError {
             ClientError::Refused { message, .. } => message,
             other => other.to_string(),
         };
-        Self::Failed {
-            code,
-            message,
-            param: None,
-            retry_after,
-        }
+        Self::Failed { code, message, param: None, retry_after }
     }
 }
 
@@ -130,12 +110,7 @@ struct Face {
 const INVALID: &str = "invalid_request_error";
 
 fn face(status: StatusCode, kind: &'static str, code: &'static str, tei: &'static str) -> Face {
-    Face {
-        status,
-        kind,
-        code,
-        tei: (status, tei),
-    }
+    Face { status, kind, code, tei: (status, tei) }
 }
 
 /// An error of the caller's: TEI calls those `Validation` and sends 422.
@@ -156,10 +131,7 @@ fn face_of_code(code: ErrorCode) -> Face {
         ErrorCode::ModelBroken | ErrorCode::DeviceFailed | ErrorCode::Internal => {
             let tei = (StatusCode::FAILED_DEPENDENCY, "Backend");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
-            return Face {
-                tei,
-                ..face(status, "server_error", code.as_str(), "Backend")
-            };
+            return Face { tei, ..face(status, "server_error", code.as_str(), "Backend") };
         }
         ErrorCode::Overloaded => {
             let status = StatusCode::TOO_MANY_REQUESTS;
@@ -171,11 +143,8 @@ fn face_of_code(code: ErrorCode) -> Face {
         ErrorCode::Draining => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
     };
-    let (kind, tei) = if status.is_server_error() {
-        ("server_error", "Unhealthy")
-    } else {
-        (INVALID, "Validation")
-    };
+    let (kind, tei) =
+        if status.is_server_error() { ("server_error", "Unhealthy") } else { (INVALID, "Validation") };
     face(status, kind, code.as_str(), tei)
 }
 
@@ -192,21 +161,15 @@ impl EdgeError {
                 let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 face(status, INVALID, "unsupported_media_type", "Validation")
             }
-            Self::BodyTooLarge { .. } => face(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                INVALID,
-                "body_too_large",
-                "Validation",
-            ),
+            Self::BodyTooLarge { .. } => {
+                face(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "body_too_large", "Validation")
+            }
             Self::BodyTimeout { .. } => {
                 face(StatusCode::REQUEST_TIMEOUT, INVALID, "body_timeout", "Validation")
             }
-            Self::Unauthorized { .. } => face(
-                StatusCode::UNAUTHORIZED,
-                INVALID,
-                "invalid_api_key",
-                "Unauthorized",
-            ),
+            Self::Unauthorized { .. } => {
+                face(StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key", "Unauthorized")
+            }
             Self::NoRoute { .. } => face(StatusCode::NOT_FOUND, INVALID, "unknown_url", "Validation"),
             Self::Method { .. } => {
                 let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -242,17 +205,9 @@ impl EdgeError {
         let (face, message) = (self.face(), self.to_string());
         let body = match dialect {
             Dialect::OpenAi => serde_json::to_vec(&OpenAiError {
-                error: OpenAiErrorBody {
-                    message,
-                    kind: face.kind,
-                    param: self.param(),
-                    code: face.code,
-                },
+                error: OpenAiErrorBody { message, kind: face.kind, param: self.param(), code: face.code },
             }),
-            Dialect::Tei => serde_json::to_vec(&TeiError {
-                error: message,
-                error_type: face.tei.1,
-            }),
+            Dialect::Tei => serde_json::to_vec(&TeiError { error: message, error_type: face.tei.1 }),
         };
         body.expect("strings serialise")
     }
@@ -273,10 +228,7 @@ impl EdgeError {
     pub(super) fn should_retry(&self) -> Option<bool> {
         match self {
             Self::Busy { .. } => Some(true),
-            Self::Failed {
-                code: ErrorCode::ModelBroken,
-                ..
-            } => Some(false),
+            Self::Failed { code: ErrorCode::ModelBroken, .. } => Some(false),
             Self::Failed { code, .. } => Some(code.retry() != Retry::Never),
             _ => None,
         }

@@ -43,9 +43,7 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub(super) fn begin(app: &'a App, route: Route, dialect: Dialect, headers: &HeaderMap) -> Self {
-        let echoed = headers
-            .get(X_REQUEST_ID)
-            .filter(|id| is_request_id(id.as_bytes()));
+        let echoed = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id.as_bytes()));
         Self {
             app,
             route,
@@ -74,15 +72,15 @@ impl<'a> Exchange<'a> {
         };
         let millis = value.to_str().ok().and_then(|text| text.trim().parse().ok());
         let asked = millis.map(Duration::from_millis);
-        asked
-            .filter(|asked| !asked.is_zero() && *asked <= limits.deadline_max)
-            .ok_or_else(|| EdgeError::Invalid {
+        asked.filter(|asked| !asked.is_zero() && *asked <= limits.deadline_max).ok_or_else(|| {
+            EdgeError::Invalid {
                 message: format!(
                     "the header x-request-timeout-ms must be a whole number from 1 to {}",
                     limits.deadline_max.as_millis()
                 ),
                 param: None,
-            })
+            }
+        })
     }
 
     /// The response to send, with the headers of every reply.
@@ -110,15 +108,8 @@ impl<'a> Exchange<'a> {
             None => drop(headers.insert(X_REQUEST_ID, own_id)),
         }
         headers.insert(X_SHOAL_NODE, self.app.node.clone());
-        headers.insert(
-            SERVER_TIMING,
-            text_value(server_timing(reply.served.as_ref(), took)),
-        );
-        if let Some(served_by) = reply
-            .served
-            .as_ref()
-            .and_then(|served| served.summary.served_by.as_ref())
-        {
+        headers.insert(SERVER_TIMING, text_value(server_timing(reply.served.as_ref(), took)));
+        if let Some(served_by) = reply.served.as_ref().and_then(|served| served.summary.served_by.as_ref()) {
             headers.insert(X_SHOAL_DEVICE, text_value(served_by.device_name.clone()));
             headers.insert(X_SHOAL_NODE, text_value(served_by.node.to_string()));
         }
@@ -138,10 +129,7 @@ impl<'a> Exchange<'a> {
             reply.push(RETRY_AFTER_MS, text_value(millis.to_string()));
         }
         if let Some(should) = error.should_retry() {
-            reply.push(
-                X_SHOULD_RETRY,
-                HeaderValue::from_static(if should { "true" } else { "false" }),
-            );
+            reply.push(X_SHOULD_RETRY, HeaderValue::from_static(if should { "true" } else { "false" }));
         }
         match error {
             EdgeError::Unauthorized { .. } => {
@@ -216,12 +204,7 @@ fn server_timing(served: Option<&Served>, total: Duration) -> String {
         // Writing to a String does not fail.
         let _ = write!(out, "{separator}{name};dur={millis}.{fraction:03}");
     };
-    if let Some(Served {
-        summary,
-        parse,
-        render,
-    }) = served
-    {
+    if let Some(Served { summary, parse, render }) = served {
         let timings = &summary.timings;
         stage("parse", Micros::from(*parse).0);
         stage("tokenize_wait", timings.tokenize_wait_us.0);
@@ -243,22 +226,13 @@ mod tests {
     #[test]
     fn only_sound_request_ids_are_echoed() {
         assert!(is_request_id(b"req_01-a.b:c/d"));
-        for id in [
-            &b""[..],
-            b"a b",
-            b"a\tb",
-            b"\xffabc",
-            &[b'a'; REQUEST_ID_BYTES_MAX + 1],
-        ] {
+        for id in [&b""[..], b"a b", b"a\tb", b"\xffabc", &[b'a'; REQUEST_ID_BYTES_MAX + 1]] {
             assert!(!is_request_id(id), "{id:?}");
         }
     }
 
     #[test]
     fn server_timing_has_fractions() {
-        assert_eq!(
-            server_timing(None, Duration::from_micros(12_034)),
-            "total;dur=12.034"
-        );
+        assert_eq!(server_timing(None, Duration::from_micros(12_034)), "total;dur=12.034");
     }
 }

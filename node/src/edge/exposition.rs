@@ -46,11 +46,7 @@ pub(super) async fn metrics(app: &App, headers: &HeaderMap) -> Result<Reply, Edg
 fn write_edge(app: &App, out: &mut Writer) {
     let counters = &app.counters;
     let requests = "shoal_http_requests";
-    out.family(
-        requests,
-        Kind::Counter,
-        "HTTP requests answered; 499: the caller left first.",
-    );
+    out.family(requests, Kind::Counter, "HTTP requests answered; 499: the caller left first.");
     for route in Route::ALL {
         for (index, status) in STATUSES.iter().enumerate() {
             let count = counters.answers(route, index);
@@ -61,11 +57,7 @@ fn write_edge(app: &App, out: &mut Writer) {
         }
     }
     let duration = "shoal_http_request_duration_seconds";
-    out.family(
-        duration,
-        Kind::Histogram,
-        "From the request's head to its answer, as the edge sees it.",
-    );
+    out.family(duration, Kind::Histogram, "From the request's head to its answer, as the edge sees it.");
     for route in Route::ALL.into_iter().filter(|route| !route.is_probe()) {
         let latency = counters.latency(route);
         if latency.buckets.iter().any(|count| *count > 0) {
@@ -84,11 +76,7 @@ fn write_edge(app: &App, out: &mut Writer) {
             "HTTP connections open.",
             counters.connections.load(Ordering::Relaxed) as f64,
         ),
-        (
-            "shoal_http_bodies_bytes",
-            "Bytes of request bodies held.",
-            app.bodies.bytes_held() as f64,
-        ),
+        ("shoal_http_bodies_bytes", "Bytes of request bodies held.", app.bodies.bytes_held() as f64),
     ] {
         out.family(name, Kind::Gauge, help);
         out.sample(name, "", &[], value);
@@ -105,21 +93,9 @@ fn write_status(status: &Status, out: &mut Writer) {
     let labels = [("node", node.as_str()), ("software", &status.software)];
     out.sample("shoal_build_info", "", &labels, 1.0);
     for (name, help, value) in [
-        (
-            "shoal_ready",
-            "1 when warm, self-tested and not draining.",
-            f64::from(u8::from(status.ready)),
-        ),
-        (
-            "shoal_draining",
-            "1 when no new work is taken.",
-            f64::from(u8::from(status.draining)),
-        ),
-        (
-            "shoal_uptime_seconds",
-            "Time since start.",
-            status.uptime_us.0 as f64 / 1e6,
-        ),
+        ("shoal_ready", "1 when warm, self-tested and not draining.", f64::from(u8::from(status.ready))),
+        ("shoal_draining", "1 when no new work is taken.", f64::from(u8::from(status.draining))),
+        ("shoal_uptime_seconds", "Time since start.", status.uptime_us.0 as f64 / 1e6),
     ] {
         out.family(name, Kind::Gauge, help);
         out.sample(name, "", &[], value);
@@ -133,96 +109,48 @@ fn write_status(status: &Status, out: &mut Writer) {
 type Read = fn(&DeviceStatus) -> f64;
 
 const DEVICE_GAUGES: [(&str, &str, Read); 13] = [
-    (
-        "shoal_queue_tokens",
-        "Tokens admitted and not yet in a batch.",
-        |d| d.load.queue_tokens as f64,
-    ),
-    ("shoal_queue_tokens_max", "The bound of the queue.", |d| {
-        d.gauges.queue_tokens_max.0 as f64
+    ("shoal_queue_tokens", "Tokens admitted and not yet in a batch.", |d| d.load.queue_tokens as f64),
+    ("shoal_queue_tokens_max", "The bound of the queue.", |d| d.gauges.queue_tokens_max.0 as f64),
+    ("shoal_queue_oldest_age_seconds", "Age of the oldest queued text.", |d| {
+        d.gauges.queue_oldest_us.0 as f64 / 1e6
     }),
-    (
-        "shoal_queue_oldest_age_seconds",
-        "Age of the oldest queued text.",
-        |d| d.gauges.queue_oldest_us.0 as f64 / 1e6,
-    ),
-    (
-        "shoal_queue_wait_seconds",
-        "Estimated wait of a request that arrives now.",
-        |d| d.load.wait_us as f64 / 1e6,
-    ),
-    (
-        "shoal_requests",
-        "Requests admitted and not yet answered: demand, loading included.",
-        |d| f64::from(d.load.requests),
-    ),
-    ("shoal_batches_running", "Batches on the device.", |d| {
-        f64::from(d.load.running)
+    ("shoal_queue_wait_seconds", "Estimated wait of a request that arrives now.", |d| {
+        d.load.wait_us as f64 / 1e6
     }),
-    ("shoal_tokens_per_second", "The device's measured speed.", |d| {
-        f64::from(d.load.tokens_per_s)
+    ("shoal_requests", "Requests admitted and not yet answered: demand, loading included.", |d| {
+        f64::from(d.load.requests)
     }),
-    (
-        "shoal_shed_level",
-        "0 takes everything, 1 sheds bulk, 2 sheds everything.",
-        |d| f64::from(d.load.shed_level),
-    ),
-    (
-        "shoal_admitted_bytes",
-        "Bytes of text admitted and not yet answered.",
-        |d| d.gauges.admitted_bytes.0 as f64,
-    ),
-    (
-        "shoal_admitted_bytes_max",
-        "The bound of the admitted bytes.",
-        |d| d.gauges.admitted_bytes_max.0 as f64,
-    ),
-    (
-        "shoal_resident_bytes",
-        "Measured bytes of resident models.",
-        |d| d.gauges.resident_bytes.0 as f64,
-    ),
-    ("shoal_resident_bytes_max", "The residency budget.", |d| {
-        d.gauges.resident_bytes_max.0 as f64
+    ("shoal_batches_running", "Batches on the device.", |d| f64::from(d.load.running)),
+    ("shoal_tokens_per_second", "The device's measured speed.", |d| f64::from(d.load.tokens_per_s)),
+    ("shoal_shed_level", "0 takes everything, 1 sheds bulk, 2 sheds everything.", |d| {
+        f64::from(d.load.shed_level)
     }),
-    ("shoal_device_lanes", "Batches that may run at once.", |d| {
-        f64::from(d.lanes)
+    ("shoal_admitted_bytes", "Bytes of text admitted and not yet answered.", |d| {
+        d.gauges.admitted_bytes.0 as f64
     }),
+    ("shoal_admitted_bytes_max", "The bound of the admitted bytes.", |d| {
+        d.gauges.admitted_bytes_max.0 as f64
+    }),
+    ("shoal_resident_bytes", "Measured bytes of resident models.", |d| d.gauges.resident_bytes.0 as f64),
+    ("shoal_resident_bytes_max", "The residency budget.", |d| d.gauges.resident_bytes_max.0 as f64),
+    ("shoal_device_lanes", "Batches that may run at once.", |d| f64::from(d.lanes)),
 ];
 
 const DEVICE_COUNTERS: [(&str, &str, Read); 7] = [
-    ("shoal_batches", "Batches finished.", |d| {
-        d.load.batches_done as f64
-    }),
+    ("shoal_batches", "Batches finished.", |d| d.load.batches_done as f64),
     ("shoal_model_loads", "Model loads.", |d| d.gauges.loads as f64),
-    ("shoal_model_evictions", "Model evictions.", |d| {
-        d.gauges.evictions as f64
+    ("shoal_model_evictions", "Model evictions.", |d| d.gauges.evictions as f64),
+    ("shoal_requests_shed", "Requests refused by admission.", |d| d.gauges.shed as f64),
+    ("shoal_requests_cancelled", "Requests whose caller cancelled or vanished.", |d| {
+        d.gauges.cancelled as f64
     }),
-    ("shoal_requests_shed", "Requests refused by admission.", |d| {
-        d.gauges.shed as f64
-    }),
-    (
-        "shoal_requests_cancelled",
-        "Requests whose caller cancelled or vanished.",
-        |d| d.gauges.cancelled as f64,
-    ),
-    (
-        "shoal_requests_expired",
-        "Requests dropped at their deadline.",
-        |d| d.gauges.expired as f64,
-    ),
-    (
-        "shoal_device_restarts",
-        "Restarts of a hung or failed device.",
-        |d| d.gauges.restarts as f64,
-    ),
+    ("shoal_requests_expired", "Requests dropped at their deadline.", |d| d.gauges.expired as f64),
+    ("shoal_device_restarts", "Restarts of a hung or failed device.", |d| d.gauges.restarts as f64),
 ];
 
 fn write_devices(devices: &[DeviceStatus], out: &mut Writer) {
     let gauges = DEVICE_GAUGES.iter().map(|entry| (Kind::Gauge, "", entry));
-    let counters = DEVICE_COUNTERS
-        .iter()
-        .map(|entry| (Kind::Counter, "_total", entry));
+    let counters = DEVICE_COUNTERS.iter().map(|entry| (Kind::Counter, "_total", entry));
     for (kind, suffix, (name, help, read)) in gauges.chain(counters) {
         out.family(name, kind, help);
         for device in devices {
@@ -237,24 +165,9 @@ fn write_models(status: &Status, out: &mut Writer) {
     let (named, others) = status.models.split_at(status.models.len().min(MODELS_MAX));
     let is_ready = |state| f64::from(u8::from(state == ModelState::Ready));
     for (name, kind, suffix, help) in [
-        (
-            "shoal_model_ready",
-            Kind::Gauge,
-            "",
-            "1 when resident (other: how many are).",
-        ),
-        (
-            "shoal_model_resident_bytes",
-            Kind::Gauge,
-            "",
-            "Measured resident bytes.",
-        ),
-        (
-            "shoal_model_requests",
-            Kind::Counter,
-            "_total",
-            "Requests answered.",
-        ),
+        ("shoal_model_ready", Kind::Gauge, "", "1 when resident (other: how many are)."),
+        ("shoal_model_resident_bytes", Kind::Gauge, "", "Measured resident bytes."),
+        ("shoal_model_requests", Kind::Counter, "_total", "Requests answered."),
         ("shoal_model_tokens", Kind::Counter, "_total", "Tokens computed."),
     ] {
         let read = |model: &shoal_protocol::message::ModelStatus| match name {

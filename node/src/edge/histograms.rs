@@ -21,11 +21,7 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 pub(super) fn write(histograms: &[StageHistogram], out: &mut Writer) {
     let merged = merge(histograms);
     for (family, help, of_total) in [
-        (
-            REQUEST,
-            "From a request's last byte to its terminal frame, at the node.",
-            true,
-        ),
+        (REQUEST, "From a request's last byte to its terminal frame, at the node.", true),
         (STAGE, "One stage of a request; stages do not overlap.", false),
     ] {
         out.family(family, Kind::Histogram, help);
@@ -94,17 +90,10 @@ mod tests {
 
     fn entry(model: &str, stage: &str, values_us: &[u64]) -> StageHistogram {
         let mut histogram = Histogram::<u64>::new(3).unwrap();
-        values_us
-            .iter()
-            .for_each(|value| histogram.record(*value).unwrap());
+        values_us.iter().for_each(|value| histogram.record(*value).unwrap());
         let mut v2 = Vec::new();
         V2Serializer::new().serialize(&histogram, &mut v2).unwrap();
-        StageHistogram {
-            model: model.into(),
-            operation: "encode".into(),
-            stage: stage.into(),
-            v2,
-        }
+        StageHistogram { model: model.into(), operation: "encode".into(), stage: stage.into(), v2 }
     }
 
     #[test]
@@ -120,13 +109,9 @@ mod tests {
     #[test]
     fn models_beyond_the_bound_are_summed_and_damage_is_skipped() {
         let name = |index: usize| format!("m{index:04}");
-        let mut histograms: Vec<_> = (0..MODELS_MAX + 5)
-            .map(|index| entry(&name(index), "queue", &[5]))
-            .collect();
-        histograms.push(StageHistogram {
-            v2: vec![1, 2, 3],
-            ..entry(&name(0), "compute", &[])
-        });
+        let mut histograms: Vec<_> =
+            (0..MODELS_MAX + 5).map(|index| entry(&name(index), "queue", &[5])).collect();
+        histograms.push(StageHistogram { v2: vec![1, 2, 3], ..entry(&name(0), "compute", &[]) });
         let merged = merge(&histograms);
         assert_eq!(merged.len(), MODELS_MAX + 1);
         assert_eq!(merged[&(OTHER_MODELS, "encode", "queue")].len(), 5);

@@ -203,10 +203,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Inputs, serde_json::Error> {
-        let seed = InputsSeed {
-            items_max: 3,
-            token_ids_max: 4,
-        };
+        let seed = InputsSeed { items_max: 3, token_ids_max: 4 };
         seed.deserialize(&mut serde_json::Deserializer::from_str(json))
     }
 
@@ -222,10 +219,7 @@ mod tests {
         assert_eq!(one.items, [Input::TokenIds(vec![1, 2, 3])]);
         assert_eq!((one.token_ids, one.first_token_array), (3, Some(0)));
         let mixed = read(r#"["a",[],[7]]"#).unwrap();
-        assert_eq!(
-            mixed.items,
-            [text("a"), Input::TokenIds(vec![]), Input::TokenIds(vec![7])]
-        );
+        assert_eq!(mixed.items, [text("a"), Input::TokenIds(vec![]), Input::TokenIds(vec![7])]);
         assert_eq!(mixed.first_token_array, Some(1));
         assert_eq!(read("[]").unwrap(), Inputs::default());
     }

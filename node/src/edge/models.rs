@@ -48,10 +48,7 @@ pub(super) const fn state_name(state: ModelState) -> &'static str {
 }
 
 fn model<'a>(app: &App, status: &'a Status, model: &'a ModelStatus) -> Model<'a> {
-    let device = status
-        .devices
-        .iter()
-        .find(|device| Some(device.device) == model.device);
+    let device = status.devices.iter().find(|device| Some(device.device) == model.device);
     let known = |value: u32| (value > 0).then_some(value);
     let named = |value: &'a String| Some(value.as_str()).filter(|value| !value.is_empty());
     Model {
@@ -83,11 +80,7 @@ pub(super) async fn models(app: &App, mut request: Request) -> Result<Reply, Edg
         Some(Path(id)) => serde_json::to_vec(&model(app, &status, app.find_model(&status, &id)?)),
         None => serde_json::to_vec(&List {
             object: "list",
-            data: status
-                .models
-                .iter()
-                .map(|each| model(app, &status, each))
-                .collect(),
+            data: status.models.iter().map(|each| model(app, &status, each)).collect(),
         }),
     };
     Ok(Reply::json(body.expect("strings and numbers serialise")))

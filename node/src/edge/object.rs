@@ -28,25 +28,16 @@ pub(super) trait Fields {
 pub(super) fn read_object<F: Fields>(body: &[u8], fields: &mut F) -> Result<(), EdgeError> {
     let mut field = None;
     let mut json = serde_json::Deserializer::from_slice(body);
-    let seed = ObjectSeed {
-        fields,
-        field: &mut field,
-    };
-    seed.deserialize(&mut json)
-        .and_then(|()| json.end())
-        .map_err(|error| {
-            let syntax = matches!(error.classify(), Category::Syntax | Category::Eof);
-            let message = match field {
-                _ if syntax => format!("the body is not valid JSON: {error}"),
-                Some(name) => format!("`{name}`: {error}"),
-                None => format!("the body: {error}"),
-            };
-            EdgeError::Json {
-                message,
-                param: field.filter(|_| !syntax),
-                syntax,
-            }
-        })
+    let seed = ObjectSeed { fields, field: &mut field };
+    seed.deserialize(&mut json).and_then(|()| json.end()).map_err(|error| {
+        let syntax = matches!(error.classify(), Category::Syntax | Category::Eof);
+        let message = match field {
+            _ if syntax => format!("the body is not valid JSON: {error}"),
+            Some(name) => format!("`{name}`: {error}"),
+            None => format!("the body: {error}"),
+        };
+        EdgeError::Json { message, param: field.filter(|_| !syntax), syntax }
+    })
 }
 
 struct ObjectSeed<'a, F> {
@@ -147,11 +138,7 @@ mod tests {
 
     #[test]
     fn depth_costs_no_stack() {
-        let deep = format!(
-            r#"{{"x":{}{},"size":3}}"#,
-            "[".repeat(100_000),
-            "]".repeat(100_000)
-        );
+        let deep = format!(r#"{{"x":{}{},"size":3}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(read(deep.as_bytes()).unwrap().size, Some(3));
         let known = format!(r#"{{"size":{}"#, "[".repeat(100_000));
         assert!(read(known.as_bytes()).is_err());
@@ -164,39 +151,14 @@ mod tests {
             (b"{\"size\":1,}", "trailing comma at line 1 column 11", None, true),
             (b"{\"size\":NaN}", "expected value at line 1 column 9", None, true),
             (b"{\"size\":1} x", "trailing characters", None, true),
-            (
-                b"{\"size\":\n-1}",
-                "integer `-1`, expected u32 at line 2",
-                Some("size"),
-                false,
-            ),
+            (b"{\"size\":\n-1}", "integer `-1`, expected u32 at line 2", Some("size"), false),
             (b"{\"size\":1e400}", "number out of range", None, true),
-            (
-                b"{\"size\":123456789012345678901234567890}",
-                "expected u32",
-                Some("size"),
-                false,
-            ),
-            (
-                b"{\"size\":\"\xff\"}",
-                "invalid unicode code point at line 1",
-                None,
-                true,
-            ),
-            (
-                b"[1]",
-                "invalid type: sequence, expected a JSON object",
-                None,
-                false,
-            ),
+            (b"{\"size\":123456789012345678901234567890}", "expected u32", Some("size"), false),
+            (b"{\"size\":\"\xff\"}", "invalid unicode code point at line 1", None, true),
+            (b"[1]", "invalid type: sequence, expected a JSON object", None, false),
         ];
         for (body, words, at, is_syntax) in cases {
-            let Err(EdgeError::Json {
-                message,
-                param,
-                syntax,
-            }) = read(body)
-            else {
+            let Err(EdgeError::Json { message, param, syntax }) = read(body) else {
                 panic!("{body:?} was read");
             };
             assert!(message.contains(words), "{message}");

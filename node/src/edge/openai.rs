@@ -47,10 +47,7 @@ impl Fields for EmbeddingsFields {
 }
 
 fn missing(param: &'static str) -> EdgeError {
-    EdgeError::Invalid {
-        message: format!("`{param}` is missing"),
-        param: Some(param),
-    }
+    EdgeError::Invalid { message: format!("`{param}` is missing"), param: Some(param) }
 }
 
 /// Serves one request.
@@ -71,10 +68,7 @@ pub(super) async fn embeddings(
     read_object(&held.take(), &mut fields)?;
     let inputs = fields.input.ok_or_else(|| missing("input"))?;
     let model = fields.model.ok_or_else(|| missing("model"))?;
-    if fields
-        .dimensions
-        .is_some_and(|dims| !(1..=DENSE_DIMS_MAX).contains(&dims))
-    {
+    if fields.dimensions.is_some_and(|dims| !(1..=DENSE_DIMS_MAX).contains(&dims)) {
         return Err(EdgeError::Invalid {
             message: format!("`dimensions` must be from 1 to {DENSE_DIMS_MAX}"),
             param: Some("dimensions"),
@@ -84,30 +78,20 @@ pub(super) async fn embeddings(
     let job = Job {
         model: model.clone(),
         inputs,
-        options: EncodeOptions {
-            dims: fields.dimensions,
-            ..EncodeOptions::default()
-        },
+        options: EncodeOptions { dims: fields.dimensions, ..EncodeOptions::default() },
         param: "input",
         remedy: "",
     };
     let answer = encode(app, exchange, &parts.headers, job).await?;
     let body = render_list(&answer.vectors, &model, answer.summary.tokens, fields.base64);
     let mut reply = Reply::json(body);
-    reply.served = Some(Served {
-        parse,
-        render: exchange.elapsed().saturating_sub(answer.at),
-        summary: answer.summary,
-    });
+    reply.served =
+        Some(Served { parse, render: exchange.elapsed().saturating_sub(answer.at), summary: answer.summary });
     Ok(reply)
 }
 
 fn render_list(vectors: &[Vector], model: &str, tokens: u64, base64: bool) -> Vec<u8> {
-    let row_bytes = if base64 {
-        render::base64_bytes
-    } else {
-        render::json_bytes
-    };
+    let row_bytes = if base64 { render::base64_bytes } else { render::json_bytes };
     let rows: usize = vectors.iter().map(|vector| row_bytes(vector) + 64).sum();
     let mut out = Vec::with_capacity(rows + model.len() + 128);
     out.extend_from_slice(br#"{"object":"list","data":["#);

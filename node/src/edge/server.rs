@@ -80,10 +80,7 @@ impl HttpEdge {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    #[expect(
-        clippy::unused_async,
-        reason = "binding needs a runtime, which an async function always has"
-    )]
+    #[expect(clippy::unused_async, reason = "binding needs a runtime, which an async function always has")]
     pub async fn bind(
         options: EdgeOptions,
         client: Client,
@@ -100,12 +97,7 @@ impl HttpEdge {
         let mut acceptor = JoinSet::new();
         let app = Arc::new(App::new(options, client, view));
         acceptor.spawn(accept(listener, app.clone(), stopped));
-        Ok(Self {
-            local_addr,
-            app,
-            stop,
-            acceptor,
-        })
+        Ok(Self { local_addr, app, stop, acceptor })
     }
 
     /// Where it listens, with the port that it got.
@@ -122,11 +114,7 @@ impl HttpEdge {
         let left = self.app.counters.connections.load(Ordering::Relaxed);
         // The acceptor owns the connections: they end with it.
         self.acceptor.shutdown().await;
-        let cut = if ended.is_ok() {
-            0
-        } else {
-            usize::try_from(left).unwrap_or(0)
-        };
+        let cut = if ended.is_ok() { 0 } else { usize::try_from(left).unwrap_or(0) };
         EdgeShutdown { cut }
     }
 }

@@ -58,9 +58,7 @@ impl Fields for EmbedFields {
                     None | Some("right" | "Right") => false,
                     Some("left" | "Left") => true,
                     Some(other) => {
-                        return Err(A::Error::custom(format!(
-                            "`{other}` is neither \"left\" nor \"right\""
-                        )));
+                        return Err(A::Error::custom(format!("`{other}` is neither \"left\" nor \"right\"")));
                     }
                 }
             }
@@ -107,10 +105,7 @@ pub(super) async fn embed(
     };
     read_object(&held.take(), &mut fields)?;
     let options = options(app, &mut fields)?;
-    let model = match path_model
-        .or(fields.model)
-        .or_else(|| model_of_headers(&parts.headers))
-    {
+    let model = match path_model.or(fields.model).or_else(|| model_of_headers(&parts.headers)) {
         Some(model) => model,
         None => app.default_model().await?,
     };
@@ -120,38 +115,23 @@ pub(super) async fn embed(
     })?;
     let characters = inputs.characters();
     let parse = exchange.elapsed();
-    let job = Job {
-        model,
-        inputs,
-        options,
-        param: "inputs",
-        remedy: ", or send \"truncate\": true",
-    };
+    let job = Job { model, inputs, options, param: "inputs", remedy: ", or send \"truncate\": true" };
     let answer = encode(app, exchange, &parts.headers, job).await?;
     let mut reply = Reply::json(render_rows(&answer.vectors));
     push_headers(&mut reply, &answer, exchange, characters);
-    reply.served = Some(Served {
-        parse,
-        render: exchange.elapsed().saturating_sub(answer.at),
-        summary: answer.summary,
-    });
+    reply.served =
+        Some(Served { parse, render: exchange.elapsed().saturating_sub(answer.at), summary: answer.summary });
     Ok(reply)
 }
 
 fn options(app: &App, fields: &mut EmbedFields) -> Result<EncodeOptions, EdgeError> {
-    if fields
-        .dimensions
-        .is_some_and(|dims| !(1..=DENSE_DIMS_MAX).contains(&dims))
-    {
+    if fields.dimensions.is_some_and(|dims| !(1..=DENSE_DIMS_MAX).contains(&dims)) {
         return Err(EdgeError::Invalid {
             message: format!("`dimensions` must be from 1 to {DENSE_DIMS_MAX}"),
             param: Some("dimensions"),
         });
     }
-    let truncate = match (
-        fields.truncate.unwrap_or(app.options.tei_auto_truncate),
-        fields.cut_left,
-    ) {
+    let truncate = match (fields.truncate.unwrap_or(app.options.tei_auto_truncate), fields.cut_left) {
         (false, _) => Truncate::Refuse,
         (true, false) => Truncate::Right,
         (true, true) => Truncate::Left,
@@ -188,11 +168,7 @@ fn render_rows(vectors: &[Vector]) -> Vec<u8> {
 /// TEI's headers, in its whole milliseconds: `Server-Timing` has the fractions.
 fn push_headers(reply: &mut Reply, answer: &Answer, exchange: &Exchange<'_>, characters: usize) {
     let timings = &answer.summary.timings;
-    let device = answer
-        .summary
-        .served_by
-        .as_ref()
-        .map(|served_by| served_by.device_name.clone());
+    let device = answer.summary.served_by.as_ref().map(|served_by| served_by.device_name.clone());
     let total_ms = exchange.elapsed().as_millis().to_string();
     for (name, value) in [
         ("x-compute-type", device.unwrap_or_default()),
@@ -223,10 +199,7 @@ pub(super) async fn info(app: &App, headers: &HeaderMap) -> Result<Reply, EdgeEr
     let known = |value: u32| (value > 0).then_some(value);
     let named = |value: &String| Some(value.clone()).filter(|value| !value.is_empty());
     let limits = &app.options.limits;
-    let queue_tokens_max = status
-        .devices
-        .first()
-        .map(|device| device.gauges.queue_tokens_max.0);
+    let queue_tokens_max = status.devices.first().map(|device| device.gauges.queue_tokens_max.0);
     let info = serde_json::json!({
         "model_id": model.name,
         "model_sha": null,

@@ -18,10 +18,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(open_metrics: bool) -> Self {
-        Self {
-            out: String::with_capacity(16 << 10),
-            open_metrics,
-        }
+        Self { out: String::with_capacity(16 << 10), open_metrics }
     }
 
     /// Begins a family. `name` is without the `_total` of a counter's samples.
@@ -120,9 +117,6 @@ mod tests {
             text(false),
             format!("# HELP x_total Help.\n# TYPE x_total counter\n{sample}\n{histogram}")
         );
-        assert_eq!(
-            text(true),
-            format!("# HELP x Help.\n# TYPE x counter\n{sample}\n{histogram}# EOF\n")
-        );
+        assert_eq!(text(true), format!("# HELP x Help.\n# TYPE x counter\n{sample}\n{histogram}# EOF\n"));
     }
 }

@@ -22,9 +22,7 @@ impl NodeView for View {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness {
-            reasons: self.service.reasons_not_ready(),
-        }
+        Readiness { reasons: self.service.reasons_not_ready() }
     }
 
     fn count_tokens(

@@ -12,10 +12,8 @@ use super::StoreError;
 use crate::config::{ConfigError, Source as ConfigSource};
 
 /// Entries that come with the binary, so that it works alone.
-const EMBEDDED: [(&str, &str); 1] = [(
-    "configs/models/all-minilm-l6-v2.toml",
-    include_str!("../../../configs/models/all-minilm-l6-v2.toml"),
-)];
+const EMBEDDED: [(&str, &str); 1] =
+    [("configs/models/all-minilm-l6-v2.toml", include_str!("../../../configs/models/all-minilm-l6-v2.toml"))];
 /// Entries in the user's directory.
 const USER_ENTRIES_MAX: usize = 4096;
 
@@ -157,12 +155,7 @@ pub(super) fn read(dir: &Path) -> Result<BTreeMap<String, CatalogueEntry>, Store
 }
 
 fn user_files(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let failed = |source| {
-        StoreError::Catalogue(ConfigError::Read {
-            file: dir.to_owned(),
-            source,
-        })
-    };
+    let failed = |source| StoreError::Catalogue(ConfigError::Read { file: dir.to_owned(), source });
     let listing = match fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(failed)?,
@@ -180,15 +173,9 @@ fn user_files(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
 
 fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreError> {
     let raw: RawEntry = source.parse()?;
-    let refuse = |message: String| StoreError::Entry {
-        file: file.to_owned(),
-        message,
-    };
+    let refuse = |message: String| StoreError::Entry { file: file.to_owned(), message };
     if raw.version != 1 {
-        return Err(refuse(format!(
-            "version = {}: this build reads version 1",
-            raw.version
-        )));
+        return Err(refuse(format!("version = {}: this build reads version 1", raw.version)));
     }
     if !is_plain_name(&raw.name) {
         return Err(refuse(format!(
@@ -197,19 +184,13 @@ fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreErro
         )));
     }
     let dtype = raw.dtype.as_deref().map(str::parse).transpose();
-    let mut files = raw
-        .files
-        .into_iter()
-        .map(|raw| model_file(raw).map_err(refuse))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut files =
+        raw.files.into_iter().map(|raw| model_file(raw).map_err(refuse)).collect::<Result<Vec<_>, _>>()?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     for source in &raw.sources {
         check_source(source).map_err(refuse)?;
     }
-    let fetches = raw
-        .sources
-        .iter()
-        .any(|source| !matches!(source, Source::Directory { .. }));
+    let fetches = raw.sources.iter().any(|source| !matches!(source, Source::Directory { .. }));
     if fetches && !files.iter().any(|file| file.path == "config.json") {
         return Err(refuse(
             "files: a model that is fetched must list its files, config.json among them".into(),
@@ -221,11 +202,7 @@ fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreErro
         aliases: raw.aliases,
         description: raw.description,
         licence: raw.licence,
-        sources: raw
-            .sources
-            .into_iter()
-            .map(|found| in_place(found, source))
-            .collect(),
+        sources: raw.sources.into_iter().map(|found| in_place(found, source)).collect(),
         files,
     })
 }
@@ -234,9 +211,7 @@ fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreErro
 fn check_source(source: &Source) -> Result<(), String> {
     let plain = |what: &str, path: &str| {
         let is_plain = path.split('/').all(is_plain_name);
-        is_plain
-            .then_some(())
-            .ok_or_else(|| format!("sources: {what} {path:?} is not a plain name"))
+        is_plain.then_some(()).ok_or_else(|| format!("sources: {what} {path:?} is not a plain name"))
     };
     match source {
         Source::Directory { .. } => Ok(()),
@@ -244,11 +219,7 @@ fn check_source(source: &Source) -> Result<(), String> {
             plain("repository", repository)?;
             plain("revision", revision)
         }
-        Source::Wheel {
-            package,
-            version,
-            directory,
-        } => {
+        Source::Wheel { package, version, directory } => {
             plain("package", package)?;
             plain("version", version)?;
             plain("directory", directory)
@@ -259,9 +230,7 @@ fn check_source(source: &Source) -> Result<(), String> {
 /// Directories that are written relative start where the entry's file lies.
 fn in_place(found: Source, source: &ConfigSource) -> Source {
     match found {
-        Source::Directory { path } => Source::Directory {
-            path: source.path(&path.to_string_lossy()),
-        },
+        Source::Directory { path } => Source::Directory { path: source.path(&path.to_string_lossy()) },
         other => other,
     }
 }
@@ -273,11 +242,7 @@ fn model_file(raw: RawFile) -> Result<ModelFile, String> {
     }
     let sha256 = unhex(&raw.sha256)
         .ok_or_else(|| format!("files: {}: sha256 must be 64 hexadecimal digits", raw.path))?;
-    Ok(ModelFile {
-        path: raw.path,
-        sha256,
-        bytes: raw.bytes,
-    })
+    Ok(ModelFile { path: raw.path, sha256, bytes: raw.bytes })
 }
 
 /// A single component that is safe as a file name everywhere.
@@ -289,13 +254,11 @@ fn is_plain_name(name: &str) -> bool {
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let written = write!(text, "{byte:02x}");
-            debug_assert!(written.is_ok(), "writing to a String cannot fail");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let written = write!(text, "{byte:02x}");
+        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        text
+    })
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -84,9 +84,8 @@ impl ModelStore {
             });
         }
         let entry = self.entry(name)?;
-        let dir = self.installed(entry).ok_or_else(|| StoreError::NotInstalled {
-            name: entry.name.clone(),
-        })?;
+        let dir =
+            self.installed(entry).ok_or_else(|| StoreError::NotInstalled { name: entry.name.clone() })?;
         Ok(ResolvedModel {
             name: entry.name.clone(),
             aliases: entry.aliases.clone(),
@@ -123,18 +122,11 @@ impl ModelStore {
     /// # Errors
     /// There is none.
     pub fn entry(&self, name: &str) -> Result<&CatalogueEntry, StoreError> {
-        let by_alias = || {
-            self.entries
-                .values()
-                .find(|entry| entry.aliases.iter().any(|alias| alias == name))
-        };
-        self.entries
-            .get(name)
-            .or_else(by_alias)
-            .ok_or_else(|| StoreError::Unknown {
-                name: name.to_owned(),
-                known: self.list().into_iter().map(|model| model.name).collect(),
-            })
+        let by_alias = || self.entries.values().find(|entry| entry.aliases.iter().any(|alias| alias == name));
+        self.entries.get(name).or_else(by_alias).ok_or_else(|| StoreError::Unknown {
+            name: name.to_owned(),
+            known: self.list().into_iter().map(|model| model.name).collect(),
+        })
     }
 
     /// How the store is configured.
@@ -154,8 +146,7 @@ impl ModelStore {
             Source::Directory { path } => Some(path.clone()),
             _ => None,
         });
-        dirs.chain([self.install_dir(entry)])
-            .find(|dir| dir.join("config.json").is_file())
+        dirs.chain([self.install_dir(entry)]).find(|dir| dir.join("config.json").is_file())
     }
 }
 
@@ -169,11 +160,7 @@ fn bytes_of(dir: &Path) -> u64 {
         // Files of a Hugging Face snapshot are links to blobs, so links are followed; directories are not, so that
         // a link to a parent cannot loop.
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_dir {
-            bytes_of(&path)
-        } else {
-            std::fs::metadata(&path).map_or(0, |data| data.len())
-        }
+        if is_dir { bytes_of(&path) } else { std::fs::metadata(&path).map_or(0, |data| data.len()) }
     });
     sizes.sum()
 }

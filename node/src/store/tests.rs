@@ -32,28 +32,15 @@ fn entry_error(text: &str) -> String {
 fn the_embedded_entry_is_known_by_every_name() {
     let home = tempfile::tempdir().expect("temporary directory");
     let store = ModelStore::open(store_in(home.path())).expect("opens");
-    for name in [
-        "all-minilm-l6-v2",
-        "all-MiniLM-L6-v2",
-        "sentence-transformers/all-MiniLM-L6-v2",
-    ] {
+    for name in ["all-minilm-l6-v2", "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"] {
         let entry = store.entry(name).expect("known");
         assert_eq!(entry.name, "all-minilm-l6-v2");
-        assert!(
-            matches!(store.resolve(name), Err(StoreError::NotInstalled { .. })),
-            "{name}"
-        );
+        assert!(matches!(store.resolve(name), Err(StoreError::NotInstalled { .. })), "{name}");
     }
     let entry = store.entry("all-minilm-l6-v2").expect("known");
-    assert!(
-        entry.bytes() > 90_000_000 && entry.sources.len() == 3,
-        "{entry:?}"
-    );
+    assert!(entry.bytes() > 90_000_000 && entry.sources.len() == 3, "{entry:?}");
     let unknown = store.resolve("gpt-9").expect_err("unknown").to_string();
-    assert!(
-        unknown.contains("gpt-9") && unknown.contains("all-minilm-l6-v2"),
-        "{unknown}"
-    );
+    assert!(unknown.contains("gpt-9") && unknown.contains("all-minilm-l6-v2"), "{unknown}");
 }
 
 #[test]
@@ -67,21 +54,12 @@ fn paths_are_not_names() {
     assert!(matches!(store.resolve(&path), Err(StoreError::Unknown { .. })));
 
     let mut config = store_in(home.path());
-    config.local.push(LocalModel {
-        name: "private".into(),
-        aliases: vec![path.clone()],
-        dir: model.clone(),
-    });
+    config.local.push(LocalModel { name: "private".into(), aliases: vec![path.clone()], dir: model.clone() });
     let store = ModelStore::open(config).expect("opens");
     for name in ["private", &path] {
         assert_eq!(store.resolve(name).expect("listed").dir, model);
     }
-    assert!(
-        store
-            .list()
-            .iter()
-            .any(|known| known.name == "private" && known.bytes == 2)
-    );
+    assert!(store.list().iter().any(|known| known.name == "private" && known.bytes == 2));
 }
 
 #[test]
@@ -102,10 +80,7 @@ fn a_user_entry_with_a_directory_is_served_in_place() {
 #[test]
 fn a_wrong_entry_is_named_with_its_rule() {
     let unknown = entry_error("version = 1\nname = \"x\"\ncolour = 1\n");
-    assert!(
-        unknown.starts_with("mine.toml:3: colour: unknown field"),
-        "{unknown}"
-    );
+    assert!(unknown.starts_with("mine.toml:3: colour: unknown field"), "{unknown}");
     assert!(entry_error("version = 1\nname = \"../x\"\n").contains("name ="));
     assert!(entry_error("version = 2\nname = \"x\"\n").contains("version = 2"));
     assert!(entry_error("version = 1\nname = \"x\"\ndtype = \"f8\"\n").contains("dtype"));
@@ -114,17 +89,10 @@ fn a_wrong_entry_is_named_with_its_rule() {
     };
     let sha = "0".repeat(64);
     for path in ["/etc/passwd", "../up", "a/../b", "a//b", ".hidden", ""] {
-        assert!(
-            entry_error(&file(path, &sha)).contains("not a plain relative path"),
-            "{path}"
-        );
+        assert!(entry_error(&file(path, &sha)).contains("not a plain relative path"), "{path}");
     }
     assert!(entry_error(&file("config.json", "zz")).contains("64 hexadecimal digits"));
-    for (repository, revision) in [
-        ("../../x", "main"),
-        ("org/model", "../../x"),
-        ("org/model", "/etc"),
-    ] {
+    for (repository, revision) in [("../../x", "main"), ("org/model", "../../x"), ("org/model", "/etc")] {
         let source = format!(
             "[[sources]]\nkind = \"hub\"\nrepository = \"{repository}\"\nrevision = \"{revision}\"\n"
         );

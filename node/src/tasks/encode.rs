@@ -99,30 +99,16 @@ impl<'a> Ask<'a> {
         items: &[Input],
         abilities: Abilities<'a>,
     ) -> Result<Self, AskError> {
-        let Abilities {
-            dims,
-            matryoshka,
-            normalizes,
-            numerics,
-            prompts,
-            token_ids,
-        } = abilities;
+        let Abilities { dims, matryoshka, normalizes, numerics, prompts, token_ids } = abilities;
         if items.is_empty() {
             return Err(AskError::NoItems);
         }
         let kept = options.dims.unwrap_or(dims);
         if kept != dims && !((1..dims).contains(&kept) && matryoshka.allows(kept)) {
-            return Err(AskError::Dims {
-                wanted: kept,
-                dims,
-                matryoshka: matryoshka.clone(),
-            });
+            return Err(AskError::Dims { wanted: kept, dims, matryoshka: matryoshka.clone() });
         }
         if options.numerics != Numerics::Any && options.numerics != numerics {
-            return Err(AskError::Numerics {
-                wanted: options.numerics,
-                has: numerics,
-            });
+            return Err(AskError::Numerics { wanted: options.numerics, has: numerics });
         }
         let has_ids = items.iter().any(|item| matches!(item, Input::TokenIds(_)));
         if has_ids && token_ids == TokenIdsPolicy::Refuse {
@@ -179,10 +165,7 @@ pub(crate) fn result_frame<'a>(
     let mut scratch = Vec::new();
     for row in rows {
         frame.indices.push(row.index);
-        frame.outcomes.push(ItemOutcome::Encoded {
-            tokens: row.tokens,
-            truncated: row.truncated,
-        });
+        frame.outcomes.push(ItemOutcome::Encoded { tokens: row.tokens, truncated: row.truncated });
         form.append_row(row.vector, &mut scratch, &mut frame.dense.data);
     }
     frame

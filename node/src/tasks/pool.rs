@@ -130,25 +130,14 @@ impl TokenizerPool {
     /// The system has no thread to give; those already started end.
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
         let state = State {
-            queue: ChunkQueue {
-                interactive: VecDeque::new(),
-                bulk: VecDeque::new(),
-                interactive_run: 0,
-            },
+            queue: ChunkQueue { interactive: VecDeque::new(), bulk: VecDeque::new(), interactive_run: 0 },
             jobs: 0,
             closed: false,
         };
-        let pool = Self {
-            shared: Arc::new(Shared {
-                state: Mutex::new(state),
-                work: Condvar::new(),
-            }),
-        };
+        let pool = Self { shared: Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() }) };
         for index in 0..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
-            std::thread::Builder::new()
-                .name(format!("tokenizer-{index}"))
-                .spawn(move || serve(&shared))?;
+            std::thread::Builder::new().name(format!("tokenizer-{index}")).spawn(move || serve(&shared))?;
         }
         Ok(pool)
     }
@@ -164,11 +153,7 @@ impl TokenizerPool {
                 return Err(PoolFull);
             }
             state.jobs += 1;
-            let queued = QueuedJob {
-                next: 0,
-                queued_at: clock::now(),
-                job,
-            };
+            let queued = QueuedJob { next: 0, queued_at: clock::now(), job };
             state.queue.push(queued.job.priority, queued);
         }
         self.shared.work.notify_one();
@@ -178,9 +163,7 @@ impl TokenizerPool {
 
 impl fmt::Debug for TokenizerPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenizerPool")
-            .field("jobs", &self.shared.lock().jobs)
-            .finish()
+        f.debug_struct("TokenizerPool").field("jobs", &self.shared.lock().jobs).finish()
     }
 }
 

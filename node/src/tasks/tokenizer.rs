@@ -120,40 +120,24 @@ impl TextTokenizer {
     pub(crate) fn load(path: &Path, limits: TokenizerLimits) -> Result<Self, TokenizerError> {
         let json = read_bounded(path)?;
         let parsed = catch_unwind(|| Tokenizer::from_bytes(&json));
-        let parse_error = |message: String| TokenizerError::Parse {
-            path: path.to_owned(),
-            message,
-        };
+        let parse_error = |message: String| TokenizerError::Parse { path: path.to_owned(), message };
         let mut tokenizer = match parsed {
             Ok(Ok(tokenizer)) => tokenizer,
             Ok(Err(error)) => return Err(parse_error(error.to_string())),
             Err(_) => return Err(parse_error("its contents contradict each other".to_owned())),
         };
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| parse_error(error.to_string()))?;
+        tokenizer.with_truncation(None).map_err(|error| parse_error(error.to_string()))?;
         if limits.lowercase {
             put_lowercase_first(&mut tokenizer).map_err(parse_error)?;
         }
-        let (prefix, suffix) = frame_of(&tokenizer).map_err(|message| TokenizerError::Template {
-            path: path.to_owned(),
-            message,
-        })?;
+        let (prefix, suffix) = frame_of(&tokenizer)
+            .map_err(|message| TokenizerError::Template { path: path.to_owned(), message })?;
         let special = prefix.len() + suffix.len();
         if special >= limits.tokens_max as usize {
-            return Err(TokenizerError::NoRoom {
-                path: path.to_owned(),
-                special,
-                limit: limits.tokens_max,
-            });
+            return Err(TokenizerError::NoRoom { path: path.to_owned(), special, limit: limits.tokens_max });
         }
-        Ok(Self {
-            tokenizer,
-            prefix,
-            suffix,
-            limits,
-        })
+        Ok(Self { tokenizer, prefix, suffix, limits })
     }
 
     /// Appends the ids of one input to `ids`, or says why it has none. Never panics on input: what the tokenizer
@@ -243,10 +227,7 @@ impl TextTokenizer {
         ids.extend_from_slice(suffix);
         let tokens = u32::try_from(prefix.len() + kept.len() + suffix.len())
             .expect("at most tokens_max, which is a u32");
-        TokenizedItem::Ready {
-            tokens,
-            truncated: kept.len() < text_ids.len(),
-        }
+        TokenizedItem::Ready { tokens, truncated: kept.len() < text_ids.len() }
     }
 }
 
@@ -278,20 +259,12 @@ impl<'a> Text<'a> {
 fn read_bounded(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     let read = |path: &Path| {
         let mut bytes = Vec::new();
-        File::open(path)?
-            .take(TOKENIZER_FILE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)?;
+        File::open(path)?.take(TOKENIZER_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = read(path).map_err(|source| TokenizerError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })?;
     if bytes.len() as u64 > TOKENIZER_FILE_BYTES_MAX {
-        return Err(TokenizerError::TooLarge {
-            path: path.to_owned(),
-            max: TOKENIZER_FILE_BYTES_MAX,
-        });
+        return Err(TokenizerError::TooLarge { path: path.to_owned(), max: TOKENIZER_FILE_BYTES_MAX });
     }
     Ok(bytes)
 }
@@ -299,10 +272,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, TokenizerError> {
 /// As sentence-transformers does for `do_lower_case`: in front of what the tokenizer normalises itself.
 fn put_lowercase_first(tokenizer: &mut Tokenizer) -> Result<(), String> {
     let own = tokenizer.get_normalizer().cloned();
-    let all = [AnyNormalizer::Lowercase(Lowercase)]
-        .into_iter()
-        .chain(own)
-        .collect();
+    let all = [AnyNormalizer::Lowercase(Lowercase)].into_iter().chain(own).collect();
     tokenizer
         .with_normalizer(Some(NormalizerWrapper::Sequence(Sequence::new(all))))
         .map(|_| ())
@@ -317,9 +287,8 @@ const PROBES: [&str; 3] = ["", "a", "b a 1"];
 fn frame_of(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     let ids_of = |probe: &str, special: bool| {
         let encoded = catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(probe, special)));
-        let encoding = encoded
-            .map_err(|_| "it fails on a short text".to_owned())?
-            .map_err(|error| error.to_string())?;
+        let encoding =
+            encoded.map_err(|_| "it fails on a short text".to_owned())?.map_err(|error| error.to_string())?;
         if encoding.get_type_ids().iter().any(|id| *id != 0) {
             return Err("a single text gets segment ids other than 0".to_owned());
         }

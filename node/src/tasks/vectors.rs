@@ -46,10 +46,7 @@ fn normalize_l2(values: &mut [f32]) {
     let square: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
     let scale = square.sqrt().max(1e-12).recip();
     for value in values {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the result is an f32 by definition"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "the result is an f32 by definition")]
         {
             *value = (f64::from(*value) * scale) as f32;
         }
@@ -60,18 +57,10 @@ fn append_as(dtype: DenseDtype, values: &[f32], data: &mut Vec<u8>) {
     match dtype {
         DenseDtype::F32 => data.extend(values.iter().flat_map(|value| value.to_le_bytes())),
         DenseDtype::F16 => {
-            data.extend(
-                values
-                    .iter()
-                    .flat_map(|value| f16::from_f32(*value).to_le_bytes()),
-            );
+            data.extend(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()));
         }
         DenseDtype::I8 => data.extend(values.iter().map(|value| quantized(*value).to_le_bytes()[0])),
-        DenseDtype::U8 => data.extend(
-            values
-                .iter()
-                .map(|value| quantized(*value).to_le_bytes()[0] ^ 0x80),
-        ),
+        DenseDtype::U8 => data.extend(values.iter().map(|value| quantized(*value).to_le_bytes()[0] ^ 0x80)),
         DenseDtype::Bits => data.extend(values.chunks(8).map(|eight| {
             let bits = eight.iter().enumerate();
             bits.fold(0, |byte, (bit, value)| byte | u8::from(*value > 0.0) << (7 - bit))
@@ -80,10 +69,7 @@ fn append_as(dtype: DenseDtype, values: &[f32], data: &mut Vec<u8>) {
 }
 
 /// `round(127 x)`, clamped to what the signed byte and its unsigned twin (plus 128) hold.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "clamped before the cast; NaN becomes 0"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "clamped before the cast; NaN becomes 0")]
 fn quantized(value: f32) -> i8 {
     (value * 127.0).round().clamp(-128.0, 127.0) as i8
 }
@@ -93,11 +79,7 @@ mod tests {
     use super::*;
 
     fn form(dims: u32, normalize: bool, dtype: DenseDtype) -> VectorForm {
-        VectorForm {
-            dims,
-            normalize,
-            dtype,
-        }
+        VectorForm { dims, normalize, dtype }
     }
 
     fn bytes(form: VectorForm, row: &[f32]) -> Vec<u8> {
@@ -114,19 +96,14 @@ mod tests {
             bytes(form(3, false, DenseDtype::F32), &row),
             [0, 0, 0x80, 0x3f, 0, 0, 0, 0xbf, 0, 0, 0x80, 0x3e]
         );
-        assert_eq!(
-            bytes(form(3, false, DenseDtype::F16), &row),
-            [0, 0x3c, 0, 0xb8, 0, 0x34]
-        );
+        assert_eq!(bytes(form(3, false, DenseDtype::F16), &row), [0, 0x3c, 0, 0xb8, 0, 0x34]);
     }
 
     #[test]
     fn bytes_round_and_clamp() {
         let row = [1.0, -1.0, 0.5, 0.004, 7.0, -7.0, f32::NAN];
-        let signed: Vec<i8> = bytes(form(7, false, DenseDtype::I8), &row)
-            .into_iter()
-            .map(u8::cast_signed)
-            .collect();
+        let signed: Vec<i8> =
+            bytes(form(7, false, DenseDtype::I8), &row).into_iter().map(u8::cast_signed).collect();
         assert_eq!(signed, [127, -127, 64, 1, 127, -128, 0]);
         let unsigned = bytes(form(7, false, DenseDtype::U8), &row);
         assert_eq!(unsigned, [255, 1, 192, 129, 255, 0, 128]);
@@ -135,10 +112,7 @@ mod tests {
     #[test]
     fn bits_are_the_signs_most_significant_first() {
         let row = [1.0, -1.0, 0.0, 0.5, -0.0, 2.0, 3.0, -4.0, 0.1];
-        assert_eq!(
-            bytes(form(9, false, DenseDtype::Bits), &row),
-            [0b1001_0110, 0b1000_0000]
-        );
+        assert_eq!(bytes(form(9, false, DenseDtype::Bits), &row), [0b1001_0110, 0b1000_0000]);
     }
 
     #[test]

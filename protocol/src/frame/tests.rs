@@ -22,16 +22,8 @@ fn request() -> EncodeRequest {
         part: 1,
         attempt: 2,
         model: "all-minilm-l6-v2".into(),
-        items: vec![
-            Input::Text("héllo".into()),
-            Input::Text(String::new()),
-            Input::TokenIds(vec![101, 102]),
-        ],
-        options: EncodeOptions {
-            dims: Some(128),
-            prompt_name: Some("query".into()),
-            ..Default::default()
-        },
+        items: vec![Input::Text("héllo".into()), Input::Text(String::new()), Input::TokenIds(vec![101, 102])],
+        options: EncodeOptions { dims: Some(128), prompt_name: Some("query".into()), ..Default::default() },
         deadline_us: Some(Micros(30_000_000)),
         priority: Priority::Bulk,
         decision: vec![1, 2, 3],
@@ -39,27 +31,12 @@ fn request() -> EncodeRequest {
 }
 
 fn result() -> EncodeResult {
-    let failed = ItemOutcome::Failed {
-        code: ErrorCode::TooLong,
-        message: "too long".into(),
-        tokens: 300,
-        limit: 256,
-    };
+    let failed =
+        ItemOutcome::Failed { code: ErrorCode::TooLong, message: "too long".into(), tokens: 300, limit: 256 };
     EncodeResult {
         indices: vec![0, 2],
-        outcomes: vec![
-            ItemOutcome::Encoded {
-                tokens: 5,
-                truncated: true,
-            },
-            failed,
-        ],
-        dense: DenseBlock {
-            dtype: DenseDtype::F16,
-            dims: 2,
-            rows: 1,
-            data: vec![0, 60, 0, 188],
-        },
+        outcomes: vec![ItemOutcome::Encoded { tokens: 5, truncated: true }, failed],
+        dense: DenseBlock { dtype: DenseDtype::F16, dims: 2, rows: 1, data: vec![0, 60, 0, 188] },
     }
 }
 
@@ -91,11 +68,7 @@ fn status() -> Status {
         lanes: 2,
         threads: 2,
         load: load(),
-        gauges: GaugeSet {
-            queue_tokens_max: Tokens(9),
-            admitted_bytes_max: Bytes(8),
-            ..Default::default()
-        },
+        gauges: GaugeSet { queue_tokens_max: Tokens(9), admitted_bytes_max: Bytes(8), ..Default::default() },
     };
     let model = ModelStatus {
         name: "m".into(),
@@ -141,24 +114,9 @@ fn samples() -> Vec<Message> {
         generation: 1,
         software: "shoal".into(),
     };
-    let timings = Timings {
-        tokenize_us: Micros(17),
-        total_us: Micros(99),
-        ..Default::default()
-    };
-    let beacon = Beacon {
-        phase: Phase::Loading,
-        queue_tokens: 512,
-        batches_done: 3,
-        eta_us: Micros(1000),
-    };
-    let end = End {
-        request_id: RequestId::new(7),
-        items: 3,
-        tokens: 7,
-        served_by: served_by(),
-        timings,
-    };
+    let timings = Timings { tokenize_us: Micros(17), total_us: Micros(99), ..Default::default() };
+    let beacon = Beacon { phase: Phase::Loading, queue_tokens: 512, batches_done: 3, eta_us: Micros(1000) };
+    let end = End { request_id: RequestId::new(7), items: 3, tokens: 7, served_by: served_by(), timings };
     let failure = Failure {
         code: ErrorCode::Overloaded,
         message: "queue full".into(),
@@ -206,9 +164,7 @@ fn golden_bytes_of_version_1() {
     let mut now = String::new();
     for message in samples() {
         write!(now, "{:?} ", message.kind()).unwrap();
-        wire(message)
-            .iter()
-            .for_each(|byte| write!(now, "{byte:02x}").unwrap());
+        wire(message).iter().for_each(|byte| write!(now, "{byte:02x}").unwrap());
         now.push('\n');
     }
     assert_eq!(now, GOLDEN, "the wire form changed; it is now:\n{now}");
@@ -218,101 +174,41 @@ fn golden_bytes_of_version_1() {
 fn a_request_over_its_limits_is_refused() {
     let refused = |request: EncodeRequest| {
         let read = read(&wire(Message::EncodeRequest(request)));
-        assert!(
-            matches!(
-                read,
-                Err(DecodeError::Limit {
-                    kind: Kind::EncodeRequest,
-                    ..
-                })
-            ),
-            "{read:?}"
-        );
+        assert!(matches!(read, Err(DecodeError::Limit { kind: Kind::EncodeRequest, .. })), "{read:?}");
     };
-    refused(EncodeRequest {
-        items: vec![Input::Text(String::new()); REQUEST_ITEMS_MAX + 1],
-        ..request()
-    });
-    refused(EncodeRequest {
-        items: vec![Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX + 1))],
-        ..request()
-    });
-    refused(EncodeRequest {
-        decision: vec![0; DECISION_BYTES_MAX + 1],
-        ..request()
-    });
-    refused(EncodeRequest {
-        model: "m".repeat(1000),
-        ..request()
-    });
+    refused(EncodeRequest { items: vec![Input::Text(String::new()); REQUEST_ITEMS_MAX + 1], ..request() });
+    refused(EncodeRequest { items: vec![Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX + 1))], ..request() });
+    refused(EncodeRequest { decision: vec![0; DECISION_BYTES_MAX + 1], ..request() });
+    refused(EncodeRequest { model: "m".repeat(1000), ..request() });
 }
 
 #[test]
 fn a_result_whose_parts_disagree_is_refused() {
     let refused = |result: EncodeResult| {
         let read = read(&wire(Message::EncodeResult(result)));
-        assert!(
-            matches!(
-                read,
-                Err(DecodeError::Limit {
-                    kind: Kind::EncodeResult,
-                    ..
-                })
-            ),
-            "{read:?}"
-        );
+        assert!(matches!(read, Err(DecodeError::Limit { kind: Kind::EncodeResult, .. })), "{read:?}");
     };
-    refused(EncodeResult {
-        indices: vec![0],
-        ..result()
-    });
-    refused(EncodeResult {
-        indices: vec![0, u32::MAX],
-        ..result()
-    });
-    refused(EncodeResult {
-        dense: DenseBlock {
-            rows: 2,
-            ..result().dense
-        },
-        ..result()
-    });
-    refused(EncodeResult {
-        dense: DenseBlock {
-            data: vec![0; 3],
-            ..result().dense
-        },
-        ..result()
-    });
+    refused(EncodeResult { indices: vec![0], ..result() });
+    refused(EncodeResult { indices: vec![0, u32::MAX], ..result() });
+    refused(EncodeResult { dense: DenseBlock { rows: 2, ..result().dense }, ..result() });
+    refused(EncodeResult { dense: DenseBlock { data: vec![0; 3], ..result().dense }, ..result() });
 }
 
 #[test]
 fn a_body_of_another_length_or_version_is_refused() {
     let bytes = wire(Message::EncodeRequest(request()));
-    assert!(matches!(
-        read(&bytes[..bytes.len() - 1]),
-        Err(DecodeError::Length { .. })
-    ));
+    assert!(matches!(read(&bytes[..bytes.len() - 1]), Err(DecodeError::Length { .. })));
     let (header, body) = bytes.split_first_chunk::<{ Header::BYTES }>().unwrap();
-    let newer = Header {
-        schema: WIRE_VERSION + 1,
-        ..Header::decode(header).unwrap()
-    };
+    let newer = Header { schema: WIRE_VERSION + 1, ..Header::decode(header).unwrap() };
     assert!(matches!(decode(&newer, body), Err(DecodeError::Schema { .. })));
 }
 
 #[test]
 fn a_frame_over_its_limit_is_not_sent() {
     let text = Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX));
-    let message = Message::EncodeRequest(EncodeRequest {
-        items: vec![text; 5],
-        ..request()
-    });
+    let message = Message::EncodeRequest(EncodeRequest { items: vec![text; 5], ..request() });
     let mut out = vec![1];
-    assert!(matches!(
-        encode(&message.into(), WIRE_VERSION, &mut out),
-        Err(EncodeError::TooLarge { .. })
-    ));
+    assert!(matches!(encode(&message.into(), WIRE_VERSION, &mut out), Err(EncodeError::TooLarge { .. })));
     assert_eq!(out, [1], "nothing was written");
 }
 

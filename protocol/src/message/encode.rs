@@ -154,29 +154,13 @@ impl EncodeRequest {
     /// The limits that the archive's validation does not know.
     pub(crate) fn check(&self) -> Result<(), DecodeError> {
         let rule = |kept: bool, what| {
-            if kept {
-                Ok(())
-            } else {
-                Err(DecodeError::Limit {
-                    kind: Kind::EncodeRequest,
-                    what,
-                })
-            }
+            if kept { Ok(()) } else { Err(DecodeError::Limit { kind: Kind::EncodeRequest, what }) }
         };
-        rule(
-            self.items.len() <= REQUEST_ITEMS_MAX,
-            "too many items in one request",
-        )?;
+        rule(self.items.len() <= REQUEST_ITEMS_MAX, "too many items in one request")?;
         rule(self.model.len() <= MODEL_NAME_BYTES_MAX, "model name too long")?;
+        rule(self.decision.len() <= DECISION_BYTES_MAX, "decision record too long")?;
         rule(
-            self.decision.len() <= DECISION_BYTES_MAX,
-            "decision record too long",
-        )?;
-        rule(
-            self.options
-                .prompt_name
-                .as_ref()
-                .is_none_or(|name| name.len() <= MODEL_NAME_BYTES_MAX),
+            self.options.prompt_name.as_ref().is_none_or(|name| name.len() <= MODEL_NAME_BYTES_MAX),
             "prompt name too long",
         )?;
         rule(
@@ -241,30 +225,17 @@ wire_message!(EncodeResult, Kind::EncodeResult);
 impl EncodeResult {
     /// That indices, outcomes, rows and bytes agree, so that a reader may index without checks.
     pub(crate) fn check(&self) -> Result<(), DecodeError> {
-        let encoded = self
-            .outcomes
-            .iter()
-            .filter(|outcome| matches!(outcome, ItemOutcome::Encoded { .. }))
-            .count();
+        let encoded =
+            self.outcomes.iter().filter(|outcome| matches!(outcome, ItemOutcome::Encoded { .. })).count();
         let rows = self.dense.rows as usize;
         let sound = self.indices.len() == self.outcomes.len()
             && self.indices.len() <= REQUEST_ITEMS_MAX
-            && self
-                .indices
-                .iter()
-                .all(|index| (*index as usize) < REQUEST_ITEMS_MAX)
+            && self.indices.iter().all(|index| (*index as usize) < REQUEST_ITEMS_MAX)
             && rows == encoded
             && self.dense.dims <= DENSE_DIMS_MAX
             && self.dense.data.len() == rows * self.dense.dtype.row_bytes(self.dense.dims);
         let what = "indices, outcomes and vectors do not agree";
-        if sound {
-            Ok(())
-        } else {
-            Err(DecodeError::Limit {
-                kind: Kind::EncodeResult,
-                what,
-            })
-        }
+        if sound { Ok(()) } else { Err(DecodeError::Limit { kind: Kind::EncodeResult, what }) }
     }
 }
 

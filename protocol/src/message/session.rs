@@ -42,10 +42,7 @@ impl Hello {
     /// The versions that the sender speaks.
     #[must_use]
     pub fn versions(&self) -> VersionRange {
-        VersionRange {
-            min: self.version_min,
-            max: self.version_max,
-        }
+        VersionRange { min: self.version_min, max: self.version_max }
     }
 }
 

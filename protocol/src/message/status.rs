@@ -37,10 +37,7 @@ pub struct LoadRecord {
 
 wire_message!(LoadRecord, Kind::Load);
 
-const _: () = assert!(
-    size_of::<ArchivedLoadRecord>() == 48,
-    "the load record rides in small datagrams"
-);
+const _: () = assert!(size_of::<ArchivedLoadRecord>() == 48, "the load record rides in small datagrams");
 
 /// Where a model stands on a device.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

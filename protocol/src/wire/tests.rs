@@ -20,10 +20,7 @@ struct Greeting {
 
 impl From<GreetingV1> for Greeting {
     fn from(old: GreetingV1) -> Self {
-        Self {
-            name: old.name,
-            urgency: 0,
-        }
+        Self { name: old.name, urgency: 0 }
     }
 }
 
@@ -31,11 +28,7 @@ impl TryFrom<&Greeting> for GreetingV1 {
     type Error = ();
 
     fn try_from(new: &Greeting) -> Result<Self, ()> {
-        (new.urgency == 0)
-            .then(|| Self {
-                name: new.name.clone(),
-            })
-            .ok_or(())
+        (new.urgency == 0).then(|| Self { name: new.name.clone() }).ok_or(())
     }
 }
 
@@ -43,10 +36,7 @@ wire_message!(GreetingV1, Kind::Hello);
 wire_message!(Greeting, Kind::Hello, since 2, previous GreetingV1);
 
 fn greeting(urgency: u8) -> Greeting {
-    Greeting {
-        name: "abc".into(),
-        urgency,
-    }
+    Greeting { name: "abc".into(), urgency }
 }
 
 #[test]
@@ -59,18 +49,12 @@ fn a_new_node_reads_an_old_one() {
 #[test]
 fn a_new_node_speaks_to_an_old_one() {
     let body = greeting(0).to_body(1).unwrap();
-    assert_eq!(
-        GreetingV1::from_body(1, &body).unwrap(),
-        GreetingV1 { name: "abc".into() }
-    );
+    assert_eq!(GreetingV1::from_body(1, &body).unwrap(), GreetingV1 { name: "abc".into() });
 }
 
 #[test]
 fn what_an_old_node_cannot_hear_is_an_error_and_not_a_loss() {
-    assert!(matches!(
-        greeting(9).to_body(1),
-        Err(EncodeError::Unspeakable { version: 1, .. })
-    ));
+    assert!(matches!(greeting(9).to_body(1), Err(EncodeError::Unspeakable { version: 1, .. })));
     let body = greeting(9).to_body(2).unwrap();
     assert_eq!(Greeting::from_body(2, &body).unwrap(), greeting(9));
 }

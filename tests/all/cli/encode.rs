@@ -11,10 +11,7 @@ use super::{Home, MODEL, Ran, Serving, golden, golden_cases};
 
 fn floats(value: &Value) -> Vec<f64> {
     let values = value.as_array().expect("an array");
-    values
-        .iter()
-        .map(|value| value.as_f64().expect("a number"))
-        .collect()
+    values.iter().map(|value| value.as_f64().expect("a number")).collect()
 }
 
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
@@ -27,27 +24,15 @@ fn texts_become_the_golden_vectors_in_order() {
     let home = Home::new();
     let golden = golden_cases(MODEL);
     let whole = |case: &&Value| case["truncated"] == false;
-    let cases: Vec<&Value> = golden["cases"]
-        .as_array()
-        .expect("cases")
-        .iter()
-        .filter(whole)
-        .collect();
+    let cases: Vec<&Value> = golden["cases"].as_array().expect("cases").iter().filter(whole).collect();
     let texts: Vec<&str> = cases.iter().filter_map(|case| case["text"].as_str()).collect();
-    let args: Vec<&str> = ["--dtype", "f32", "--"]
-        .into_iter()
-        .chain(texts.iter().copied())
-        .collect();
+    let args: Vec<&str> = ["--dtype", "f32", "--"].into_iter().chain(texts.iter().copied()).collect();
     let ran = home.encode(&args).expect(0);
     let lines = ran.lines();
     assert_eq!(lines.len(), cases.len());
     for (index, (line, case)) in lines.iter().zip(&cases).enumerate() {
         assert_eq!(line["index"], index);
-        assert_eq!(
-            line["tokens"],
-            case["ids"].as_array().expect("ids").len(),
-            "{case}"
-        );
+        assert_eq!(line["tokens"], case["ids"].as_array().expect("ids").len(), "{case}");
         let similar = cosine(&floats(&line["dense"]), &floats(&case["vector"]));
         assert!(similar > 0.99999, "{similar}: {}", case["text"]);
         assert_eq!(line.get("truncated"), None);
@@ -70,10 +55,7 @@ fn a_long_text_fails_alone_unless_it_may_be_cut() {
     assert_eq!(lines[0]["dense"], lines[2]["dense"], "the others proceed");
 
     let cut = home.encode(&["--truncate", "--", &long]).expect(0).lines();
-    assert_eq!(
-        (&cut[0]["tokens"], &cut[0]["truncated"]),
-        (&48.into(), &true.into())
-    );
+    assert_eq!((&cut[0]["tokens"], &cut[0]["truncated"]), (&48.into(), &true.into()));
 }
 
 #[test]
@@ -94,10 +76,7 @@ fn files_are_split_as_the_contract_says() {
     let empty = home.write("empty.txt", "").display().to_string();
     assert_eq!(home.encode(&["--input", &empty]).expect(0).out, "");
 
-    let json = home.write(
-        "in.jsonl",
-        "\"one\"\n{\"text\":\"\"}\n{\"text\":\"two words\",\"id\":1}\n",
-    );
+    let json = home.write("in.jsonl", "\"one\"\n{\"text\":\"\"}\n{\"text\":\"two words\",\"id\":1}\n");
     let json = json.display().to_string();
     let from_json = home.encode(&["--jsonl", "--input", &json]).expect(0).lines();
     assert_eq!(from_json, lines);
@@ -109,10 +88,7 @@ fn files_are_split_as_the_contract_says() {
 #[test]
 fn bad_utf8_names_its_line_and_keeps_what_came_before() {
     let home = Home::new();
-    let file = home
-        .write("in.txt", b"one\ntwo\nth\xffree\n")
-        .display()
-        .to_string();
+    let file = home.write("in.txt", b"one\ntwo\nth\xffree\n").display().to_string();
     let ran = home.encode(&["--input", &file]).expect(4);
     assert_eq!(ran.lines().len(), 2);
     assert!(ran.err.contains("in.txt:3: not valid UTF-8"), "{}", ran.err);
@@ -123,12 +99,8 @@ fn a_slow_writer_gets_each_answer_before_its_next_line() {
     let home = Home::new();
     let model = golden(MODEL).display().to_string();
     let mut command = home.shoal(["encode", "--model", &model, "--threads", "1", "--input", "-"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("runs");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
     let mut stdin = child.stdin.take().expect("piped");
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     for index in 0..3 {
@@ -145,37 +117,22 @@ fn a_slow_writer_gets_each_answer_before_its_next_line() {
 #[test]
 fn a_closed_pipe_ends_silently() {
     let home = Home::new();
-    let file = home
-        .write("in.txt", "a line of text\n".repeat(20_000))
-        .display()
-        .to_string();
+    let file = home.write("in.txt", "a line of text\n".repeat(20_000)).display().to_string();
     let model = golden(MODEL).display().to_string();
     let mut command = home.shoal(["encode", "--model", &model, "--threads", "1", "--input", &file]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("runs");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     stdout.read_line(&mut String::new()).expect("reads");
     drop(stdout);
     let mut err = String::new();
-    child
-        .stderr
-        .take()
-        .expect("piped")
-        .read_to_string(&mut err)
-        .expect("reads");
+    child.stderr.take().expect("piped").read_to_string(&mut err).expect("reads");
     assert_eq!((child.wait().expect("ends").code(), err.as_str()), (Some(0), ""));
 }
 
 #[test]
 fn an_output_that_cannot_be_written_is_an_error() {
     let home = Home::new();
-    let full = std::fs::File::options()
-        .write(true)
-        .open("/dev/full")
-        .expect("opens");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("opens");
     let model = golden(MODEL).display().to_string();
     let mut command = home.shoal(["encode", "--model", &model, "--", "text"]);
     let ran = Ran::of(command.stdout(full).output().expect("runs")).expect(5);
@@ -195,10 +152,8 @@ fn an_argument_that_is_not_utf8_is_bad_input() {
 fn every_output_dtype_follows_from_the_f32_values() {
     let home = Home::new();
     let of = |dtype| {
-        let lines = home
-            .encode(&["--dtype", "f32", "--output-dtype", dtype, "--", "the river"])
-            .expect(0)
-            .lines();
+        let lines =
+            home.encode(&["--dtype", "f32", "--output-dtype", dtype, "--", "the river"]).expect(0).lines();
         floats(&lines[0]["dense"])
     };
     let exact = of("f32");
@@ -213,9 +168,7 @@ fn every_output_dtype_follows_from_the_f32_values() {
     close(&of("uint8"), &|value| 127.0 * value + 128.0, 0.501);
     let bits = of("binary");
     assert_eq!(bits.len(), exact.len().div_ceil(8));
-    let first = exact[..8]
-        .iter()
-        .fold(0.0, |byte, value| byte * 2.0 + f64::from(u8::from(*value > 0.0)));
+    let first = exact[..8].iter().fold(0.0, |byte, value| byte * 2.0 + f64::from(u8::from(*value > 0.0)));
     assert_eq!(bits[0].to_bits(), f64::to_bits(first));
 }
 
@@ -226,15 +179,10 @@ fn prompts_are_put_in_front() {
     let prompt = &golden["prompts"][0];
     let name = prompt["prompt_name"].as_str().expect("a name");
     let text = prompt["text"].as_str().expect("a text");
-    let lines = home
-        .encode(&["--dtype", "f32", "--prompt-name", name, "--", text])
-        .expect(0)
-        .lines();
+    let lines = home.encode(&["--dtype", "f32", "--prompt-name", name, "--", text]).expect(0).lines();
     let similar = cosine(&floats(&lines[0]["dense"]), &floats(&prompt["vector"]));
     assert!(similar > 0.99999, "{similar}");
-    let unknown = home
-        .encode(&["--prompt-name", "nonexistent", "--", "x"])
-        .expect(3);
+    let unknown = home.encode(&["--prompt-name", "nonexistent", "--", "x"]).expect(3);
     assert!(unknown.err.contains("nonexistent"), "{}", unknown.err);
 }
 
@@ -252,19 +200,13 @@ fn what_model_or_device_lack_is_an_error_and_never_something_else() {
     let device = home.encode(&["--device", "cuda:0", "--", "x"]).expect(3);
     assert!(device.err.contains("CUDA not used"), "{}", device.err);
     let missing = home.run(["encode", "--", "x"]).expect(3);
-    assert!(
-        missing.err.contains("shoal pull all-minilm-l6-v2"),
-        "{}",
-        missing.err
-    );
+    assert!(missing.err.contains("shoal pull all-minilm-l6-v2"), "{}", missing.err);
     let unknown = home.run(["encode", "--model", "gpt-9", "--", "x"]).expect(3);
     assert!(unknown.err.contains("gpt-9"), "{}", unknown.err);
     for case in [&sparse, &dtype, &device, &missing, &unknown] {
         assert_eq!(case.out, "");
     }
-    let portable = home
-        .encode(&["--cpu-isa", "portable", "--dtype", "f32", "--", "the river"])
-        .expect(0);
+    let portable = home.encode(&["--cpu-isa", "portable", "--dtype", "f32", "--", "the river"]).expect(0);
     assert!(portable.err.contains("cpu portable"), "{}", portable.err);
 }
 
@@ -272,9 +214,7 @@ fn what_model_or_device_lack_is_an_error_and_never_something_else() {
 fn a_bare_encoder_is_pooled_by_the_mean_with_a_warning() {
     let home = Home::new();
     let model = golden("bare-f16-gamma").display().to_string();
-    let ran = home
-        .run(["encode", "--model", &model, "--", "the river"])
-        .expect(0);
+    let ran = home.run(["encode", "--model", &model, "--", "the river"]).expect(0);
     assert!(ran.err.contains("assuming the mean"), "{}", ran.err);
     assert_eq!(ran.lines().len(), 1);
 }
@@ -282,10 +222,7 @@ fn a_bare_encoder_is_pooled_by_the_mean_with_a_warning() {
 #[test]
 fn a_deadline_that_has_passed_is_code_five() {
     let home = Home::new();
-    let file = home
-        .write("in.txt", "a line of text\n".repeat(200_000))
-        .display()
-        .to_string();
+    let file = home.write("in.txt", "a line of text\n".repeat(200_000)).display().to_string();
     let ran = home.encode(&["--deadline", "300ms", "--input", &file]).expect(5);
     assert!(ran.err.contains("deadline"), "{}", ran.err);
 }
@@ -295,47 +232,22 @@ fn the_same_texts_over_quic_give_the_same_bits() {
     let home = Home::new();
     home.run(["mesh", "init"]).expect(0);
     let model = golden(MODEL).display().to_string();
-    let args = [
-        "--http",
-        "off",
-        "--quic",
-        "127.0.0.1:0",
-        "--dtype",
-        "f32",
-        "--threads",
-        "1",
-        "--preload",
-        &model,
-    ];
+    let args =
+        ["--http", "off", "--quic", "127.0.0.1:0", "--dtype", "f32", "--threads", "1", "--preload", &model];
     let serving = Serving::start(&home, args);
     let quic = serving.address("quic");
-    let texts = home
-        .write("in.txt", "one\ntwo words\n\nthe river runs south\n".repeat(700))
-        .display()
-        .to_string();
-    let remote = home
-        .run(["encode", "--mesh", &quic, "--model", MODEL, "--input", &texts])
-        .expect(0);
+    let texts =
+        home.write("in.txt", "one\ntwo words\n\nthe river runs south\n".repeat(700)).display().to_string();
+    let remote = home.run(["encode", "--mesh", &quic, "--model", MODEL, "--input", &texts]).expect(0);
     let local = home.encode(&["--dtype", "f32", "--input", &texts]).expect(0);
     assert_eq!(remote.out, local.out);
     assert_eq!(remote.lines().len(), 2800);
 
-    let path = home
-        .run(["encode", "--mesh", &quic, "--model", "/etc", "--", "x"])
-        .expect(3);
-    assert!(
-        path.err.contains("/etc"),
-        "a path is no name on another machine: {}",
-        path.err
-    );
-    let f16 = home
-        .run([
-            "encode", "--mesh", &quic, "--model", MODEL, "--dtype", "bf16", "--", "x",
-        ])
-        .expect(3);
+    let path = home.run(["encode", "--mesh", &quic, "--model", "/etc", "--", "x"]).expect(3);
+    assert!(path.err.contains("/etc"), "a path is no name on another machine: {}", path.err);
+    let f16 = home.run(["encode", "--mesh", &quic, "--model", MODEL, "--dtype", "bf16", "--", "x"]).expect(3);
     assert_eq!(f16.out, "", "{}", f16.err);
-    home.run(["encode", "--mesh", &quic, "--threads", "2", "--", "x"])
-        .expect(2);
+    home.run(["encode", "--mesh", &quic, "--threads", "2", "--", "x"]).expect(2);
 }
 
 #[test]
@@ -344,17 +256,8 @@ fn nobody_there_is_code_five() {
     home.run(["mesh", "init"]).expect(0);
     let ran = home.run(["encode", "--mesh", "127.0.0.1:1", "--", "x"]).expect(5);
     assert!(ran.err.contains("127.0.0.1:1"), "{}", ran.err);
-    let no_identity = home
-        .run([
-            "encode",
-            "--mesh",
-            "127.0.0.1:1",
-            "--identity",
-            "/nonexistent",
-            "--",
-            "x",
-        ])
-        .expect(3);
+    let no_identity =
+        home.run(["encode", "--mesh", "127.0.0.1:1", "--identity", "/nonexistent", "--", "x"]).expect(3);
     assert!(no_identity.err.contains("/nonexistent"), "{}", no_identity.err);
 }
 
@@ -364,10 +267,5 @@ fn the_summary_can_be_json() {
     let ran = home.encode(&["--json", "--", "one", "two"]).expect(0);
     let summary: Value = serde_json::from_str(ran.err.trim()).expect("JSON on stderr");
     assert_eq!((&summary["texts"], &summary["failed"]), (&2.into(), &0.into()));
-    assert!(
-        summary["reason"]
-            .as_str()
-            .is_some_and(|reason| !reason.is_empty()),
-        "{summary}"
-    );
+    assert!(summary["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{summary}");
 }

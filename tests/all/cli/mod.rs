@@ -16,9 +16,7 @@ use tempfile::TempDir;
 const MODEL: &str = "mean";
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("golden/bert")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/bert").join(name)
 }
 
 fn golden_cases(name: &str) -> Value {
@@ -64,10 +62,7 @@ impl Home {
     /// Runs with `input` on stdin.
     fn run_with_input<'a>(&self, args: impl IntoIterator<Item = &'a str>, input: &[u8]) -> Ran {
         let mut command = self.shoal(args);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("runs");
         let mut stdin = child.stdin.take().expect("piped");
         std::thread::scope(|scope| {
@@ -82,12 +77,7 @@ impl Home {
     /// `shoal encode` with the tiny model on one thread.
     fn encode(&self, args: &[&str]) -> Ran {
         let model = golden(MODEL).display().to_string();
-        self.run(
-            ["encode", "--model", &model, "--threads", "1"]
-                .iter()
-                .chain(args)
-                .copied(),
-        )
+        self.run(["encode", "--model", &model, "--threads", "1"].iter().chain(args).copied())
     }
 }
 
@@ -109,22 +99,13 @@ impl Ran {
 
     #[track_caller]
     fn expect(self, code: i32) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stderr: {}\nstdout: {}",
-            self.err,
-            self.out
-        );
+        assert_eq!(self.code, Some(code), "stderr: {}\nstdout: {}", self.err, self.out);
         self
     }
 
     /// One JSON value a line.
     fn lines(&self) -> Vec<Value> {
-        self.out
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("a JSON line"))
-            .collect()
+        self.out.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 }
 
@@ -139,11 +120,7 @@ impl Serving {
     #[track_caller]
     fn start<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Self {
         let mut command = home.shoal(["serve"].into_iter().chain(args));
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("runs");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("reads");

@@ -18,10 +18,7 @@ fn http(address: &str, request: &str) -> String {
 }
 
 fn get(address: &str, path: &str) -> String {
-    http(
-        address,
-        &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-    )
+    http(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
 fn post(address: &str, path: &str, headers: &str, body: &Value) -> String {
@@ -29,10 +26,7 @@ fn post(address: &str, path: &str, headers: &str, body: &Value) -> String {
     let length = body.len();
     let head =
         format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n");
-    http(
-        address,
-        &format!("{head}{headers}Content-Length: {length}\r\n\r\n{body}"),
-    )
+    http(address, &format!("{head}{headers}Content-Length: {length}\r\n\r\n{body}"))
 }
 
 fn preload() -> String {
@@ -42,32 +36,13 @@ fn preload() -> String {
 #[test]
 fn a_ready_node_serves_until_sigterm_and_prints_one_line() {
     let home = Home::new();
-    let serving = Serving::start(
-        &home,
-        ["--http", "127.0.0.1:0", "--threads", "1", "--preload", &preload()],
-    );
+    let serving = Serving::start(&home, ["--http", "127.0.0.1:0", "--threads", "1", "--preload", &preload()]);
     let address = serving.address("http");
-    assert!(
-        serving.ready["devices"][0]["reason"]
-            .as_str()
-            .is_some_and(|reason| !reason.is_empty())
-    );
+    assert!(serving.ready["devices"][0]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
     assert_eq!(serving.ready["quic"], Value::Null);
-    assert!(
-        get(&address, "/readyz").starts_with("HTTP/1.1 200"),
-        "{}",
-        get(&address, "/readyz")
-    );
-    let answer = post(
-        &address,
-        "/v1/embeddings",
-        "",
-        &json!({ "model": MODEL, "input": "the river" }),
-    );
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.contains("embedding"),
-        "{answer}"
-    );
+    assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(&address, "/readyz"));
+    let answer = post(&address, "/v1/embeddings", "", &json!({ "model": MODEL, "input": "the river" }));
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("embedding"), "{answer}");
     serving.signal("-TERM");
     let (code, rest) = serving.ended();
     assert_eq!((code, rest.as_str()), (Some(0), ""));
@@ -82,30 +57,18 @@ fn sigterm_finishes_what_is_in_flight() {
         "version = 1\n[http]\naddr = \"127.0.0.1:0\"\n[device]\ntokens_per_s_max = 1000\n",
     );
     let config = config.display().to_string();
-    let serving = Serving::start(
-        &home,
-        ["--config", &config, "--threads", "1", "--preload", &preload()],
-    );
+    let serving = Serving::start(&home, ["--config", &config, "--threads", "1", "--preload", &preload()]);
     let address = serving.address("http");
     let texts = vec!["the river runs south in the evening"; 200];
     let busy = address.clone();
     let request = std::thread::spawn(move || {
-        post(
-            &busy,
-            "/v1/embeddings",
-            "",
-            &json!({ "model": MODEL, "input": texts }),
-        )
+        post(&busy, "/v1/embeddings", "", &json!({ "model": MODEL, "input": texts }))
     });
     let is_admitted = |line: &str| line.starts_with("shoal_admitted_bytes{") && !line.ends_with(" 0");
     wait_until(|| get(&address, "/metrics").lines().any(is_admitted));
     serving.signal("-TERM");
     let answer = request.join().expect("no panic");
-    assert!(
-        answer.starts_with("HTTP/1.1 200"),
-        "{}",
-        &answer[..answer.len().min(300)]
-    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..answer.len().min(300)]);
     assert_eq!(serving.ended().0, Some(0));
 }
 
@@ -126,11 +89,8 @@ fn the_service_manager_is_told() {
     let socket = home.path("notify");
     let manager = UnixDatagram::bind(&socket).expect("bind");
     let mut command = home.shoal(["serve", "--http", "127.0.0.1:0", "--threads", "1"]);
-    let mut child = command
-        .env("NOTIFY_SOCKET", &socket)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .expect("runs");
+    let mut child =
+        command.env("NOTIFY_SOCKET", &socket).stdout(std::process::Stdio::null()).spawn().expect("runs");
     let told = || {
         let mut buffer = [0; 64];
         let count = manager.recv(&mut buffer).expect("receives");
@@ -138,10 +98,7 @@ fn the_service_manager_is_told() {
     };
     assert_eq!(told(), "READY=1");
     let pid = child.id().to_string();
-    std::process::Command::new("kill")
-        .args(["-INT", &pid])
-        .status()
-        .expect("runs");
+    std::process::Command::new("kill").args(["-INT", &pid]).status().expect("runs");
     assert_eq!(told(), "STOPPING=1");
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
@@ -152,11 +109,7 @@ fn a_taken_port_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = taken.local_addr().expect("address").to_string();
     let ran = home.run(["serve", "--http", &address]).expect(5);
-    assert!(
-        ran.err.contains(&address) && ran.err.contains("in use"),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.contains(&address) && ran.err.contains("in use"), "{}", ran.err);
     assert_eq!(ran.out, "", "never ready");
 
     home.run(["mesh", "init"]).expect(0);
@@ -174,15 +127,9 @@ fn a_bad_configuration_names_file_line_and_key() {
         home.run(["serve", "--config", &file]).expect(3).err
     };
     let unknown = refused("version = 1\n[device]\nthread = 1\n");
-    assert!(
-        unknown.contains("node.toml:3: device.thread: unknown field"),
-        "{unknown}"
-    );
+    assert!(unknown.contains("node.toml:3: device.thread: unknown field"), "{unknown}");
     let range = refused("version = 1\n[http]\ndeadline_ms = 0\n");
-    assert!(
-        range.contains("node.toml:3: http.deadline_ms = 0: must be 1 to 3600000"),
-        "{range}"
-    );
+    assert!(range.contains("node.toml:3: http.deadline_ms = 0: must be 1 to 3600000"), "{range}");
     assert!(refused("version = 1\n[http]\naddr = \"off\"\n").contains("nothing to serve on"));
     let missing = home.run(["serve", "--config", "/nonexistent.toml"]).expect(3);
     assert!(missing.err.contains("/nonexistent.toml"), "{}", missing.err);
@@ -195,26 +142,14 @@ fn a_public_address_needs_keys_and_keys_are_asked_for() {
     assert!(public.err.contains("api_key_file"), "{}", public.err);
 
     let keys = home.write("keys", "0123456789abcdef\n").display().to_string();
-    let serving = Serving::start(
-        &home,
-        [
-            "--http",
-            "127.0.0.1:0",
-            "--api-key-file",
-            &keys,
-            "--preload",
-            &preload(),
-        ],
-    );
+    let serving =
+        Serving::start(&home, ["--http", "127.0.0.1:0", "--api-key-file", &keys, "--preload", &preload()]);
     let address = serving.address("http");
     let body = json!({ "model": MODEL, "input": "x" });
     assert!(post(&address, "/v1/embeddings", "", &body).starts_with("HTTP/1.1 401"));
     let key = "Authorization: Bearer 0123456789abcdef\r\n";
     assert!(post(&address, "/v1/embeddings", key, &body).starts_with("HTTP/1.1 200"));
-    assert!(
-        get(&address, "/healthz").starts_with("HTTP/1.1 200"),
-        "probes are open"
-    );
+    assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"), "probes are open");
 }
 
 #[test]
@@ -222,13 +157,9 @@ fn what_cannot_be_served_is_told_before_ready() {
     let home = Home::new();
     let gpu = home.run(["serve", "--require-gpu"]).expect(3);
     assert!(gpu.err.contains("CUDA not used"), "{}", gpu.err);
-    let missing = home
-        .run(["serve", "--http", "127.0.0.1:0", "--preload", "all-minilm-l6-v2"])
-        .expect(3);
+    let missing = home.run(["serve", "--http", "127.0.0.1:0", "--preload", "all-minilm-l6-v2"]).expect(3);
     assert!(missing.err.contains("shoal pull"), "{}", missing.err);
-    let none = home
-        .run(["serve", "--http", "off", "--quic", "127.0.0.1:0"])
-        .expect(3);
+    let none = home.run(["serve", "--http", "off", "--quic", "127.0.0.1:0"]).expect(3);
     assert!(none.err.contains("identity"), "{}", none.err);
 }
 
@@ -239,10 +170,7 @@ fn the_demo_answers_every_text_once() {
     let model = preload();
     let ran: Ran = home.run(["demo", "--model", &model, "--json"]).expect(0);
     let report: Value = serde_json::from_str(&ran.out).expect("JSON");
-    assert_eq!(
-        (&report["failures"], &report["duplicates"]),
-        (&0.into(), &0.into())
-    );
+    assert_eq!((&report["failures"], &report["duplicates"]), (&0.into(), &0.into()));
     assert!(report["requests"].as_u64() > Some(10), "{report}");
     assert!(report["p50_us"].as_u64() <= report["p99_us"].as_u64());
     assert!(
@@ -250,10 +178,5 @@ fn the_demo_answers_every_text_once() {
             .as_array()
             .is_some_and(|stages| stages.iter().any(|stage| stage["stage"] == "compute"))
     );
-    assert!(
-        report["events"]
-            .as_array()
-            .is_some_and(|events| events.len() >= 4),
-        "{report}"
-    );
+    assert!(report["events"].as_array().is_some_and(|events| events.len() >= 4), "{report}");
 }

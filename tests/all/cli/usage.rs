@@ -31,15 +31,9 @@ fn a_wrong_command_line_is_code_two() {
 fn models_are_listed_for_people_and_for_scripts() {
     let home = Home::new();
     let table = home.run(["models"]).expect(0).out;
-    assert!(
-        table.contains("all-minilm-l6-v2") && table.contains("not installed"),
-        "{table}"
-    );
+    assert!(table.contains("all-minilm-l6-v2") && table.contains("not installed"), "{table}");
     let json: Value = serde_json::from_str(&home.run(["models", "--json"]).expect(0).out).expect("JSON");
-    assert_eq!(
-        (&json["version"], &json["models"][0]["installed"]),
-        (&1.into(), &false.into())
-    );
+    assert_eq!((&json["version"], &json["models"][0]["installed"]), (&1.into(), &false.into()));
 }
 
 #[test]
@@ -76,38 +70,19 @@ fn status_tells_devices_with_their_reasons() {
     let home = Home::new();
     let here: Value = serde_json::from_str(&home.run(["status", "--json"]).expect(0).out).expect("JSON");
     assert_eq!(here["version"], 1);
-    assert!(
-        here["devices"][0]["reason"]
-            .as_str()
-            .is_some_and(|reason| !reason.is_empty()),
-        "{here}"
-    );
+    assert!(here["devices"][0]["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{here}");
 
     home.run(["mesh", "init"]).expect(0);
     let model = golden(MODEL).display().to_string();
-    let serving = Serving::start(
-        &home,
-        ["--http", "off", "--quic", "127.0.0.1:0", "--preload", &model],
-    );
+    let serving = Serving::start(&home, ["--http", "off", "--quic", "127.0.0.1:0", "--preload", &model]);
     let quic = serving.address("quic");
     let there: Value =
         serde_json::from_str(&home.run(["status", "--mesh", &quic, "--json"]).expect(0).out).expect("JSON");
-    assert_eq!(
-        (&there["node"], &there["ready"]),
-        (&serving.ready["node"], &true.into())
-    );
+    assert_eq!((&there["node"], &there["ready"]), (&serving.ready["node"], &true.into()));
     let models: Value =
         serde_json::from_str(&home.run(["models", "--mesh", &quic, "--json"]).expect(0).out).expect("JSON");
-    let ready = models["models"]
-        .as_array()
-        .expect("models")
-        .iter()
-        .find(|model| model["name"] == MODEL);
-    assert_eq!(
-        ready.map(|model| &model["state"]),
-        Some(&"ready".into()),
-        "{models}"
-    );
+    let ready = models["models"].as_array().expect("models").iter().find(|model| model["name"] == MODEL);
+    assert_eq!(ready.map(|model| &model["state"]), Some(&"ready".into()), "{models}");
     let table = home.run(["status", "--mesh", &quic]).expect(0).out;
     assert!(table.contains("WHY") && table.contains(MODEL), "{table}");
 }
@@ -115,13 +90,8 @@ fn status_tells_devices_with_their_reasons() {
 #[test]
 fn a_log_filter_that_cannot_be_read_is_an_error() {
     let home = Home::new();
-    let ran = super::Ran::of(
-        home.shoal(["models"])
-            .env("SHOAL_LOG", "a=b=c")
-            .output()
-            .expect("runs"),
-    )
-    .expect(2);
+    let ran =
+        super::Ran::of(home.shoal(["models"]).env("SHOAL_LOG", "a=b=c").output().expect("runs")).expect(2);
     assert!(ran.err.contains("SHOAL_LOG=a=b=c"), "{}", ran.err);
 }
 
@@ -134,19 +104,13 @@ fn an_interrupt_is_code_130() {
     let lock = std::fs::File::create(locks.join("all-minilm-l6-v2.lock")).expect("create");
     lock.lock().expect("lock");
     let mut command = home.shoal(["pull", "all-minilm-l6-v2"]);
-    let mut child = command
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("runs");
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("runs");
     let mut told = std::io::BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     std::io::BufRead::read_line(&mut told, &mut line).expect("reads");
     assert!(line.contains("waiting for another pull"), "{line}");
     let pid = child.id().to_string();
-    let sent = std::process::Command::new("kill")
-        .args(["-INT", &pid])
-        .status()
-        .expect("runs");
+    let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("runs");
     assert!(sent.success());
     assert_eq!(child.wait().expect("ends").code(), Some(130));
     std::io::Read::read_to_string(&mut told, &mut line).expect("reads");

@@ -20,11 +20,7 @@ async fn raw(edge: &Edge, bytes: &[u8]) -> Option<u16> {
 async fn hostile_bodies_get_a_400_with_the_place() {
     let edge = Edge::start(|_| {}).await;
     let deep = format!(r#"{{"model":"hash","input":{}"#, "[".repeat(10_000));
-    let deep_closed = format!(
-        r#"{{"model":"hash","input":{}1{}}}"#,
-        "[".repeat(10_000),
-        "]".repeat(10_000)
-    );
+    let deep_closed = format!(r#"{{"model":"hash","input":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
     let bodies: [&[u8]; 16] = [
         b"",
         b"{",
@@ -56,14 +52,9 @@ async fn hostile_bodies_get_a_400_with_the_place() {
         "[".repeat(10_000),
         "]".repeat(10_000)
     );
-    let reply = Connection::open(edge.addr)
-        .await
-        .exchange(&bytes_of("POST", PATH, "", fine.as_bytes()))
-        .await;
-    assert_eq!(
-        reply.status, 200,
-        "depth in an unknown field, and the last of two fields counts"
-    );
+    let reply =
+        Connection::open(edge.addr).await.exchange(&bytes_of("POST", PATH, "", fine.as_bytes())).await;
+    assert_eq!(reply.status, 200, "depth in an unknown field, and the last of two fields counts");
 }
 
 /// Bodies made by mutating a sound one, with a fixed seed: each is answered, none with a 5xx.
@@ -93,11 +84,7 @@ async fn mutated_bodies_are_answered() {
         let path = [PATH, "/embed"][next(2)];
         let reply = connection.exchange(&bytes_of("POST", path, "", &body)).await;
         let shown = String::from_utf8_lossy(&body);
-        assert!(
-            [200, 400, 404, 422].contains(&reply.status),
-            "{} for {shown}",
-            reply.status
-        );
+        assert!([200, 400, 404, 422].contains(&reply.status), "{} for {shown}", reply.status);
     }
 }
 
@@ -116,11 +103,7 @@ async fn bodies_over_their_bound_get_a_413() {
     chunked.extend_from_slice(b"0\r\n\r\n");
     assert_eq!(raw(&edge, &chunked).await, Some(413));
     let huge = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n");
-    assert_eq!(
-        raw(&edge, huge.as_bytes()).await,
-        Some(413),
-        "refused by its declared length"
-    );
+    assert_eq!(raw(&edge, huge.as_bytes()).await, Some(413), "refused by its declared length");
 }
 
 #[tokio::test]
@@ -130,10 +113,8 @@ async fn the_bytes_of_all_bodies_are_bounded() {
     let body = format!(r#"{{"model":"slow","input":"{}"}}"#, "a".repeat(40_000));
     holder.send(&bytes_of("POST", PATH, "", body.as_bytes())).await;
     edge.service.until_waiting(1).await;
-    let refused = Connection::open(edge.addr)
-        .await
-        .exchange(&bytes_of("POST", PATH, "", body.as_bytes()))
-        .await;
+    let refused =
+        Connection::open(edge.addr).await.exchange(&bytes_of("POST", PATH, "", body.as_bytes())).await;
     assert_eq!(refused.status, 429, "{}", refused.text());
     assert!(refused.header("retry-after-ms").is_some());
     edge.service.release.notify_one();
@@ -160,26 +141,13 @@ async fn odd_framing_is_understood_or_refused() {
         ("\r\n\r\n\x00\x01\x02garbage\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), 400),
         (format!("POST {PATH} HTTP/1.1\r\ncontent-length: -5\r\n\r\n"), 400),
-        (
-            format!("POST {PATH} HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{{}}"),
-            400,
-        ),
+        (format!("POST {PATH} HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{{}}"), 400),
         (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)), 414),
-        (
-            format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(100_000)),
-            431,
-        ),
-        (
-            format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(1000)),
-            431,
-        ),
+        (format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(100_000)), 431),
+        (format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(1000)), 431),
     ] {
         let got = raw(&edge, bytes.as_bytes()).await;
-        assert!(
-            got == Some(status) || got == Some(431),
-            "{got:?} for {:?}",
-            &bytes[..bytes.len().min(60)]
-        );
+        assert!(got == Some(status) || got == Some(431), "{got:?} for {:?}", &bytes[..bytes.len().min(60)]);
     }
     assert_eq!(edge.get("/healthz").await.status, 200);
 }
@@ -195,10 +163,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let mut connection = Connection::open(edge.addr).await;
     connection.send(&texts.map(one).concat()).await;
     for tokens in [3, 4, 5] {
-        assert_eq!(
-            connection.response().await.json()["usage"]["total_tokens"],
-            tokens
-        );
+        assert_eq!(connection.response().await.json()["usage"]["total_tokens"], tokens);
     }
 }
 
@@ -206,15 +171,9 @@ async fn pipelined_requests_are_answered_in_order() {
 async fn wrong_routes_methods_and_media_types_are_named() {
     let edge = Edge::start(|_| {}).await;
     let unknown = edge.get("/v1/nothing").await;
-    assert_eq!(
-        (unknown.status, unknown.json()["error"]["code"].as_str()),
-        (404, Some("unknown_url"))
-    );
+    assert_eq!((unknown.status, unknown.json()["error"]["code"].as_str()), (404, Some("unknown_url")));
     let unknown = edge.get("/nothing").await;
-    assert_eq!(
-        (unknown.status, unknown.json()["error_type"].as_str()),
-        (404, Some("Validation"))
-    );
+    assert_eq!((unknown.status, unknown.json()["error_type"].as_str()), (404, Some("Validation")));
     let wrong = edge.get(PATH).await;
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
     assert_eq!(edge.post("/healthz", &json!({})).await.status, 405);
@@ -233,18 +192,12 @@ async fn callers_that_dawdle_are_given_up() {
     .await;
     let mut head = Connection::open(edge.addr).await;
     head.send(b"POST /v1/embeddings HTTP/1.1\r\nhost:").await;
-    assert!(
-        head.is_closed().await,
-        "a head that does not come ends the connection"
-    );
+    assert!(head.is_closed().await, "a head that does not come ends the connection");
     let mut body = Connection::open(edge.addr).await;
-    body.send(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
-        .await;
+    body.send(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{").await;
     assert_eq!(body.response().await.status, 408);
     let mut vanished = Connection::open(edge.addr).await;
-    vanished
-        .send(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
-        .await;
+    vanished.send(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{").await;
     drop(vanished);
     assert_eq!(edge.get("/healthz").await.status, 200);
 }

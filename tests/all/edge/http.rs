@@ -41,10 +41,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn open(addr: SocketAddr) -> Self {
-        Self {
-            stream: TcpStream::connect(addr).await.expect("connect"),
-            buffer: Vec::new(),
-        }
+        Self { stream: TcpStream::connect(addr).await.expect("connect"), buffer: Vec::new() }
     }
 
     /// Sends bytes; the other end may have closed, which the answer will show.
@@ -74,18 +71,13 @@ impl Connection {
         let head = String::from_utf8(self.buffer.drain(..head_len).collect()).expect("an ASCII head");
         let mut lines = head.trim_end().split("\r\n");
         let status_line = lines.next().unwrap_or_default();
-        let status = status_line
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
+        let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let headers: Vec<_> = lines
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         let length = headers.iter().find(|(name, _)| name == "content-length");
-        let length: usize = length
-            .and_then(|(_, length)| length.parse().ok())
-            .expect("a length");
+        let length: usize = length.and_then(|(_, length)| length.parse().ok()).expect("a length");
         while self.buffer.len() < length {
             assert!(self.fill().await, "the body ended early");
         }

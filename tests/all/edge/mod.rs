@@ -31,9 +31,7 @@ impl NodeView for View {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness {
-            reasons: self.0.lock().expect("no panic under it").clone(),
-        }
+        Readiness { reasons: self.0.lock().expect("no panic under it").clone() }
     }
 
     /// Not known: the edge then counts the tokens of the answers.
@@ -55,9 +53,7 @@ fn table<const COLUMNS: usize>(text: &str) -> impl Iterator<Item = [&str; COLUMN
     let rows = text.lines().filter(|line| !line.is_empty());
     rows.map(|row| {
         let columns: Vec<_> = row.split(" | ").collect();
-        columns
-            .try_into()
-            .unwrap_or_else(|_| panic!("not {COLUMNS} columns: {row}"))
+        columns.try_into().unwrap_or_else(|_| panic!("not {COLUMNS} columns: {row}"))
     })
 }
 
@@ -77,15 +73,8 @@ impl Edge {
         let service = Arc::new(HashService::default());
         let view = Arc::new(View::default());
         let client = Client::in_process(service.clone());
-        let edge = HttpEdge::bind(options, client, view.clone())
-            .await
-            .expect("a free port");
-        Self {
-            addr: edge.local_addr(),
-            edge,
-            service,
-            view,
-        }
+        let edge = HttpEdge::bind(options, client, view.clone()).await.expect("a free port");
+        Self { addr: edge.local_addr(), edge, service, view }
     }
 
     async fn get(&self, path: &str) -> Response {

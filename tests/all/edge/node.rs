@@ -49,15 +49,8 @@ impl Running {
         let http = config.http.as_ref().expect("HTTP is on");
         let options = EdgeOptions::from_config(http, &config.models);
         let node = Node::start(config).await.expect("the node starts");
-        let edge = HttpEdge::bind(options, node.client(), Arc::new(node.view()))
-            .await
-            .expect("a free port");
-        Self {
-            addr: edge.local_addr(),
-            node,
-            _edge: edge,
-            _home: home,
-        }
+        let edge = HttpEdge::bind(options, node.client(), Arc::new(node.view())).await.expect("a free port");
+        Self { addr: edge.local_addr(), node, _edge: edge, _home: home }
     }
 
     async fn post(&self, path: &str, body: &Value) -> Response {
@@ -75,9 +68,7 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, idle)
-            .await
-            .expect("every slot is freed");
+        tokio::time::timeout(PATIENCE, idle).await.expect("every slot is freed");
     }
 }
 
@@ -99,10 +90,8 @@ async fn the_dialects_give_the_golden_vectors() {
     let running = Running::start(|_| {}).await;
     let golden = tiny_bert(MODEL);
     let limit = golden.tokens_max as usize;
-    let (short, _): (Vec<&Case>, Vec<&Case>) = golden
-        .cases
-        .iter()
-        .partition(|case| case.tokens_untruncated <= limit);
+    let (short, _): (Vec<&Case>, Vec<&Case>) =
+        golden.cases.iter().partition(|case| case.tokens_untruncated <= limit);
     let texts: Vec<_> = short.iter().map(|case| case.text.as_str()).collect();
     let body = |format| json!({"model": MODEL, "input": texts, "encoding_format": format});
     let float = running.post("/v1/embeddings", &body("float")).await;
@@ -124,9 +113,7 @@ async fn the_dialects_give_the_golden_vectors() {
 
     let all: Vec<&Case> = golden.cases.iter().collect();
     let texts: Vec<_> = all.iter().map(|case| case.text.as_str()).collect();
-    let cut = running
-        .post("/embed", &json!({"inputs": texts, "truncate": true}))
-        .await;
+    let cut = running.post("/embed", &json!({"inputs": texts, "truncate": true})).await;
     assert_eq!(cut.status, 200, "{}", cut.text());
     let truncated = (all.len() - short.len()).to_string();
     assert_eq!(cut.header("x-truncated-inputs"), Some(truncated.as_str()));
@@ -148,36 +135,16 @@ async fn what_the_model_cannot_do_is_said() {
     let limit = tiny_bert(MODEL).tokens_max;
     let words = |count: usize| vec!["river"; count].join(" ");
     for (fields, status, param, expected) in [
-        (
-            json!({"input": ["a", words(47)]}),
-            400,
-            "input",
-            "input[1] has 49 tokens".to_owned(),
-        ),
-        (
-            json!({"input": words(300_001)}),
-            400,
-            "input",
-            format!("context length of {limit} tokens"),
-        ),
+        (json!({"input": ["a", words(47)]}), 400, "input", "input[1] has 49 tokens".to_owned()),
+        (json!({"input": words(300_001)}), 400, "input", format!("context length of {limit} tokens")),
         (
             json!({"dimensions": 8}),
             400,
             "dimensions",
             "8 dims were asked for; this model's vectors have 32 dims and cannot be cut".to_owned(),
         ),
-        (
-            json!({"model": "gone"}),
-            404,
-            "model",
-            format!("served here: all-minilm-l6-v2, {MODEL}"),
-        ),
-        (
-            json!({"input": [[1, 2]]}),
-            400,
-            "input",
-            "check_embedding_ctx_length=False".to_owned(),
-        ),
+        (json!({"model": "gone"}), 404, "model", format!("served here: all-minilm-l6-v2, {MODEL}")),
+        (json!({"input": [[1, 2]]}), 400, "input", "check_embedding_ctx_length=False".to_owned()),
     ] {
         let body = super::extend(json!({"model": MODEL, "input": "x"}), &fields);
         let reply = running.post("/v1/embeddings", &body).await;
@@ -197,61 +164,28 @@ async fn token_ids_of_the_model_give_its_vectors() {
     let golden = tiny_bert(MODEL);
     let case = &golden.cases[0];
     let body = |ids: Value| json!({"model": MODEL, "input": ids});
-    let answer = running
-        .post("/v1/embeddings", &body(json!([case.ids])))
-        .await
-        .json();
-    check(
-        &[floats(&answer["data"][0]["embedding"])],
-        &[case],
-        golden.f32_error_max,
-    );
-    let outside = running
-        .post("/v1/embeddings", &body(json!([[2, 3], [2, 40_000, 3]])))
-        .await;
+    let answer = running.post("/v1/embeddings", &body(json!([case.ids]))).await.json();
+    check(&[floats(&answer["data"][0]["embedding"])], &[case], golden.f32_error_max);
+    let outside = running.post("/v1/embeddings", &body(json!([[2, 3], [2, 40_000, 3]]))).await;
     assert_eq!(outside.status, 400);
-    assert!(
-        outside.text().contains("input[1]") && outside.text().contains("40000"),
-        "{}",
-        outside.text()
-    );
+    assert!(outside.text().contains("input[1]") && outside.text().contains("40000"), "{}", outside.text());
 }
 
 #[tokio::test]
 async fn the_node_is_seen_as_it_is() {
     let running = Running::start(|_| {}).await;
-    let reply = running
-        .post("/v1/embeddings", &json!({"model": MODEL, "input": "x"}))
-        .await;
+    let reply = running.post("/v1/embeddings", &json!({"model": MODEL, "input": "x"})).await;
     let node = running.node.id().to_string();
     assert_eq!(reply.header("x-shoal-node"), Some(node.as_str()));
-    assert_eq!(
-        reply.header("x-shoal-device"),
-        Some(running.node.devices()[0].name.as_str())
-    );
+    assert_eq!(reply.header("x-shoal-device"), Some(running.node.devices()[0].name.as_str()));
     let models = running.get("/v1/models").await.json();
-    let model = models["data"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .find(|model| model["id"] == MODEL);
+    let model = models["data"].as_array().expect("a list").iter().find(|model| model["id"] == MODEL);
     let model = model.expect("the preloaded model is listed");
     assert_eq!(model["status"], "ready");
-    assert_eq!(
-        (&model["dims"], &model["tokens_max"]),
-        (&json!(32), &json!(48)),
-        "{model}"
-    );
-    assert_eq!(
-        (&model["pooling"], &model["dtype"]),
-        (&json!("mean"), &json!("f32")),
-        "{model}"
-    );
+    assert_eq!((&model["dims"], &model["tokens_max"]), (&json!(32), &json!(48)), "{model}");
+    assert_eq!((&model["pooling"], &model["dtype"]), (&json!("mean"), &json!("f32")), "{model}");
     let info = running.get("/info").await.json();
-    assert_eq!(
-        (&info["model_id"], &info["max_input_length"]),
-        (&json!(MODEL), &json!(48))
-    );
+    assert_eq!((&info["model_id"], &info["max_input_length"]), (&json!(MODEL), &json!(48)));
     assert_eq!(running.get("/readyz").await.status, 200);
     let metrics = running.get("/metrics").await;
     for words in [
@@ -275,19 +209,12 @@ async fn too_many_tokens_are_refused_before_they_cost_anything() {
     let texts = vec!["river ".repeat(40); 500];
     for (path, body) in [
         ("/v1/embeddings", json!({"model": MODEL, "input": texts})),
-        (
-            "/embed",
-            json!({"model": MODEL, "inputs": texts, "truncate": true}),
-        ),
+        ("/embed", json!({"model": MODEL, "inputs": texts, "truncate": true})),
     ] {
         let before = running.node.status(false).await.devices[0].load.batches_done;
         let reply = running.post(path, &body).await;
         assert!([400, 422].contains(&reply.status), "{}", reply.text());
-        assert!(
-            reply.text().contains("more than 20000 tokens in all"),
-            "{}",
-            reply.text()
-        );
+        assert!(reply.text().contains("more than 20000 tokens in all"), "{}", reply.text());
         let after = running.node.status(false).await.devices[0].load.batches_done;
         assert_eq!(before, after, "nothing ran");
     }
@@ -334,12 +261,7 @@ async fn a_full_queue_is_a_429_with_a_measured_hint() {
     })
     .await;
     let body = json!({"model": MODEL, "input": vec!["river"; 40].join(" ")}).to_string();
-    let bytes = bytes_of(
-        "POST",
-        "/v1/embeddings",
-        "x-request-timeout-ms: 20000\r\n",
-        body.as_bytes(),
-    );
+    let bytes = bytes_of("POST", "/v1/embeddings", "x-request-timeout-ms: 20000\r\n", body.as_bytes());
     let mut callers = Vec::new();
     for _ in 0..12 {
         let mut caller = Connection::open(running.addr).await;
@@ -350,13 +272,8 @@ async fn a_full_queue_is_a_429_with_a_measured_hint() {
     for mut caller in callers {
         let reply = caller.response().await;
         if reply.status == 429 {
-            let after = reply
-                .header("retry-after-ms")
-                .and_then(|after| after.parse::<u64>().ok());
-            assert!(
-                after.is_some_and(|after| (1..=120_000).contains(&after)),
-                "{after:?}"
-            );
+            let after = reply.header("retry-after-ms").and_then(|after| after.parse::<u64>().ok());
+            assert!(after.is_some_and(|after| (1..=120_000).contains(&after)), "{after:?}");
             assert_eq!(reply.header("x-should-retry"), Some("true"));
             assert_eq!(reply.json()["error"]["code"], "overloaded");
         }

@@ -18,15 +18,10 @@ fn floats(value: &Value) -> Vec<f32> {
 async fn one_text_and_many_get_their_vectors_in_order() {
     let edge = Edge::start(|_| {}).await;
     let texts = ["a text", "", "héllo wörld\n", "a text"];
-    let one = edge
-        .post("/v1/embeddings", &json!({"model": "hash", "input": texts[0]}))
-        .await;
+    let one = edge.post("/v1/embeddings", &json!({"model": "hash", "input": texts[0]})).await;
     assert_eq!(one.status, 200, "{}", one.text());
     let many = edge
-        .post(
-            "/v1/embeddings",
-            &json!({"model": "hash", "input": texts, "user": "u", "more": {"x": [1]}}),
-        )
+        .post("/v1/embeddings", &json!({"model": "hash", "input": texts, "user": "u", "more": {"x": [1]}}))
         .await;
     let body = many.json();
     assert_eq!(body["object"], "list");
@@ -37,11 +32,7 @@ async fn one_text_and_many_get_their_vectors_in_order() {
     for (index, (entry, text)) in data.iter().zip(texts).enumerate() {
         assert_eq!(entry["object"], "embedding");
         assert_eq!(entry["index"], index);
-        assert_eq!(
-            floats(&entry["embedding"]),
-            vector(&Input::Text(text.into())),
-            "{text:?}"
-        );
+        assert_eq!(floats(&entry["embedding"]), vector(&Input::Text(text.into())), "{text:?}");
     }
     assert_eq!(one.json()["data"][0], data[0]);
 }
@@ -65,26 +56,16 @@ async fn base64_holds_the_same_bits() {
 #[tokio::test]
 async fn every_reply_says_where_it_ran_and_where_the_time_went() {
     let edge = Edge::start(|_| {}).await;
-    let reply = edge
-        .post("/v1/embeddings", &json!({"model": "hash", "input": "x"}))
-        .await;
+    let reply = edge.post("/v1/embeddings", &json!({"model": "hash", "input": "x"})).await;
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert_eq!(reply.header("x-shoal-device"), Some(DEVICE));
     assert_eq!(reply.header("x-shoal-node"), Some(NODE.to_string().as_str()));
     let minted = reply.header("x-request-id").expect("an id");
     assert_eq!(minted.len(), 32, "{minted}");
-    assert!(
-        minted.ends_with(&NODE.to_string()[..16]),
-        "{minted} names the node"
-    );
+    assert!(minted.ends_with(&NODE.to_string()[..16]), "{minted} names the node");
     let timing = reply.header("server-timing").expect("timings");
-    for stage in [
-        "tokenize;dur=1.250",
-        "queue;dur=2.000",
-        "compute;dur=3.999",
-        "parse;dur=0.",
-        "total;dur=",
-    ] {
+    for stage in ["tokenize;dur=1.250", "queue;dur=2.000", "compute;dur=3.999", "parse;dur=0.", "total;dur="]
+    {
         assert!(timing.contains(stage), "{timing}");
     }
     let body = json!({"model": "hash", "input": "x"}).to_string();
@@ -142,11 +123,7 @@ async fn refusals_have_openais_form_and_name_the_field() {
         assert!(message.contains(words), "{fields}: {message}");
     }
     let missing = edge.post("/v1/embeddings", &json!({"model": "hash"})).await;
-    assert!(
-        missing.text().contains("`input` is missing"),
-        "{}",
-        missing.text()
-    );
+    assert!(missing.text().contains("`input` is missing"), "{}", missing.text());
 }
 
 #[tokio::test]
@@ -164,19 +141,11 @@ async fn dimensions_are_cut_where_the_model_allows_it() {
 async fn token_arrays_are_ids_of_the_model_where_configured() {
     let edge = Edge::start(|options| options.token_ids = TokenIdsPolicy::Model).await;
     let request = |input: Value| json!({"model": "hash", "input": input});
-    let reply = edge
-        .post("/v1/embeddings", &request(json!([[1, 2, 3], [99]])))
-        .await;
+    let reply = edge.post("/v1/embeddings", &request(json!([[1, 2, 3], [99]]))).await;
     let body = reply.json();
     assert_eq!(body["usage"]["total_tokens"], 4, "{body}");
-    assert_eq!(
-        floats(&body["data"][0]["embedding"]),
-        vector(&Input::TokenIds(vec![1, 2, 3]))
-    );
-    let single = edge
-        .post("/v1/embeddings", &request(json!([1, 2, 3])))
-        .await
-        .json();
+    assert_eq!(floats(&body["data"][0]["embedding"]), vector(&Input::TokenIds(vec![1, 2, 3])));
+    let single = edge.post("/v1/embeddings", &request(json!([1, 2, 3]))).await.json();
     assert_eq!(single["data"][0], body["data"][0]);
     for (input, words) in [
         (json!([[1], [100]]), "input[1]: token id 100 is outside"),
@@ -195,66 +164,37 @@ async fn token_arrays_are_ids_of_the_model_where_configured() {
 async fn a_request_is_bounded_in_texts_and_tokens() {
     let edge = Edge::start(|options| options.token_ids = TokenIdsPolicy::Model).await;
     let request = |input: Value| json!({"model": "hash", "input": input});
-    let most = edge
-        .post("/v1/embeddings", &request(json!(vec!["a"; 2048])))
-        .await;
+    let most = edge.post("/v1/embeddings", &request(json!(vec!["a"; 2048]))).await;
     assert_eq!(most.status, 200);
     assert_eq!(most.json()["data"].as_array().unwrap().len(), 2048);
-    let over = edge
-        .post("/v1/embeddings", &request(json!(vec!["a"; 2049])))
-        .await;
+    let over = edge.post("/v1/embeddings", &request(json!(vec!["a"; 2049]))).await;
     assert_eq!(over.status, 400);
-    assert!(
-        over.text().contains("2049 texts; at most 2048"),
-        "{}",
-        over.text()
-    );
-    let ids: Vec<Vec<u32>> = (0..1001)
-        .map(|index| vec![7; if index == 0 { 1 } else { 300 }])
-        .collect();
+    assert!(over.text().contains("2049 texts; at most 2048"), "{}", over.text());
+    let ids: Vec<Vec<u32>> = (0..1001).map(|index| vec![7; if index == 0 { 1 } else { 300 }]).collect();
     let over = edge.post("/v1/embeddings", &request(json!(ids))).await;
     assert_eq!(over.status, 400);
-    assert!(
-        over.text().contains("300001 tokens in all; at most 300000"),
-        "{}",
-        over.text()
-    );
+    assert!(over.text().contains("300001 tokens in all; at most 300000"), "{}", over.text());
 
     let small = Edge::start(|options| options.limits.tokens_max = 10).await;
-    let fits = small
-        .post("/v1/embeddings", &request(json!(["a b c", "d e f"])))
-        .await;
+    let fits = small.post("/v1/embeddings", &request(json!(["a b c", "d e f"]))).await;
     assert_eq!(fits.status, 200);
-    let over = small
-        .post("/v1/embeddings", &request(json!(["a b c", "d e f", ""])))
-        .await;
+    let over = small.post("/v1/embeddings", &request(json!(["a b c", "d e f", ""]))).await;
     assert_eq!(over.status, 400);
-    assert!(
-        over.text().contains("more than 10 tokens in all"),
-        "{}",
-        over.text()
-    );
+    assert!(over.text().contains("more than 10 tokens in all"), "{}", over.text());
 }
 
 #[tokio::test]
 async fn overload_and_draining_say_when_to_come_back() {
     let edge = Edge::start(|_| {}).await;
     for (model, status) in [("overloaded", 429), ("draining", 503)] {
-        let reply = edge
-            .post("/v1/embeddings", &json!({"model": model, "input": "x"}))
-            .await;
+        let reply = edge.post("/v1/embeddings", &json!({"model": model, "input": "x"})).await;
         assert_eq!(reply.status, status);
         assert_eq!(reply.header("retry-after"), Some("2"));
         assert_eq!(reply.header("retry-after-ms"), Some("1500"));
         assert_eq!(reply.header("x-should-retry"), Some("true"));
         assert_eq!(reply.json()["error"]["code"], model);
     }
-    let late = edge
-        .post(
-            "/v1/embeddings",
-            &json!({"model": "deadline_exceeded", "input": "x"}),
-        )
-        .await;
+    let late = edge.post("/v1/embeddings", &json!({"model": "deadline_exceeded", "input": "x"})).await;
     assert_eq!(late.header("x-should-retry"), Some("false"));
     assert_eq!(late.header("retry-after"), None);
 }
@@ -264,28 +204,13 @@ async fn models_are_listed_with_their_state() {
     let edge = Edge::start(|_| {}).await;
     let list = edge.get("/v1/models").await.json();
     assert_eq!(list["object"], "list");
-    let names: Vec<_> = list["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|model| model["id"].clone())
-        .collect();
+    let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
     assert_eq!(names, ["hash", "mrl", "org/stored"]);
     let hash = &list["data"][0];
-    assert_eq!(
-        (hash["object"].as_str(), hash["status"].as_str()),
-        (Some("model"), Some("ready"))
-    );
-    assert_eq!(
-        (hash["dims"].as_u64(), hash["tokens_max"].as_u64()),
-        (Some(8), Some(8))
-    );
+    assert_eq!((hash["object"].as_str(), hash["status"].as_str()), (Some("model"), Some("ready")));
+    assert_eq!((hash["dims"].as_u64(), hash["tokens_max"].as_u64()), (Some(8), Some(8)));
     assert_eq!(hash["device"], DEVICE);
-    assert!(
-        hash["created"]
-            .as_u64()
-            .is_some_and(|created| created > 1_700_000_000)
-    );
+    assert!(hash["created"].as_u64().is_some_and(|created| created > 1_700_000_000));
     assert_eq!(edge.get("/v1/models/hash-alias").await.json(), *hash);
     for path in ["/v1/models/org/stored", "/v1/models/org%2Fstored"] {
         let stored = edge.get(path).await.json();

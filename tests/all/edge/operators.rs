@@ -42,10 +42,7 @@ async fn keys_guard_everything_but_probes_and_metrics() {
         for path in ["/v1/embeddings", "/embed"] {
             let reply = request(edge.addr, "POST", path, &header, body).await;
             assert_eq!(reply.status, status, "{path} {header}: {}", reply.text());
-            assert_eq!(
-                reply.header("www-authenticate"),
-                (status == 401).then_some("Bearer")
-            );
+            assert_eq!(reply.header("www-authenticate"), (status == 401).then_some("Bearer"));
         }
     }
     let refused = edge.post("/v1/embeddings", &json!({})).await;
@@ -61,10 +58,7 @@ async fn keys_guard_everything_but_probes_and_metrics() {
 #[tokio::test]
 async fn readiness_says_why_not() {
     let edge = Edge::start(|_| {}).await;
-    assert_eq!(
-        edge.get("/readyz").await.json(),
-        json!({"ready": true, "reasons": []})
-    );
+    assert_eq!(edge.get("/readyz").await.json(), json!({"ready": true, "reasons": []}));
     *edge.view.0.lock().unwrap() = vec!["draining".into()];
     let reply = edge.get("/readyz").await;
     assert_eq!(reply.status, 503);
@@ -75,15 +69,10 @@ async fn readiness_says_why_not() {
 #[tokio::test]
 async fn metrics_come_in_both_forms() {
     let edge = Edge::start(|_| {}).await;
-    edge.post("/v1/embeddings", &json!({"model": "hash", "input": "x"}))
-        .await;
-    edge.post("/v1/embeddings", &json!({"model": "overloaded", "input": "x"}))
-        .await;
+    edge.post("/v1/embeddings", &json!({"model": "hash", "input": "x"})).await;
+    edge.post("/v1/embeddings", &json!({"model": "overloaded", "input": "x"})).await;
     let prometheus = edge.get("/metrics").await;
-    assert_eq!(
-        prometheus.header("content-type"),
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
+    assert_eq!(prometheus.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     for line in [
         "# TYPE shoal_http_requests_total counter",
         "shoal_http_requests_total{route=\"/v1/embeddings\",status=\"200\"} 1",
@@ -96,11 +85,7 @@ async fn metrics_come_in_both_forms() {
         "shoal_ready 1",
         "shoal_uptime_seconds 5",
     ] {
-        assert!(
-            prometheus.text().lines().any(|found| found == line),
-            "{line}\n{}",
-            prometheus.text()
-        );
+        assert!(prometheus.text().lines().any(|found| found == line), "{line}\n{}", prometheus.text());
     }
     let accept = "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
     let open = request(edge.addr, "GET", "/metrics", accept, b"").await;
@@ -114,9 +99,7 @@ async fn requests_beyond_the_bound_are_told_to_come_back() {
     let mut first = Connection::open(edge.addr).await;
     first.send(&slow()).await;
     edge.service.until_waiting(1).await;
-    let second = edge
-        .post("/v1/embeddings", &json!({"model": "hash", "input": "x"}))
-        .await;
+    let second = edge.post("/v1/embeddings", &json!({"model": "hash", "input": "x"})).await;
     assert_eq!(second.status, 429);
     assert_eq!(second.header("retry-after"), Some("1"));
     assert_eq!(edge.get("/healthz").await.status, 200, "probes need no room");
@@ -173,10 +156,7 @@ async fn a_deadline_ends_the_request_and_frees_its_slot() {
 async fn shutdown_finishes_what_has_begun() {
     let edge = Edge::start(|_| {}).await;
     let mut idle = Connection::open(edge.addr).await;
-    assert_eq!(
-        idle.exchange(&bytes_of("GET", "/healthz", "", b"")).await.status,
-        200
-    );
+    assert_eq!(idle.exchange(&bytes_of("GET", "/healthz", "", b"")).await.status, 200);
     let mut busy = Connection::open(edge.addr).await;
     busy.send(&slow()).await;
     edge.service.until_waiting(1).await;

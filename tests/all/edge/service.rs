@@ -29,10 +29,7 @@ pub(super) struct HashService {
 
 impl Default for HashService {
     fn default() -> Self {
-        Self {
-            waiting: watch::Sender::new(0),
-            release: Notify::new(),
-        }
+        Self { waiting: watch::Sender::new(0), release: Notify::new() }
     }
 }
 
@@ -83,11 +80,7 @@ fn refusal(request: &EncodeRequest) -> Option<Failure> {
         },
     };
     let has_hint = matches!(code, ErrorCode::Overloaded | ErrorCode::Draining);
-    Some(Failure {
-        code,
-        message: message.into(),
-        retry_after_us: has_hint.then(|| RETRY_AFTER.into()),
-    })
+    Some(Failure { code, message: message.into(), retry_after_us: has_hint.then(|| RETRY_AFTER.into()) })
 }
 
 fn end(request: &EncodeRequest, tokens: u64) -> End {
@@ -116,10 +109,7 @@ fn results(request: &EncodeRequest) -> (EncodeResult, u64) {
     let mut result = EncodeResult {
         indices: Vec::new(),
         outcomes: Vec::new(),
-        dense: DenseBlock {
-            dims,
-            ..DenseBlock::default()
-        },
+        dense: DenseBlock { dims, ..DenseBlock::default() },
     };
     let mut tokens_seen = 0;
     for (index, item) in (0..).zip(&request.items) {
@@ -132,10 +122,7 @@ fn results(request: &EncodeRequest) -> (EncodeResult, u64) {
                 _ => vector(item),
             };
             let values = vector.iter().take(dims as usize);
-            result
-                .dense
-                .data
-                .extend(values.flat_map(|value| value.to_le_bytes()));
+            result.dense.data.extend(values.flat_map(|value| value.to_le_bytes()));
         }
         result.indices.push(index);
         result.outcomes.push(outcome);
@@ -162,17 +149,9 @@ fn outcome(item: &Input, truncate: Truncate) -> ItemOutcome {
     if tokens > TOKENS_MAX && truncate == Truncate::Refuse {
         let limit = TOKENS_MAX;
         let message = "too long".to_owned();
-        return ItemOutcome::Failed {
-            code: ErrorCode::TooLong,
-            message,
-            tokens,
-            limit,
-        };
+        return ItemOutcome::Failed { code: ErrorCode::TooLong, message, tokens, limit };
     }
-    ItemOutcome::Encoded {
-        tokens: tokens.min(TOKENS_MAX),
-        truncated: tokens > TOKENS_MAX,
-    }
+    ItemOutcome::Encoded { tokens: tokens.min(TOKENS_MAX), truncated: tokens > TOKENS_MAX }
 }
 
 /// The vector of an item: a byte of its FNV-1a hash a value.
@@ -229,15 +208,8 @@ pub(super) fn status() -> Status {
             reason: "a test".into(),
             lanes: 2,
             threads: 2,
-            load: LoadRecord {
-                queue_tokens: 321,
-                ..LoadRecord::default()
-            },
-            gauges: GaugeSet {
-                queue_tokens_max: Tokens(4096),
-                shed: 3,
-                ..GaugeSet::default()
-            },
+            load: LoadRecord { queue_tokens: 321, ..LoadRecord::default() },
+            gauges: GaugeSet { queue_tokens_max: Tokens(4096), shed: 3, ..GaugeSet::default() },
         }],
         models: vec![model("hash", false), model("mrl", true), stored],
         histograms: Vec::new(),

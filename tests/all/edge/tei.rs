@@ -15,20 +15,8 @@ fn rows(value: &Value) -> Vec<Vec<f32>> {
 async fn embed_answers_a_list_of_vectors() {
     let edge = Edge::start(|options| options.default_model = Some("hash".into())).await;
     let expected = vector(&Input::Text("a b".into())).to_vec();
-    for path in [
-        "/embed",
-        "/",
-        "/m/hash/embed",
-        "/m/hash",
-        "/m/org/hash/embed",
-        "/m/org%2Fhash/embed",
-    ] {
-        let reply = edge
-            .post(
-                path,
-                &json!({"inputs": "a b", "normalize": true, "prompt_name": null}),
-            )
-            .await;
+    for path in ["/embed", "/", "/m/hash/embed", "/m/hash", "/m/org/hash/embed", "/m/org%2Fhash/embed"] {
+        let reply = edge.post(path, &json!({"inputs": "a b", "normalize": true, "prompt_name": null})).await;
         assert_eq!(reply.status, 200, "{path}: {}", reply.text());
         assert_eq!(rows(&reply.json()), [expected.as_slice()], "{path}");
         for (name, value) in [
@@ -41,11 +29,7 @@ async fn embed_answers_a_list_of_vectors() {
         ] {
             assert_eq!(reply.header(name), Some(value), "{name}");
         }
-        assert!(
-            reply
-                .header("x-total-time")
-                .is_some_and(|time| time.parse::<u64>().is_ok())
-        );
+        assert!(reply.header("x-total-time").is_some_and(|time| time.parse::<u64>().is_ok()));
     }
     let many = edge.post("/embed", &json!({"inputs": ["a b", "c"]})).await.json();
     assert_eq!(rows(&many)[0], expected);
@@ -64,36 +48,16 @@ async fn the_model_comes_from_path_body_header_or_default() {
     assert_eq!(none.status, 422);
     assert!(none.text().contains("no model is named"), "{}", none.text());
     assert_eq!(ask("/embed", "x-model: hash\r\n", text()).await.status, 200);
-    assert_eq!(
-        ask(
-            "/embed",
-            "x-model: gone\r\n",
-            json!({"inputs": "x", "model": "hash"})
-        )
-        .await
-        .status,
-        200
-    );
-    assert_eq!(
-        ask("/m/hash/embed", "", json!({"inputs": "x", "model": "gone"}))
-            .await
-            .status,
-        200
-    );
-    assert_eq!(
-        ask("/m/gone/embed", "x-model: hash\r\n", text()).await.status,
-        404
-    );
+    assert_eq!(ask("/embed", "x-model: gone\r\n", json!({"inputs": "x", "model": "hash"})).await.status, 200);
+    assert_eq!(ask("/m/hash/embed", "", json!({"inputs": "x", "model": "gone"})).await.status, 200);
+    assert_eq!(ask("/m/gone/embed", "x-model: hash\r\n", text()).await.status, 404);
 }
 
 #[tokio::test]
 async fn long_texts_are_refused_or_cut_as_asked() {
     let edge = Edge::start(|_| {}).await;
     let ask = async |extra: Value| {
-        let body = extend(
-            json!({"inputs": ["short", "a b c d e f g"], "model": "hash"}),
-            &extra,
-        );
+        let body = extend(json!({"inputs": ["short", "a b c d e f g"], "model": "hash"}), &extra);
         edge.post("/embed", &body).await
     };
     for extra in [json!({}), json!({"truncate": false}), json!({"truncate": null})] {
@@ -144,20 +108,12 @@ async fn errors_have_teis_form_and_statuses() {
     .await;
     for [fields, status, error_type, words] in table(REFUSALS) {
         let fields = serde_json::from_str(fields).expect(fields);
-        let reply = edge
-            .post("/embed", &extend(json!({"model": "hash"}), &fields))
-            .await;
+        let reply = edge.post("/embed", &extend(json!({"model": "hash"}), &fields)).await;
         assert_eq!(reply.status.to_string(), status, "{fields}: {}", reply.text());
         let error = reply.json();
         assert_eq!(error["error_type"], error_type, "{fields}");
-        assert!(
-            error["error"].as_str().is_some_and(|error| error.contains(words)),
-            "{fields}: {error}"
-        );
-        assert_eq!(
-            reply.header("retry-after").is_some(),
-            ["429", "503"].contains(&status)
-        );
+        assert!(error["error"].as_str().is_some_and(|error| error.contains(words)), "{fields}: {error}");
+        assert_eq!(reply.header("retry-after").is_some(), ["429", "503"].contains(&status));
     }
 }
 
@@ -171,9 +127,7 @@ async fn info_tells_what_the_model_takes() {
     assert_eq!(info["max_input_length"], 8);
     assert_eq!(info["max_client_batch_size"], 2048);
     assert_eq!(info["auto_truncate"], false);
-    let stored = request(edge.addr, "GET", "/info", "x-model: org/stored\r\n", b"")
-        .await
-        .json();
+    let stored = request(edge.addr, "GET", "/info", "x-model: org/stored\r\n", b"").await.json();
     assert_eq!(stored["max_input_length"], Value::Null);
     assert_eq!(stored["model_type"]["embedding"]["pooling"], Value::Null);
 }

@@ -7,23 +7,13 @@ use shoal_tests::{golden, test_model};
 use super::{bits, describe, devices, load, run};
 
 fn assert_same_bits_in_any_company(model: &CpuModel, texts: &[Vec<u32>], picks: &[Index], threads: usize) {
-    let sequences = picks
-        .iter()
-        .map(|pick| pick.get(texts).as_slice())
-        .collect::<Vec<_>>();
+    let sequences = picks.iter().map(|pick| pick.get(texts).as_slice()).collect::<Vec<_>>();
     let mut lane = CpuLane::new(3);
     let together = run(&mut lane, model, &sequences, threads);
     let mut other = CpuLane::new(1);
     for (ids, together) in sequences.into_iter().zip(together) {
         let alone = &run(&mut other, model, &[ids], 1)[0];
-        assert_eq!(
-            bits(alone),
-            bits(&together),
-            "{} tokens, {} {}",
-            ids.len(),
-            model.isa(),
-            model.dtype()
-        );
+        assert_eq!(bits(alone), bits(&together), "{} tokens, {} {}", ids.len(), model.isa(), model.dtype());
     }
 }
 
@@ -52,10 +42,7 @@ proptest! {
 /// The real model's shapes take other paths through the kernels than tiny ones.
 #[test]
 fn the_real_model_has_the_same_bits_in_any_company() {
-    let texts = golden::minilm()
-        .into_iter()
-        .map(|(text, _)| text.ids)
-        .collect::<Vec<_>>();
+    let texts = golden::minilm().into_iter().map(|(text, _)| text.ids).collect::<Vec<_>>();
     let description = describe(test_model::all_minilm_l6_v2());
     for device in devices() {
         let model = load(&description, device);
@@ -66,17 +53,9 @@ fn the_real_model_has_the_same_bits_in_any_company() {
         let backwards = run(&mut lane, &model, &reversed, 2);
         for (index, ids) in sequences.iter().enumerate() {
             let what = format!("{} tokens on {} {}", ids.len(), device.0, device.1);
-            assert_eq!(
-                bits(&together[index]),
-                bits(&backwards[sequences.len() - 1 - index]),
-                "{what}"
-            );
+            assert_eq!(bits(&together[index]), bits(&backwards[sequences.len() - 1 - index]), "{what}");
             if index % 5 == 0 {
-                assert_eq!(
-                    bits(&together[index]),
-                    bits(&run(&mut lane, &model, &[ids], 1)[0]),
-                    "{what}"
-                );
+                assert_eq!(bits(&together[index]), bits(&run(&mut lane, &model, &[ids], 1)[0]), "{what}");
             }
         }
     }
@@ -93,82 +72,35 @@ fn refusal(model: &CpuModel, change: impl FnOnce(&mut PackedBatch)) -> ExecError
     let mut batch = batch(&[&[2, 5, 3], &[2, 3]]);
     change(&mut batch);
     let (mut lane, mut out) = (CpuLane::new(1), vec![1.0; 7]);
-    let error = lane
-        .run(model, &batch, 1, &mut out)
-        .expect_err("the batch does not fit");
+    let error = lane.run(model, &batch, 1, &mut out).expect_err("the batch does not fit");
     assert!(out.is_empty(), "no stale output");
-    assert_eq!(
-        run(&mut lane, model, &[&[2, 5, 3]], 1).len(),
-        1,
-        "the lane still works"
-    );
+    assert_eq!(run(&mut lane, model, &[&[2, 5, 3]], 1).len(), 1, "the lane still works");
     error
 }
 
 fn tiny() -> CpuModel {
-    load(
-        &describe(&golden::tiny_bert_dir("mean")),
-        (CpuIsa::Portable, Dtype::F32),
-    )
+    load(&describe(&golden::tiny_bert_dir("mean")), (CpuIsa::Portable, Dtype::F32))
 }
 
 #[test]
 fn ids_that_the_model_lacks_are_refused_with_their_place() {
     let model = tiny();
     let id = refusal(&model, |batch| batch.token_ids[4] = 570);
-    assert_eq!(
-        id,
-        ExecError::TokenId {
-            row: 4,
-            id: 570,
-            vocab: 570
-        }
-    );
+    assert_eq!(id, ExecError::TokenId { row: 4, id: 570, vocab: 570 });
     let position = refusal(&model, |batch| batch.positions[1] = 64);
-    assert_eq!(
-        position,
-        ExecError::Position {
-            row: 1,
-            position: 64,
-            positions: 64
-        }
-    );
+    assert_eq!(position, ExecError::Position { row: 1, position: 64, positions: 64 });
     let type_id = refusal(&model, |batch| batch.type_ids = vec![0, 0, 2, 0, 0]);
-    assert_eq!(
-        type_id,
-        ExecError::TypeId {
-            row: 2,
-            type_id: 2,
-            token_types: 2
-        }
-    );
+    assert_eq!(type_id, ExecError::TypeId { row: 2, type_id: 2, token_types: 2 });
 }
 
 #[test]
 fn lengths_that_contradict_each_other_are_refused() {
     let model = tiny();
-    assert_eq!(
-        refusal(&model, |batch| batch.push(&[])),
-        ExecError::EmptySequence { sequence: 2 }
-    );
+    assert_eq!(refusal(&model, |batch| batch.push(&[])), ExecError::EmptySequence { sequence: 2 });
     let short = refusal(&model, |batch| batch.positions.truncate(3));
-    assert_eq!(
-        short,
-        ExecError::Length {
-            field: "positions",
-            found: 3,
-            expected: 5
-        }
-    );
+    assert_eq!(short, ExecError::Length { field: "positions", found: 3, expected: 5 });
     let types = refusal(&model, |batch| batch.type_ids = vec![0]);
-    assert_eq!(
-        types,
-        ExecError::Length {
-            field: "type_ids",
-            found: 1,
-            expected: 5
-        }
-    );
+    assert_eq!(types, ExecError::Length { field: "type_ids", found: 1, expected: 5 });
     for wrong in [vec![], vec![1, 5], vec![0, 4, 3, 5], vec![0, 3, 6], vec![0, 3, 4]] {
         let error = refusal(&model, |batch| batch.cu_seqlens_q.clone_from(&wrong));
         assert!(
@@ -177,18 +109,7 @@ fn lengths_that_contradict_each_other_are_refused() {
         );
     }
     let keys = refusal(&model, |batch| batch.cu_seqlens_k[1] = 2);
-    assert!(
-        matches!(
-            keys,
-            ExecError::CuSeqlens {
-                field: "cu_seqlens_k",
-                index: 1,
-                value: 2,
-                ..
-            }
-        ),
-        "{keys}"
-    );
+    assert!(matches!(keys, ExecError::CuSeqlens { field: "cu_seqlens_k", index: 1, value: 2, .. }), "{keys}");
 }
 
 #[test]

@@ -33,13 +33,7 @@ fn assert_cases(model: &CpuModel, lane: &mut CpuLane, cases: &[Case], f32_error:
     let together = run(lane, model, &sequences, 2);
     for ((case, ids), together) in cases.iter().zip(sequences).zip(together) {
         let what = format!("{what}: {:?}", case.text);
-        assert_close(
-            &run(lane, model, &[ids], 1)[0],
-            &case.vector,
-            model.dtype(),
-            f32_error,
-            &what,
-        );
+        assert_close(&run(lane, model, &[ids], 1)[0], &case.vector, model.dtype(), f32_error, &what);
         assert_close(&together, &case.vector, model.dtype(), f32_error, &what);
     }
 }
@@ -62,25 +56,13 @@ fn answers_are_those_of_the_reference() {
 }
 
 fn assert_segments(model: &CpuModel, lane: &mut CpuLane, golden: &TinyBert, what: &str) {
-    let Case {
-        ids,
-        type_ids,
-        vector,
-        ..
-    } = &golden.type_ids_case;
+    let Case { ids, type_ids, vector, .. } = &golden.type_ids_case;
     let mut batch = PackedBatch::new();
     batch.push(ids);
     batch.type_ids.clone_from(type_ids);
     let mut out = Vec::new();
-    lane.run(model, &batch, 1, &mut out)
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_close(
-        &out,
-        vector,
-        model.dtype(),
-        golden.f32_error_max,
-        &format!("{what}: two segments"),
-    );
+    lane.run(model, &batch, 1, &mut out).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_close(&out, vector, model.dtype(), golden.f32_error_max, &format!("{what}: two segments"));
 }
 
 #[test]
@@ -88,20 +70,13 @@ fn descriptions_are_what_the_files_say() {
     for name in TINY_BERTS {
         let golden = golden::tiny_bert(name);
         let description = describe(&golden::tiny_bert_dir(name));
-        assert_eq!(
-            (description.dims, description.tokens_max),
-            (golden.dims, golden.tokens_max),
-            "{name}"
-        );
+        assert_eq!((description.dims, description.tokens_max), (golden.dims, golden.tokens_max), "{name}");
         let pooling = (description.pooling.to_string(), description.pooling_assumed);
         assert_eq!(pooling, (golden.pooling, golden.pooling_assumed), "{name}");
         assert_eq!(description.normalizes, golden.normalizes, "{name}");
     }
     let prompts = describe(&golden::tiny_bert_dir("mean")).prompts;
-    assert_eq!(
-        (prompts.by_name["query"].as_str(), prompts.default_name),
-        ("query: ", None)
-    );
+    assert_eq!((prompts.by_name["query"].as_str(), prompts.default_name), ("query: ", None));
 }
 
 #[test]
@@ -132,10 +107,7 @@ fn pooled_by(mode: &str) -> tempfile::TempDir {
 }
 
 fn copy_files(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from)
-        .expect("golden data is there")
-        .filter_map(Result::ok)
-    {
+    for entry in fs::read_dir(from).expect("golden data is there").filter_map(Result::ok) {
         if entry.path().is_file() {
             fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
         }
@@ -147,11 +119,7 @@ fn every_pooling_is_that_of_the_reference() {
     let mut golden = golden::tiny_bert("mean");
     let ids = golden.poolings.remove("ids").expect("the ids that were pooled");
     let ids = ids.iter().map(|&id| id as u32).collect::<Vec<_>>();
-    assert_eq!(
-        golden.poolings.len(),
-        6,
-        "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken"
-    );
+    assert_eq!(golden.poolings.len(), 6, "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken");
     for (mode, truth) in &golden.poolings {
         let dir = pooled_by(mode);
         let description = describe(dir.path());
@@ -176,15 +144,11 @@ fn every_pooling_is_that_of_the_reference() {
 fn the_default_device_runs_what_it_says() {
     let description = describe(&golden::tiny_bert_dir("mean"));
     let mut told = Vec::new();
-    let model = CpuModel::load(&description, &CpuOptions::default(), &mut |done, total| {
-        told.push((done, total))
-    })
-    .expect("the default options load everywhere");
+    let model =
+        CpuModel::load(&description, &CpuOptions::default(), &mut |done, total| told.push((done, total)))
+            .expect("the default options load everywhere");
     assert_eq!(model.device_name(), format!("cpu {}", CpuIsa::detect()));
-    assert!(
-        told.is_sorted() && told.last().is_some_and(|(done, total)| done == total),
-        "{told:?}"
-    );
+    assert!(told.is_sorted() && told.last().is_some_and(|(done, total)| done == total), "{told:?}");
     assert!(model.bytes() >= description.weight_bytes_estimate(model.dtype()));
     assert_eq!(model.plan().isa(), model.isa());
 }

@@ -27,10 +27,7 @@ fn cosines_hold_in_every_format() {
         let step = if device.0 >= CpuIsa::Avx512 { 1 } else { 7 };
         let (model, mut lane) = (load(&description, device), CpuLane::new(2));
         for batch in golden.iter().step_by(step).collect::<Vec<_>>().chunks(16) {
-            let sequences = batch
-                .iter()
-                .map(|(text, _)| text.ids.as_slice())
-                .collect::<Vec<_>>();
+            let sequences = batch.iter().map(|(text, _)| text.ids.as_slice()).collect::<Vec<_>>();
             for ((text, truth), answer) in batch.iter().zip(run(&mut lane, &model, &sequences, 2)) {
                 let cosine = cosine(&answer, truth);
                 let (isa, dtype) = device;
@@ -61,14 +58,10 @@ fn token_counts_are_those_of_the_reference() {
     let dir = test_model::all_minilm_l6_v2();
     let limit = describe(dir).tokens_max as usize;
     let mut tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).expect("the tokenizer is sound");
-    tokenizer
-        .with_truncation(None)
-        .expect("no truncation is always valid");
+    tokenizer.with_truncation(None).expect("no truncation is always valid");
     tokenizer.with_padding(None);
     for (text, _) in golden::minilm() {
-        let whole = tokenizer
-            .encode_fast(text.text.as_str(), true)
-            .expect("any text has tokens");
+        let whole = tokenizer.encode_fast(text.text.as_str(), true).expect("any text has tokens");
         assert_eq!(whole.len(), text.tokens_untruncated, "{}", text.note);
         let mut ids = whole.get_ids().to_vec();
         if ids.len() > limit {

@@ -17,10 +17,7 @@ const FILES: [&str; 6] = [
 ];
 
 fn copy(name: &str) -> TempDir {
-    let (from, to) = (
-        golden::tiny_bert_dir(name),
-        tempfile::tempdir().expect("a temporary directory"),
-    );
+    let (from, to) = (golden::tiny_bert_dir(name), tempfile::tempdir().expect("a temporary directory"));
     fs::create_dir(to.path().join("1_Pooling")).expect("created");
     for file in FILES {
         fs::copy(from.join(file), to.path().join(file)).expect("copied");
@@ -31,18 +28,12 @@ fn copy(name: &str) -> TempDir {
 /// Uses the directory as far as it lets itself be used.
 fn try_everything(dir: &Path) -> Result<(), String> {
     let description = ModelDescription::from_dir(dir).map_err(|error| error.to_string())?;
-    let options = CpuOptions {
-        isa: CpuIsa::Portable,
-        dtype: DtypePolicy::Auto,
-        threads: 1,
-    };
+    let options = CpuOptions { isa: CpuIsa::Portable, dtype: DtypePolicy::Auto, threads: 1 };
     let model = CpuModel::load(&description, &options, &mut |_, _| {}).map_err(|error| error.to_string())?;
     let mut batch = PackedBatch::new();
     batch.push(&[2, 5, 3]);
     let mut out = Vec::new();
-    CpuLane::new(1)
-        .run(&model, &batch, 1, &mut out)
-        .map_err(|error| error.to_string())?;
+    CpuLane::new(1).run(&model, &batch, 1, &mut out).map_err(|error| error.to_string())?;
     assert_eq!(out.len(), model.dims());
     Ok(())
 }
@@ -132,8 +123,5 @@ fn a_weight_that_is_not_finite_is_named() {
     content[header..].fill(0xff);
     fs::write(&path, content).expect("written");
     let told = try_everything(dir.path()).expect_err("all weights are NaN");
-    assert!(
-        told.starts_with("tensor \"") && told.ends_with("element 0 is not finite"),
-        "{told}"
-    );
+    assert!(told.starts_with("tensor \"") && told.ends_with("element 0 is not finite"), "{told}");
 }

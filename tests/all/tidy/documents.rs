@@ -11,16 +11,7 @@ fn read(name: &str) -> String {
 
 /// The spans in backticks that look like a path of this tree: a known folder, then a slash.
 fn paths(text: &str) -> Vec<&str> {
-    let folders = [
-        "protocol/",
-        "kernels/",
-        "mesh/",
-        "node/",
-        "configs/",
-        "bench/",
-        "tests/",
-        ".ci/",
-    ];
+    let folders = ["protocol/", "kernels/", "mesh/", "node/", "configs/", "bench/", "tests/", ".ci/"];
     text.split('`')
         .skip(1)
         .step_by(2)
@@ -53,8 +44,5 @@ fn the_map_stays_short() {
 
 #[test]
 fn paths_are_found_in_backticks_only() {
-    assert_eq!(
-        paths("see `node/src/lib.rs` and `cargo run`, not node/x or `bench/*`"),
-        ["node/src/lib.rs"]
-    );
+    assert_eq!(paths("see `node/src/lib.rs` and `cargo run`, not node/x or `bench/*`"), ["node/src/lib.rs"]);
 }

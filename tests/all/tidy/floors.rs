@@ -8,14 +8,8 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ("kernels", &["shoal-protocol"]),
     ("mesh", &["shoal-protocol"]),
     ("node", &["shoal-protocol", "shoal-kernels", "shoal-mesh"]),
-    (
-        "bench",
-        &["shoal-protocol", "shoal-kernels", "shoal-mesh", "shoal"],
-    ),
-    (
-        "tests",
-        &["shoal-protocol", "shoal-kernels", "shoal-mesh", "shoal"],
-    ),
+    ("bench", &["shoal-protocol", "shoal-kernels", "shoal-mesh", "shoal"]),
+    ("tests", &["shoal-protocol", "shoal-kernels", "shoal-mesh", "shoal"]),
 ];
 
 /// Crates that a room must never name, with the reason.
@@ -25,11 +19,7 @@ const FORBIDDEN: [(&str, &str, &str); 8] = [
     ("kernels", "tokio", "kernels are synchronous"),
     ("kernels", "quinn", "kernels know no network"),
     ("kernels", "ractor", "kernels know no actors"),
-    (
-        "mesh",
-        "ractor",
-        "the client library does not bring an actor runtime",
-    ),
+    ("mesh", "ractor", "the client library does not bring an actor runtime"),
     ("mesh", "axum", "HTTP is the node's edge"),
     ("mesh", "tokenizers", "the client has no tokenizer"),
 ];
@@ -80,9 +70,7 @@ fn every_version_stands_once() {
                 continue;
             };
             for (name, value) in table {
-                let inherits = value
-                    .as_table()
-                    .and_then(|table| table.get("workspace")?.as_bool());
+                let inherits = value.as_table().and_then(|table| table.get("workspace")?.as_bool());
                 if inherits != Some(true) {
                     complaints.push(format!("{room}: {name} names its own version"));
                 }

@@ -11,10 +11,7 @@ use std::path::{Path, PathBuf};
 /// The workspace's root.
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests
-        .parent()
-        .expect("the tests crate lies below the root")
-        .to_owned()
+    tests.parent().expect("the tests crate lies below the root").to_owned()
 }
 
 /// Rooms with source code.
@@ -33,11 +30,7 @@ fn rust_sources() -> Vec<Source> {
         collect(&root().join(room), &mut found);
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
-    assert!(
-        found.len() > 20,
-        "the walk lost the sources: {} files",
-        found.len()
-    );
+    assert!(found.len() > 20, "the walk lost the sources: {} files", found.len());
     found
 }
 
@@ -45,19 +38,12 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     for entry in entries {
         let path = entry.expect("a readable entry").path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() && !name.starts_with('.') && name != "target" {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).expect("UTF-8 source");
-            let path = path
-                .strip_prefix(root())
-                .expect("below the root")
-                .display()
-                .to_string();
+            let path = path.strip_prefix(root()).expect("below the root").display().to_string();
             found.push(Source { path, text });
         }
     }

@@ -47,10 +47,8 @@ fn rooms_do_not_repeat_themselves() {
     let sources = rust_sources();
     let mut complaints = Vec::new();
     for room in ROOMS {
-        let of_room: Vec<&Source> = sources
-            .iter()
-            .filter(|source| source.path.starts_with(&format!("{room}/")))
-            .collect();
+        let of_room: Vec<&Source> =
+            sources.iter().filter(|source| source.path.starts_with(&format!("{room}/"))).collect();
         let (count, all) = repeated(&of_room);
         #[expect(clippy::cast_precision_loss, reason = "line counts are small")]
         let percent = 100.0 * count as f64 / all.max(1) as f64;
@@ -64,10 +62,7 @@ fn rooms_do_not_repeat_themselves() {
 #[test]
 fn repetition_is_found_across_files_only() {
     let text: String = (0..8).map(|line| format!("let x{line} = {line};\n")).collect();
-    let source = |text: &str| Source {
-        path: "a.rs".into(),
-        text: text.into(),
-    };
+    let source = |text: &str| Source { path: "a.rs".into(), text: text.into() };
     let (one, two) = (source(&text), source(&format!("fn f() {{\n{text}}}\n")));
     assert_eq!(repeated(&[&one]), (0, 8));
     assert_eq!(repeated(&[&one, &two]), (16, 17));

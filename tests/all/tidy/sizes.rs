@@ -27,12 +27,7 @@ fn hold(sizes: &[(String, usize)], max: usize, ratchet: &[(&str, usize, &str)]) 
         }
     }
     for (name, listed, _) in ratchet {
-        let now = sizes
-            .iter()
-            .filter(|(found, _)| found == name)
-            .map(|(_, lines)| *lines)
-            .max()
-            .unwrap_or(0);
+        let now = sizes.iter().filter(|(found, _)| found == name).map(|(_, lines)| *lines).max().unwrap_or(0);
         if now <= max {
             complaints.push(format!("{name}: {now} lines now, take it off the list"));
         } else if now + 10 < *listed {
@@ -44,14 +39,9 @@ fn hold(sizes: &[(String, usize)], max: usize, ratchet: &[(&str, usize, &str)]) 
 
 #[test]
 fn files_stay_readable() {
-    let sizes: Vec<_> = rust_sources()
-        .iter()
-        .map(|source| (source.path.clone(), source.text.lines().count()))
-        .collect();
-    complain(
-        "files over the bound:",
-        &hold(&sizes, FILE_LINES_MAX, &LONG_FILES),
-    );
+    let sizes: Vec<_> =
+        rust_sources().iter().map(|source| (source.path.clone(), source.text.lines().count())).collect();
+    complain("files over the bound:", &hold(&sizes, FILE_LINES_MAX, &LONG_FILES));
 }
 
 /// Collects every function's name and lines, nested ones included.
@@ -91,22 +81,12 @@ fn functions_stay_readable() {
     let mut sizes = Vec::new();
     for source in rust_sources() {
         let file = syn::parse_file(&source.text).unwrap_or_else(|error| panic!("{}: {error}", source.path));
-        let mut functions = Functions {
-            path: &source.path,
-            found: Vec::new(),
-        };
+        let mut functions = Functions { path: &source.path, found: Vec::new() };
         functions.visit_file(&file);
         sizes.append(&mut functions.found);
     }
-    assert!(
-        sizes.len() > 50,
-        "the visitor lost the functions: {}",
-        sizes.len()
-    );
-    complain(
-        "functions over the bound:",
-        &hold(&sizes, FUNCTION_LINES_MAX, &LONG_FUNCTIONS),
-    );
+    assert!(sizes.len() > 50, "the visitor lost the functions: {}", sizes.len());
+    complain("functions over the bound:", &hold(&sizes, FUNCTION_LINES_MAX, &LONG_FUNCTIONS));
 }
 
 #[test]
@@ -115,11 +95,5 @@ fn the_ratchet_holds_both_ways() {
     let over = hold(&sizes, 60, &[("a", 70, "why")]);
     assert_eq!(over, ["c: 90 lines, at most 60"]);
     let stale = hold(&sizes[..2], 60, &[("a", 99, "why"), ("b", 61, "why")]);
-    assert_eq!(
-        stale,
-        [
-            "a: shrank from 99 to 70, lower the entry",
-            "b: 50 lines now, take it off the list"
-        ]
-    );
+    assert_eq!(stale, ["a: shrank from 99 to 70, lower the entry", "b: 50 lines now, take it off the list"]);
 }

@@ -25,10 +25,7 @@ fn no_markers_of_unfinished_work() {
     let mut complaints = Vec::new();
     for source in rust_sources() {
         for (number, line) in source.text.lines().enumerate() {
-            for (marker, why) in markers
-                .iter()
-                .filter(|(marker, _)| line.contains(marker.as_str()))
-            {
+            for (marker, why) in markers.iter().filter(|(marker, _)| line.contains(marker.as_str())) {
                 complaints.push(format!("{}:{}: {marker} ({why})", source.path, number + 1));
             }
         }
@@ -39,10 +36,7 @@ fn no_markers_of_unfinished_work() {
 #[test]
 fn unsafe_lives_in_kernels_and_argues() {
     let mut complaints = Vec::new();
-    for source in rust_sources()
-        .iter()
-        .filter(|source| !source.path.starts_with("kernels/"))
-    {
+    for source in rust_sources().iter().filter(|source| !source.path.starts_with("kernels/")) {
         for (number, line) in source.text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             if code.contains(concat!("unsafe", " {")) || code.contains(concat!("unsafe", " fn")) {
@@ -58,15 +52,8 @@ fn unsafe_lives_in_kernels_and_argues() {
 #[test]
 fn faces_only_re_export() {
     let mut complaints = Vec::new();
-    for source in rust_sources()
-        .iter()
-        .filter(|source| source.path.ends_with("/src/lib.rs"))
-    {
-        if source
-            .text
-            .lines()
-            .any(|line| line.trim_start().starts_with("impl ") || line.contains("fn "))
-        {
+    for source in rust_sources().iter().filter(|source| source.path.ends_with("/src/lib.rs")) {
+        if source.text.lines().any(|line| line.trim_start().starts_with("impl ") || line.contains("fn ")) {
             complaints.push(source.path.clone());
         }
     }

@@ -28,9 +28,7 @@ async fn allocations(client: &Client, length: usize) -> usize {
     let text = Input::TokenIds([2, 100, 101, 102].repeat(length / 4));
     let call = async || {
         let before = COUNTING.stats();
-        let encoded = client
-            .encode(Encode::inputs(MODEL, vec![text.clone(); TEXTS]))
-            .await;
+        let encoded = client.encode(Encode::inputs(MODEL, vec![text.clone(); TEXTS])).await;
         let encoded = encoded.expect("encoded");
         assert_eq!(encoded.tokens as usize, TEXTS * length);
         let after = COUNTING.stats();

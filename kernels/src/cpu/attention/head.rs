@@ -31,21 +31,13 @@ pub(super) struct Head<'a, T> {
 impl<T: Element> Kernel for Head<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, .. } = *self.shape;
         let group = heads / kv_heads;
         let first_head = self.kv_head * group;
         if self.rows_k.is_empty() {
             for token in self.rows_q.clone() {
                 // SAFETY: these heads of this sequence's rows belong to this item.
-                let row = unsafe {
-                    self.out
-                        .part((token * heads + first_head) * head_dim, group * head_dim)
-                };
+                let row = unsafe { self.out.part((token * heads + first_head) * head_dim, group * head_dim) };
                 row.fill(T::zeroed());
             }
             return;
@@ -100,8 +92,7 @@ impl<T: Element> Head<'_, T> {
             let count = S::LANES.min(self.rows_k.len() - first);
             let row = |key: usize| {
                 let token = self.rows_k.start + first + key;
-                self.k
-                    .part(token, self.kv_head * self.shape.head_dim, self.shape.head_dim)
+                self.k.part(token, self.kv_head * self.shape.head_dim, self.shape.head_dim)
             };
             let packed = &mut keys[first / columns * columns * steps + first % columns..];
             let whole = steps - steps % S::LANES;
@@ -115,10 +106,7 @@ impl<T: Element> Head<'_, T> {
                     }
                     S::transpose(&mut block);
                     for (lane, &vector) in block.iter().enumerate().take(S::LANES) {
-                        S::store(
-                            packed[(step + lane) * columns..][..S::LANES].as_mut_ptr().cast(),
-                            vector,
-                        );
+                        S::store(packed[(step + lane) * columns..][..S::LANES].as_mut_ptr().cast(), vector);
                     }
                 }
             }
@@ -154,10 +142,7 @@ impl<T: Element> Head<'_, T> {
                         .zip(row.iter().zip(next))
                         .for_each(|(unit, (&a, &b))| *unit = unit_of(&[a, b]));
                 } else {
-                    units
-                        .iter_mut()
-                        .zip(row)
-                        .for_each(|(unit, &a)| *unit = unit_of(&[a, T::zeroed()]));
+                    units.iter_mut().zip(row).for_each(|(unit, &a)| *unit = unit_of(&[a, T::zeroed()]));
                 }
             }
         }
@@ -165,11 +150,7 @@ impl<T: Element> Head<'_, T> {
 
     fn reserve_scores(&mut self) {
         let scores = ROWS_MAX * self.keys_padded();
-        let AttentionScratch {
-            scores: buffer,
-            weights,
-            ..
-        } = &mut self.scratch.attention;
+        let AttentionScratch { scores: buffer, weights, .. } = &mut self.scratch.attention;
         buffer.reserve(scores);
         if T::DTYPE == Dtype::Bf16 {
             weights.reserve(scores);
@@ -183,9 +164,7 @@ impl<T: Element> Head<'_, T> {
     #[inline(always)]
     unsafe fn scores<S: Simd>(&mut self, head: usize, rows: Range<usize>) {
         let (steps, columns, stride) = (self.key_steps(), self.columns, self.keys_padded());
-        let q = self
-            .q
-            .part(rows.start, head * self.shape.head_dim, self.shape.head_dim);
+        let q = self.q.part(rows.start, head * self.shape.head_dim, self.shape.head_dim);
         let AttentionScratch { keys, scores, .. } = &mut self.scratch.attention;
         for (panel, units) in keys[..stride * steps].chunks_exact(steps * columns).enumerate() {
             let args = TileArgs {

@@ -94,12 +94,7 @@ impl CpuOps<'_> {
         cu_seqlens_k: &[u32],
         out: &mut [T],
     ) -> Result<(), OpError> {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *shape;
+        let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
         check_shape(shape)?;
         let tokens_q = q.check("q", heads * head_dim)?;
         if T::DTYPE == Dtype::Bf16 {
@@ -115,68 +110,30 @@ impl CpuOps<'_> {
         let range = |cu_seqlens: &[u32], sequence: usize| {
             cu_seqlens[sequence] as usize..cu_seqlens[sequence + 1] as usize
         };
-        let format = if T::DTYPE == Dtype::F32 {
-            TileFormat::F32
-        } else {
-            TileFormat::Bf16
-        };
+        let format = if T::DTYPE == Dtype::F32 { TileFormat::F32 } else { TileFormat::Bf16 };
         let tiles = tiles(isa.get(), format);
         let columns = panel_columns(isa.get());
         self.for_each((cu_seqlens_q.len() - 1) * kv_heads, &|scratch, item| {
             let (sequence, kv_head) = (item / kv_heads, item % kv_heads);
             let rows_q = range(cu_seqlens_q, sequence);
             let rows_k = range(cu_seqlens_k, sequence);
-            dispatch(
-                isa,
-                Head {
-                    shape,
-                    kv_head,
-                    q,
-                    k,
-                    v,
-                    rows_q,
-                    rows_k,
-                    tiles,
-                    columns,
-                    scratch,
-                    out,
-                },
-            );
+            dispatch(isa, Head { shape, kv_head, q, k, v, rows_q, rows_k, tiles, columns, scratch, out });
         });
         Ok(())
     }
 }
 
 fn check_shape(shape: &AttentionShape) -> Result<(), OpError> {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-        scale,
-        ..
-    } = *shape;
+    let AttentionShape { heads, kv_heads, head_dim, scale, .. } = *shape;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return Err(OpError::Shape {
-            op: OP,
-            what: "kv_heads",
-            found: kv_heads,
-            expected: heads,
-        });
+        return Err(OpError::Shape { op: OP, what: "kv_heads", found: kv_heads, expected: heads });
     }
     if head_dim == 0 || head_dim > HEAD_DIM_MAX || head_dim % 2 != 0 {
         let expected = head_dim.next_multiple_of(2).clamp(2, HEAD_DIM_MAX);
-        return Err(OpError::Shape {
-            op: OP,
-            what: "head_dim",
-            found: head_dim,
-            expected,
-        });
+        return Err(OpError::Shape { op: OP, what: "head_dim", found: head_dim, expected });
     }
     if !(scale > 0.0 && scale.is_finite()) {
-        return Err(OpError::Scale {
-            op: OP,
-            bits: scale.to_bits(),
-        });
+        return Err(OpError::Scale { op: OP, bits: scale.to_bits() });
     }
     Ok(())
 }

@@ -9,14 +9,7 @@ use crate::cpu::Activation;
 /// The machine supports `S`.
 #[inline(always)]
 unsafe fn exp2_fraction<S: Simd>(t: S::V) -> S::V {
-    const P: [f32; 6] = [
-        1.0,
-        0.693_146_94,
-        0.240_221_22,
-        0.055_507_426,
-        0.009_675_46,
-        0.001_326_697,
-    ];
+    const P: [f32; 6] = [1.0, 0.693_146_94, 0.240_221_22, 0.055_507_426, 0.009_675_46, 0.001_326_697];
     // SAFETY: the caller vouches for the set.
     unsafe {
         let mut p = S::splat(P[5]);

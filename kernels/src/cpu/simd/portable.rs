@@ -37,10 +37,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn store_bf16(to: *mut bf16, vector: Self::V) {
         // SAFETY: as in `store`.
-        unsafe {
-            to.cast::<[bf16; LANES]>()
-                .write_unaligned(vector.map(bf16::from_f32))
-        }
+        unsafe { to.cast::<[bf16; LANES]>().write_unaligned(vector.map(bf16::from_f32)) }
     }
     #[inline(always)]
     unsafe fn even(pairs: Self::V) -> Self::V {

@@ -5,13 +5,7 @@ use half::bf16;
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
     let scale = 1.0 / (head_dim as f32).sqrt();
-    AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-        scale,
-        mask: Mask::Bidirectional,
-    }
+    AttentionShape { heads, kv_heads, head_dim, scale, mask: Mask::Bidirectional }
 }
 
 fn cumulative(lengths: &[u32]) -> Vec<u32> {
@@ -41,15 +35,10 @@ fn run<T: Element>(
     let q: Vec<T> = values.take(tokens(&cu_q) * (gap + width_q), 2.0);
     let kv: Vec<T> = values.take(tokens(&cu_k) * (gap + 2 * width_k), 1.0);
     let part = |data: &[T], stride: usize, column: usize, width: usize| -> Vec<f64> {
-        data.chunks_exact(stride)
-            .flat_map(|row| wide(&row[column..column + width]))
-            .collect()
+        data.chunks_exact(stride).flat_map(|row| wide(&row[column..column + width])).collect()
     };
     let stride_k = gap + 2 * width_k;
-    let (wide_q, wide_k) = (
-        part(&q, gap + width_q, gap, width_q),
-        part(&kv, stride_k, gap, width_k),
-    );
+    let (wide_q, wide_k) = (part(&q, gap + width_q, gap, width_q), part(&kv, stride_k, gap, width_k));
     let wide_v = part(&kv, stride_k, gap + width_k, width_k);
     let expected = reference::attention(shape, (&wide_q, &wide_k, &wide_v), &cu_q, &cu_k);
     let mut out = vec![T::from_f32(7.0); tokens(&cu_q) * width_q];
@@ -71,18 +60,8 @@ fn check<T: Element>(
 ) {
     let (out, expected) = run::<T>(isa, workers, 2, shape, lengths, 3);
     // bf16 rounds the weights (relative) and the result; values are about 1.
-    let (absolute, relative) = if T::DTYPE == Dtype::F32 {
-        (4e-6, 4e-6)
-    } else {
-        (8e-3, 8e-3)
-    };
-    assert_close(
-        &out,
-        &expected,
-        absolute,
-        relative,
-        &format!("{isa} {} {shape:?} {lengths:?}", T::DTYPE),
-    );
+    let (absolute, relative) = if T::DTYPE == Dtype::F32 { (4e-6, 4e-6) } else { (8e-3, 8e-3) };
+    assert_close(&out, &expected, absolute, relative, &format!("{isa} {} {shape:?} {lengths:?}", T::DTYPE));
 }
 
 #[test]
@@ -90,11 +69,7 @@ fn attention_matches_f64() {
     let lengths = [1, 7, 16, 17, 31, 0, 32, 33, 63, 65, 130];
     on_every_isa(2, |isa, workers| {
         for head_dim in [16, 32, 34, 64, 80, 128, 256] {
-            let lengths = if head_dim == 32 {
-                &lengths[..]
-            } else {
-                &lengths[..9]
-            };
+            let lengths = if head_dim == 32 { &lengths[..] } else { &lengths[..9] };
             check::<f32>(isa, workers, &shape(2, 2, head_dim), (lengths, lengths));
             check::<bf16>(isa, workers, &shape(2, 2, head_dim), (lengths, lengths));
         }
@@ -118,10 +93,7 @@ fn grouped_heads_and_foreign_keys_match_f64() {
 #[test]
 fn large_scores_neither_overflow_nor_vanish() {
     on_every_isa(1, |isa, workers| {
-        let shape = AttentionShape {
-            scale: 40.0,
-            ..shape(1, 1, 32)
-        };
+        let shape = AttentionShape { scale: 40.0, ..shape(1, 1, 32) };
         let (out, expected) = run::<f32>(isa, workers, 1, &shape, (&[33], &[33]), 9);
         // A softmax this sharp multiplies the rounding of a score by its size, here some hundreds.
         assert_close(&out, &expected, 2e-2, 0.0, &format!("{isa}"));
@@ -149,8 +121,7 @@ fn a_sequence_has_the_same_bits_alone_and_in_company() {
             let mut out = vec![T::zeroed(); data.len() / 3];
             let rows = |column| Rows::new(data, 3 * width, column * width);
             let mut ops = workers.ops(isa, 2).unwrap();
-            ops.attention(&shape, rows(0), rows(1), rows(2), cu, cu, &mut out)
-                .unwrap();
+            ops.attention(&shape, rows(0), rows(1), rows(2), cu, cu, &mut out).unwrap();
             bits(&out)
         };
         let single = fused(workers, &sequence, &[0, 45]);
@@ -187,19 +158,8 @@ fn wrong_operands_are_refused() {
         (shape(1, 1, 16), &[], &[], 16),
         (shape(1, 1, 16), &[0, 2, 1, 2], &[0, 2, 2, 2], 16),
     ] {
-        assert!(
-            call(shape, cu_q, cu_k, column).is_err(),
-            "{shape:?} {cu_q:?} {cu_k:?} {column}"
-        );
+        assert!(call(shape, cu_q, cu_k, column).is_err(), "{shape:?} {cu_q:?} {cu_k:?} {column}");
     }
-    let refused = call(
-        AttentionShape {
-            scale: f32::NAN,
-            ..shape(1, 1, 16)
-        },
-        &[0, 2],
-        &[0, 2],
-        16,
-    );
+    let refused = call(AttentionShape { scale: f32::NAN, ..shape(1, 1, 16) }, &[0, 2], &[0, 2], 16);
     assert!(matches!(refused, Err(OpError::Scale { .. })));
 }

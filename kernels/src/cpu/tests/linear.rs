@@ -20,11 +20,7 @@ impl Layer {
             Dtype::F16 => f16::from_f32(weight).to_f32(),
             _ => weight,
         };
-        Self {
-            weights: weights.into_iter().map(round).collect(),
-            bias: values.take(outputs, 0.5),
-            inputs,
-        }
+        Self { weights: weights.into_iter().map(round).collect(), bias: values.take(outputs, 0.5), inputs }
     }
 
     fn pack(&self, isa: CpuIsa, dtype: Dtype) -> PackedLinear {
@@ -69,17 +65,12 @@ fn check<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dtype: Dtype, shape:
     epilogues.push(Epilogue::Add);
     for epilogue in epilogues {
         let mut out = old.clone();
-        workers
-            .ops(isa, 2)
-            .unwrap()
-            .linear(&packed, &x, epilogue, &mut out)
-            .unwrap();
+        workers.ops(isa, 2).unwrap().linear(&packed, &x, epilogue, &mut out).unwrap();
         let expected: Vec<f64> = match epilogue {
             Epilogue::Add => sums.iter().zip(wide(&old)).map(|(sum, old)| sum + old).collect(),
-            Epilogue::Activate(function) => sums
-                .iter()
-                .map(|&sum| reference::activate(function, sum))
-                .collect(),
+            Epilogue::Activate(function) => {
+                sums.iter().map(|&sum| reference::activate(function, sum)).collect()
+            }
         };
         let what = format!("{isa} {dtype} {} {shape:?} {epilogue:?}", T::DTYPE);
         assert_close(&out, &expected, 2.0 * noise, stored + 1e-6, &what);
@@ -117,15 +108,8 @@ fn activations_hold_over_their_whole_range() {
         let x: Vec<f32> = (-4000..=4000).map(|step| step as f32 * 0.005).collect();
         for function in ACTIVATIONS {
             let mut out = vec![0.0f32; x.len()];
-            workers
-                .ops(isa, 1)
-                .unwrap()
-                .linear(&one, &x, Epilogue::Activate(function), &mut out)
-                .unwrap();
-            let expected: Vec<f64> = wide(&x)
-                .into_iter()
-                .map(|x| reference::activate(function, x))
-                .collect();
+            workers.ops(isa, 1).unwrap().linear(&one, &x, Epilogue::Activate(function), &mut out).unwrap();
+            let expected: Vec<f64> = wide(&x).into_iter().map(|x| reference::activate(function, x)).collect();
             assert_close(&out, &expected, 1.5e-6, 1e-6, &format!("{isa} {function:?}"));
             let mut nan = [0.0f32];
             workers
@@ -141,8 +125,7 @@ fn activations_hold_over_their_whole_range() {
 fn run<T: Element>(workers: &mut CpuWorkers, packed: &PackedLinear, threads: usize, x: &[T]) -> Vec<u32> {
     let mut out = vec![T::zeroed(); x.len() / packed.inputs() * packed.outputs()];
     let mut ops = workers.ops(packed.isa(), threads).unwrap();
-    ops.linear(packed, x, Epilogue::Activate(Activation::GeluErf), &mut out)
-        .unwrap();
+    ops.linear(packed, x, Epilogue::Activate(Activation::GeluErf), &mut out).unwrap();
     bits(&out)
 }
 
@@ -159,12 +142,7 @@ fn rows_are_independent<T: Element>(
     let mut workers = CpuWorkers::new(4);
     let x: Vec<T> = Values::new(11).take(rows * inputs, 1.0);
     let all = run(&mut workers, &packed, 1, &x);
-    let some = run(
-        &mut workers,
-        &packed,
-        threads,
-        &x[first * inputs..(first + count) * inputs],
-    );
+    let some = run(&mut workers, &packed, threads, &x[first * inputs..(first + count) * inputs]);
     assert_eq!(
         some,
         all[first * outputs..(first + count) * outputs],
@@ -222,26 +200,14 @@ fn wrong_operands_are_refused_before_anything_is_written() {
     let refused = ops.linear(&packed, &x, epilogue, &mut [bf16::ONE; 8]);
     assert!(matches!(refused, Err(OpError::UnsupportedDtype { .. })));
     assert_eq!(out, [9.0; 8]);
-    for (outputs, inputs, bias, dtype) in [
-        (0, 1, 0, Dtype::F32),
-        (1, 0, 1, Dtype::F32),
-        (2, 1, 3, Dtype::F32),
-        (1, 1, 1, Dtype::I8),
-    ] {
+    for (outputs, inputs, bias, dtype) in
+        [(0, 1, 0, Dtype::F32), (1, 0, 1, Dtype::F32), (2, 1, 3, Dtype::F32), (1, 1, 1, Dtype::I8)]
+    {
         assert!(PackedLinear::pack(isa, dtype, outputs, inputs, Some(&vec![0.0; bias]), |_, _| ()).is_err());
     }
     if let Some(other) = CpuIsa::available().nth(1) {
-        let refused = workers
-            .ops(other, 1)
-            .unwrap()
-            .linear(&packed, &[1.0f32; 3], epilogue, &mut [0.0; 4]);
-        assert_eq!(
-            refused,
-            Err(OpError::IsaMismatch {
-                packed: isa,
-                requested: other
-            })
-        );
+        let refused = workers.ops(other, 1).unwrap().linear(&packed, &[1.0f32; 3], epilogue, &mut [0.0; 4]);
+        assert_eq!(refused, Err(OpError::IsaMismatch { packed: isa, requested: other }));
     }
 }
 
@@ -262,11 +228,7 @@ fn f16_survives_any_scale_of_its_operands() {
             let packed = PackedLinear::pack(isa, Dtype::F16, outputs, inputs, None, fill).unwrap();
             let mut out = vec![0.0f32; 5 * outputs];
             let identity = Epilogue::Activate(Activation::Identity);
-            workers
-                .ops(isa, 1)
-                .unwrap()
-                .linear(&packed, &x, identity, &mut out)
-                .unwrap();
+            workers.ops(isa, 1).unwrap().linear(&packed, &x, identity, &mut out).unwrap();
             let expected = reference::linear(&wide(&x), &wide(&weights), &vec![0.0; outputs]);
             let size = f64::from(scale_x) * f64::from(scale_w) * (inputs as f64).sqrt();
             assert_close(&out, &expected, 8e-3 * size, 0.0, &format!("{scale_x} {scale_w}"));

@@ -26,9 +26,7 @@ impl Values {
 
     fn next(&mut self) -> f32 {
         let bits = self.bits();
-        let sum: f32 = (0..4)
-            .map(|part| (bits >> (16 * part) & 0xffff) as f32 / 65536.0)
-            .sum();
+        let sum: f32 = (0..4).map(|part| (bits >> (16 * part) & 0xffff) as f32 / 65536.0).sum();
         (sum - 2.0) * 1.732
     }
 
@@ -44,11 +42,7 @@ pub(super) fn wide<T: Element>(values: &[T]) -> Vec<f64> {
 
 /// What storing one value costs, relative to it.
 pub(super) fn rounding(dtype: Dtype) -> f64 {
-    if dtype == Dtype::F32 {
-        2f64.powi(-24)
-    } else {
-        2f64.powi(-8)
-    }
+    if dtype == Dtype::F32 { 2f64.powi(-24) } else { 2f64.powi(-8) }
 }
 
 /// Asserts `|found - expected| <= absolute + relative |expected|` everywhere.
@@ -63,10 +57,7 @@ pub(super) fn assert_close<T: Element>(
     for (index, (found, &expected)) in wide(found).into_iter().zip(expected).enumerate() {
         let error = (found - expected).abs();
         let allowed = absolute + relative * expected.abs();
-        assert!(
-            error <= allowed,
-            "{what}: element {index} is {found}, expected {expected} +- {allowed}"
-        );
+        assert!(error <= allowed, "{what}: element {index} is {found}, expected {expected} +- {allowed}");
     }
 }
 
@@ -83,10 +74,7 @@ pub(super) fn bits<T: Element>(values: &[T]) -> Vec<u32> {
 #[test]
 fn elements_round_to_nearest_even() {
     assert_eq!(<bf16 as Element>::from_f32(1.0 + 1.0 / 256.0).to_f32(), 1.0);
-    assert_eq!(
-        <bf16 as Element>::from_f32(1.0 + 3.0 / 256.0).to_f32(),
-        1.0 + 4.0 / 256.0
-    );
+    assert_eq!(<bf16 as Element>::from_f32(1.0 + 3.0 / 256.0).to_f32(), 1.0 + 4.0 / 256.0);
     assert!(<bf16 as Element>::from_f32(f32::NAN).to_f32().is_nan());
 }
 

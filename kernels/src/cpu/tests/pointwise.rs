@@ -16,13 +16,7 @@ fn check_norm<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dims: usize) {
     let (gamma, beta) = (wide(&norm.gamma), wide(&norm.beta));
     let expected = reference::layer_norm(&wide(&x), &gamma, &beta, f64::from(norm.epsilon));
     workers.ops(isa, 2).unwrap().layer_norm(&norm, &mut x).unwrap();
-    assert_close(
-        &x,
-        &expected,
-        4e-6,
-        rounding(T::DTYPE) + 1e-6,
-        &format!("{isa} {} {dims}", T::DTYPE),
-    );
+    assert_close(&x, &expected, 4e-6, rounding(T::DTYPE) + 1e-6, &format!("{isa} {} {dims}", T::DTYPE));
 }
 
 #[test]
@@ -62,18 +56,10 @@ fn check_pool<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dims: usize) {
     let mut expected = Vec::new();
     for range in cu_seqlens.windows(2) {
         let rows = wide(&x[range[0] as usize * dims..range[1] as usize * dims]);
-        expected.extend(
-            poolings
-                .iter()
-                .flat_map(|&pooling| reference::pool(pooling, dims, &rows)),
-        );
+        expected.extend(poolings.iter().flat_map(|&pooling| reference::pool(pooling, dims, &rows)));
     }
     let mut out = vec![5.0f32; expected.len()];
-    workers
-        .ops(isa, 2)
-        .unwrap()
-        .pool(&poolings, dims, &x, &cu_seqlens, &mut out)
-        .unwrap();
+    workers.ops(isa, 2).unwrap().pool(&poolings, dims, &x, &cu_seqlens, &mut out).unwrap();
     assert_close(&out, &expected, 1e-5, 1e-6, &format!("{isa} {} {dims}", T::DTYPE));
 }
 
@@ -109,52 +95,27 @@ fn check_embed<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dtype: Dtype, 
     let positions: Vec<u32> = (0..37).map(|index| index % 20).collect();
     let types: Vec<u8> = (0..37).map(|index| index % 2).collect();
     let norm = norm(dims);
-    let tables = Embeddings {
-        token: &token,
-        position: Some(&position),
-        token_type: Some(&token_type),
-    };
+    let tables = Embeddings { token: &token, position: Some(&position), token_type: Some(&token_type) };
     for type_ids in [&types[..], &[]] {
-        let type_rows_of: Vec<u32> = if type_ids.is_empty() {
-            vec![0; 37]
-        } else {
-            types.iter().map(|&t| t.into()).collect()
-        };
-        let sums = [
-            (&token_rows[..], &token_ids[..]),
-            (&position_rows, &positions),
-            (&type_rows, &type_rows_of),
-        ];
+        let type_rows_of: Vec<u32> =
+            if type_ids.is_empty() { vec![0; 37] } else { types.iter().map(|&t| t.into()).collect() };
+        let sums =
+            [(&token_rows[..], &token_ids[..]), (&position_rows, &positions), (&type_rows, &type_rows_of)];
         let sums = reference::embed(dims, &sums);
         let (gamma, beta) = (wide(&norm.gamma), wide(&norm.beta));
         let normed = reference::layer_norm(&sums, &gamma, &beta, f64::from(norm.epsilon));
         for (norm, expected) in [(Some(&norm), normed), (None, sums)] {
             let mut out = vec![T::zeroed(); 37 * dims];
             let mut ops = workers.ops(isa, 2).unwrap();
-            ops.embed_norm(&tables, norm, &token_ids, &positions, type_ids, &mut out)
-                .unwrap();
+            ops.embed_norm(&tables, norm, &token_ids, &positions, type_ids, &mut out).unwrap();
             let what = format!("{isa} {dtype} {} {dims}", T::DTYPE);
             assert_close(&out, &expected, 1e-5, rounding(T::DTYPE) + 1e-6, &what);
         }
     }
-    let only_tokens = Embeddings {
-        position: None,
-        token_type: None,
-        ..tables
-    };
+    let only_tokens = Embeddings { position: None, token_type: None, ..tables };
     let mut out = vec![T::zeroed(); dims];
-    workers
-        .ops(isa, 1)
-        .unwrap()
-        .embed_norm(&only_tokens, None, &[3], &[999], &[], &mut out)
-        .unwrap();
-    assert_close(
-        &out,
-        &token_rows[3 * dims..4 * dims],
-        0.0,
-        rounding(T::DTYPE),
-        "one table",
-    );
+    workers.ops(isa, 1).unwrap().embed_norm(&only_tokens, None, &[3], &[999], &[], &mut out).unwrap();
+    assert_close(&out, &token_rows[3 * dims..4 * dims], 0.0, rounding(T::DTYPE), "one table");
 }
 
 #[test]
@@ -175,11 +136,7 @@ fn ids_outside_of_their_table_are_refused() {
     let (position, _) = table(Dtype::F32, 2, 4, 2);
     let mut workers = CpuWorkers::new(1);
     let mut ops = workers.ops(CpuIsa::Portable, 1).unwrap();
-    let tables = Embeddings {
-        token: &token,
-        position: Some(&position),
-        token_type: Some(&position),
-    };
+    let tables = Embeddings { token: &token, position: Some(&position), token_type: Some(&position) };
     let mut out = [0.0f32; 4];
     for (token_id, place, type_id, what) in
         [(5, 0, 0, "token id"), (0, 2, 0, "position"), (0, 0, 2, "type id")]
@@ -187,10 +144,7 @@ fn ids_outside_of_their_table_are_refused() {
         let refused = ops.embed_norm(&tables, None, &[token_id], &[place], &[type_id], &mut out);
         assert!(matches!(refused, Err(OpError::IdOutOfRange { what: found, .. }) if found == what));
     }
-    assert!(matches!(
-        ops.embed_norm(&tables, None, &[0], &[], &[], &mut out),
-        Err(OpError::Shape { .. })
-    ));
+    assert!(matches!(ops.embed_norm(&tables, None, &[0], &[], &[], &mut out), Err(OpError::Shape { .. })));
     assert!(matches!(
         ops.pool(&[Pooling::Mean], 4, &[0.0f32; 8], &[0, 3], &mut out),
         Err(OpError::CuSeqlens { .. })
@@ -206,11 +160,7 @@ fn rows_keep_their_bits_whatever_the_threads() {
         let x: Vec<bf16> = Values::new(4).take(200 * 384, 3.0);
         let mut results = [1, 2, 4].map(|threads| {
             let mut rows = x.clone();
-            workers
-                .ops(isa, threads)
-                .unwrap()
-                .layer_norm(&norm, &mut rows)
-                .unwrap();
+            workers.ops(isa, threads).unwrap().layer_norm(&norm, &mut rows).unwrap();
             bits(&rows)
         });
         results.sort_unstable();

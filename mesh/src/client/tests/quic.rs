@@ -56,10 +56,7 @@ async fn a_crashed_node_that_restarts_is_noticed_before_the_idle_timeout() {
     let node = identity(Role::Node);
     let bind = |addr, runtime: &Runtime| {
         let net = TokioNet::new(runtime.handle().clone());
-        QuicServer::bind(
-            QuicServerOptions::new(addr, node.clone()).net(net),
-            service.clone(),
-        )
+        QuicServer::bind(QuicServerOptions::new(addr, node.clone()).net(net), service.clone())
     };
     let runtime = node_runtime();
     let first = bind(LOOPBACK, &runtime).unwrap();
@@ -74,10 +71,7 @@ async fn a_crashed_node_that_restarts_is_noticed_before_the_idle_timeout() {
     let start = tokio::time::Instant::now();
     assert!(client.status(false).await.is_err());
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    client
-        .encode(Encode::new("m", ["b"]))
-        .await
-        .expect("served by the restarted node");
+    client.encode(Encode::new("m", ["b"])).await.expect("served by the restarted node");
     drop(second);
     runtime.shutdown_background();
 }
@@ -95,10 +89,7 @@ async fn a_crash_under_many_calls_loses_none_of_them() {
     let node = identity(Role::Node);
     let bind = |addr, runtime: &Runtime| {
         let net = TokioNet::new(runtime.handle().clone());
-        QuicServer::bind(
-            QuicServerOptions::new(addr, node.clone()).net(net),
-            service.clone(),
-        )
+        QuicServer::bind(QuicServerOptions::new(addr, node.clone()).net(net), service.clone())
     };
     let runtime = node_runtime();
     let first = bind(LOOPBACK, &runtime).unwrap();
@@ -161,10 +152,7 @@ async fn strangers_are_refused_on_both_sides() {
     assert!(matches!(refused.map(drop), Err(BindError::Role(Role::Client))));
 
     let served = connect(server.local_addr()).await;
-    served
-        .encode(Encode::new("m", ["a"]))
-        .await
-        .expect("others are not harmed");
+    served.encode(Encode::new("m", ["a"])).await.expect("others are not harmed");
 }
 
 #[tokio::test]
@@ -195,9 +183,7 @@ async fn shutdown_lets_work_finish_and_takes_no_more() {
 async fn shutdown_cuts_what_does_not_finish() {
     let world = over_quic().await;
     world.service.mood.send_replace(Mood::Stall);
-    let call = world
-        .client
-        .encode(Encode::new("m", ["a"]).deadline(Duration::from_secs(5)));
+    let call = world.client.encode(Encode::new("m", ["a"]).deadline(Duration::from_secs(5)));
     let leave = async {
         world.service.serving_is(1).await;
         let cut = world.server.unwrap().shutdown(Duration::from_millis(50)).await;
@@ -207,10 +193,7 @@ async fn shutdown_cuts_what_does_not_finish() {
     let (done, cut) = tokio::join!(call, leave);
     assert_eq!(cut, 1);
     let code = done.expect_err("nobody is left").code();
-    assert!(
-        matches!(code, ErrorCode::Draining | ErrorCode::DeadlineExceeded),
-        "{code:?}"
-    );
+    assert!(matches!(code, ErrorCode::Draining | ErrorCode::DeadlineExceeded), "{code:?}");
 }
 
 #[tokio::test]

@@ -40,9 +40,7 @@ over_both_links! {
 }
 
 fn texts(count: usize) -> Vec<String> {
-    (0..count)
-        .map(|n| format!("text {n} {}", "x".repeat(n % 50)))
-        .collect()
+    (0..count).map(|n| format!("text {n} {}", "x".repeat(n % 50))).collect()
 }
 
 fn assert_vector(item: &ItemResult, text: &str) {
@@ -55,11 +53,7 @@ fn assert_vector(item: &ItemResult, text: &str) {
 }
 
 async fn one_text(world: World) {
-    let done = world
-        .client
-        .encode(Encode::new("m", ["hello"]))
-        .await
-        .expect("served");
+    let done = world.client.encode(Encode::new("m", ["hello"])).await.expect("served");
     assert_eq!(done.items.len(), 1);
     assert_vector(&done.items[0], "hello");
     assert_eq!((done.parts, done.retries, done.tokens), (1, 0, 3));
@@ -102,28 +96,11 @@ async fn many_texts_keep_their_order(world: World) {
 
 async fn an_item_fails_alone(world: World) {
     let big = "y".repeat(3 * 1024 * 1024);
-    let done = world
-        .client
-        .encode(Encode::new("m", ["a", "too long", &big, "b"]))
-        .await;
+    let done = world.client.encode(Encode::new("m", ["a", "too long", &big, "b"])).await;
     let items = done.expect("served").items;
     assert_vector(&items[0], "a");
-    assert!(matches!(
-        items[1],
-        ItemResult::Failed {
-            code: ErrorCode::TooLong,
-            tokens: 300,
-            limit: 256,
-            ..
-        }
-    ));
-    assert!(matches!(
-        items[2],
-        ItemResult::Failed {
-            code: ErrorCode::TooLong,
-            ..
-        }
-    ));
+    assert!(matches!(items[1], ItemResult::Failed { code: ErrorCode::TooLong, tokens: 300, limit: 256, .. }));
+    assert!(matches!(items[2], ItemResult::Failed { code: ErrorCode::TooLong, .. }));
     assert_vector(&items[3], "b");
 }
 
@@ -144,10 +121,7 @@ async fn a_dropped_stream_frees_the_slot(world: World) {
     drop(stream);
     world.service.serving_is(0).await;
     let requests = world.service.requests.load(Ordering::SeqCst);
-    assert!(
-        requests <= 12,
-        "a stream that is not polled takes no more: {requests} parts"
-    );
+    assert!(requests <= 12, "a stream that is not polled takes no more: {requests} parts");
 }
 
 async fn the_deadline_cancels(world: World) {
@@ -161,11 +135,7 @@ async fn the_deadline_cancels(world: World) {
 async fn a_reply_dropped_half_way_is_retried_for_the_rest(world: World) {
     world.service.mood.send_replace(Mood::HalfThenDrop);
     let texts = texts(300);
-    let done = world
-        .client
-        .encode(Encode::new("m", texts.clone()))
-        .await
-        .expect("retried");
+    let done = world.client.encode(Encode::new("m", texts.clone())).await.expect("retried");
     assert_eq!(done.retries, 1);
     for (item, text) in done.items.iter().zip(&texts) {
         assert_vector(item, text);
@@ -174,22 +144,14 @@ async fn a_reply_dropped_half_way_is_retried_for_the_rest(world: World) {
 
 async fn missing_end_loses_nothing(world: World) {
     world.service.mood.send_replace(Mood::NoEnd);
-    let done = world
-        .client
-        .encode(Encode::new("m", ["a"]))
-        .await
-        .expect("answered");
+    let done = world.client.encode(Encode::new("m", ["a"])).await.expect("answered");
     assert_vector(&done.items[0], "a");
     assert_eq!(done.retries, 0, "every item was answered");
 }
 
 async fn a_panic_is_answered(world: World) {
     world.service.mood.send_replace(Mood::Panic);
-    let done = world
-        .client
-        .encode(Encode::new("m", ["a"]))
-        .await
-        .expect("retried");
+    let done = world.client.encode(Encode::new("m", ["a"])).await.expect("retried");
     assert_eq!(done.retries, 1);
     world.service.serving_is(0).await;
 }
@@ -197,11 +159,7 @@ async fn a_panic_is_answered(world: World) {
 async fn overload_is_waited_out_or_told(world: World) {
     world.service.mood.send_replace(Mood::Overloaded);
     let call = || Encode::new("m", ["a"]);
-    let error = world
-        .client
-        .encode(call().when_overloaded(WhenOverloaded::Fail))
-        .await
-        .expect_err("told");
+    let error = world.client.encode(call().when_overloaded(WhenOverloaded::Fail)).await.expect_err("told");
     assert_eq!(error.code(), ErrorCode::Overloaded);
     assert_eq!(error.retry_after(), Some(Duration::from_millis(50)));
     let waiting = world.client.encode(call());
@@ -217,11 +175,7 @@ async fn overload_is_waited_out_or_told(world: World) {
 
 async fn silence_is_noticed(world: World) {
     world.service.mood.send_replace(Mood::Silence);
-    let done = world
-        .client
-        .encode(Encode::new("m", ["a"]))
-        .await
-        .expect("retried");
+    let done = world.client.encode(Encode::new("m", ["a"])).await.expect("retried");
     assert_eq!(done.retries, 1);
     world.service.serving_is(0).await;
     assert_eq!(world.service.cancelled.load(Ordering::SeqCst), 1);
@@ -236,11 +190,7 @@ async fn invalid_calls_are_not_sent(world: World) {
     let error = world.client.encode(Encode::new("m".repeat(300), ["a"])).await;
     assert_eq!(error.expect_err("refused").code(), ErrorCode::InvalidRequest);
     let nothing: [&str; 0] = [];
-    let done = world
-        .client
-        .encode(Encode::new("m", nothing))
-        .await
-        .expect("nothing to do");
+    let done = world.client.encode(Encode::new("m", nothing)).await.expect("nothing to do");
     assert!(done.items.is_empty() && done.served_by.is_none());
     assert_eq!(world.service.requests.load(Ordering::SeqCst), 0);
 }

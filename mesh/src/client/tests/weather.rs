@@ -58,10 +58,7 @@ async fn a_cut_cable_is_told_and_a_mended_one_is_used_again() {
     let error = client.encode(call).await.expect_err("nobody can answer");
     assert!(start.elapsed() <= Duration::from_secs(20), "{error}");
     weather.net.lose(0);
-    client
-        .encode(Encode::new("m", ["a"]))
-        .await
-        .expect("served again");
+    client.encode(Encode::new("m", ["a"])).await.expect("served again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -110,12 +110,7 @@ impl Submission {
     pub(super) fn spec(&self, model: ModelKey) -> RequestSpec {
         let prompt = self.prompt.as_deref().map_or(0, str::len);
         let bytes: usize = self.items.iter().map(|item| item.bytes() + prompt).sum();
-        RequestSpec {
-            model,
-            priority: self.priority,
-            bytes: bytes as u64,
-            deadline: self.deadline,
-        }
+        RequestSpec { model, priority: self.priority, bytes: bytes as u64, deadline: self.deadline }
     }
 
     pub(super) fn refuse(self, error: RequestError) {

@@ -108,13 +108,7 @@ impl Actor for DeviceActor {
 
 impl DeviceState {
     fn start(myself: ActorRef<DeviceMsg>, arguments: DeviceArguments) -> Result<Self, DeviceFault> {
-        let DeviceArguments {
-            config,
-            backend,
-            tokenizers,
-            preload,
-            carried,
-        } = arguments;
+        let DeviceArguments { config, backend, tokenizers, preload, carried } = arguments;
         let mailbox = myself.clone();
         let loader = LoaderThread::start(Arc::clone(&backend), move |loaded| {
             tell(&mailbox, DeviceMsg::Loaded(loaded));
@@ -136,10 +130,7 @@ impl DeviceState {
         };
         for lane in 0..threads {
             let thread = state.start_lane(LaneIndex(lane))?;
-            state.lanes.push(LaneSlot {
-                thread,
-                running: None,
-            });
+            state.lanes.push(LaneSlot { thread, running: None });
         }
         let now = clock::now();
         for front in preload {
@@ -156,12 +147,7 @@ impl DeviceState {
         let mailbox = self.myself.clone();
         let threads_max = lane.threads_max(self.core.config().threads);
         let deliver = move |result| tell(&mailbox, DeviceMsg::LaneDone(Box::new(result)));
-        Ok(LaneThread::start(
-            Arc::clone(&self.backend),
-            lane,
-            threads_max,
-            deliver,
-        )?)
+        Ok(LaneThread::start(Arc::clone(&self.backend), lane, threads_max, deliver)?)
     }
 
     fn handle(&mut self, message: DeviceMsg) -> Result<(), DeviceFault> {
@@ -188,8 +174,7 @@ impl DeviceState {
                 }
                 Err(failure) => {
                     self.models.note_failure(model, Arc::clone(&failure.reason));
-                    self.core
-                        .handle_load_failed(model, failure.code, failure.reason, now);
+                    self.core.handle_load_failed(model, failure.code, failure.reason, now);
                 }
             },
             DeviceMsg::Loaded(Loaded::Freed { model }) => self.core.handle_evicted(model, now),
@@ -215,9 +200,7 @@ impl DeviceState {
         let model = self.models.register(&mut self.core, &submission.front);
         match self.core.handle_request(submission.spec(model), now) {
             Ok(request) => {
-                let full = self
-                    .requests
-                    .admit(request, submission, &self.tokenizers, &self.myself);
+                let full = self.requests.admit(request, submission, &self.tokenizers, &self.myself);
                 if full.is_err() {
                     let error = RequestError::Overloaded {
                         what: "tokenizer queue",
@@ -232,13 +215,7 @@ impl DeviceState {
     }
 
     fn lane_done(&mut self, result: LaneResult, now: Instant) -> Result<(), DeviceFault> {
-        let LaneResult {
-            lane,
-            batch,
-            vectors,
-            dims,
-            mut packed,
-        } = result;
+        let LaneResult { lane, batch, vectors, dims, mut packed } = result;
         if self.spare.len() < SPARE_BATCHES_MAX {
             packed.clear();
             self.spare.push(packed);
@@ -274,8 +251,7 @@ impl DeviceState {
                     let (description, policy) = self.models.source(model);
                     if self.loader.load(model, description, policy).is_err() {
                         let reason = "the loader takes no more work".into();
-                        self.core
-                            .handle_load_failed(model, ErrorCode::Internal, reason, now);
+                        self.core.handle_load_failed(model, ErrorCode::Internal, reason, now);
                     }
                 }
                 Output::Evict { model } => {
@@ -290,10 +266,7 @@ impl DeviceState {
                     tracing::error!(lane = lane.0, batch = batch.0, "lane hangs; abandoning it");
                     self.carried.count_abandoned();
                     let thread = self.start_lane(lane)?;
-                    self.lanes[usize::from(lane.0)] = LaneSlot {
-                        thread,
-                        running: None,
-                    };
+                    self.lanes[usize::from(lane.0)] = LaneSlot { thread, running: None };
                     self.core.handle_lane_replaced(lane, now);
                 }
                 Output::DeviceFailed => {
@@ -319,30 +292,20 @@ impl DeviceState {
         self.requests.pack(self.core.batch_items(run.batch), &mut packed);
         let slot = &mut self.lanes[usize::from(run.lane.0)];
         let started = self.models.weights(run.model).is_some_and(|model| {
-            let job = LaneJob {
-                batch: run.batch,
-                model,
-                packed,
-                threads: run.threads,
-            };
+            let job = LaneJob { batch: run.batch, model, packed, threads: run.threads };
             slot.thread.run(job).is_ok()
         });
         if started {
             slot.running = Some(run.batch);
         } else {
-            tracing::error!(
-                batch = run.batch.0,
-                lane = run.lane.0,
-                "no lane or no model for a batch"
-            );
+            tracing::error!(batch = run.batch.0, lane = run.lane.0, "no lane or no model for a batch");
             self.core.handle_batch_failed(run.batch, now);
         }
     }
 
     fn beat(&mut self, now: Instant) {
         let requests = &self.requests;
-        self.core
-            .for_each_beacon(now, |request, beacon| requests.beacon(request, beacon));
+        self.core.for_each_beacon(now, |request, beacon| requests.beacon(request, beacon));
     }
 
     fn report(&self, now: Instant) -> DeviceReport {

@@ -37,14 +37,7 @@ impl Models {
             pinned: front.pinned,
         });
         self.keys.insert(Arc::clone(&front.name), key);
-        self.models.push((
-            key,
-            Model {
-                front: Arc::clone(front),
-                weights: None,
-                failure: None,
-            },
-        ));
+        self.models.push((key, Model { front: Arc::clone(front), weights: None, failure: None }));
         key
     }
 
@@ -75,8 +68,6 @@ impl Models {
 
     /// Every model with its front and why its last load failed, in order of registration.
     pub(super) fn iter(&self) -> impl Iterator<Item = (ModelKey, &Arc<Front>, Option<&Arc<str>>)> {
-        self.models
-            .iter()
-            .map(|(key, model)| (*key, &model.front, model.failure.as_ref()))
+        self.models.iter().map(|(key, model)| (*key, &model.front, model.failure.as_ref()))
     }
 }

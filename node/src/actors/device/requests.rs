@@ -60,17 +60,8 @@ impl Requests {
         tokenizers: &TokenizerPool,
         device: &ActorRef<DeviceMsg>,
     ) -> Result<(), PoolFull> {
-        let Submission {
-            handle,
-            front,
-            items,
-            prompt,
-            truncate,
-            priority,
-            span,
-            events,
-            deadline: _,
-        } = submission;
+        let Submission { handle, front, items, prompt, truncate, priority, span, events, deadline: _ } =
+            submission;
         handle.set_key(request);
         let device = device.clone();
         let job = TokenizeJob {
@@ -111,11 +102,7 @@ impl Requests {
             let span = match item {
                 TokenizedItem::Ready { tokens, truncated } => {
                     waiting.ready.push(ItemTokens { index, tokens });
-                    Span {
-                        start,
-                        tokens,
-                        truncated,
-                    }
+                    Span { start, tokens, truncated }
                 }
                 TokenizedItem::Failed(failure) => {
                     failed.push((index, failure));
@@ -176,10 +163,7 @@ impl Requests {
     /// Every text of the request was answered.
     pub(super) fn finish(&mut self, request: RequestKey, stages: StageTimes) {
         if let Some(waiting) = self.waiting.remove(request) {
-            waiting.send(DeviceEvent::Finished {
-                stages,
-                tokenize: waiting.times,
-            });
+            waiting.send(DeviceEvent::Finished { stages, tokenize: waiting.times });
         }
     }
 

@@ -26,11 +26,7 @@ impl Timer {
         let (armed_for, armed) = watch::channel(None);
         let mut task = JoinSet::new();
         task.spawn(sleep_and_tell(armed, device));
-        Self {
-            armed_for,
-            next_beat: None,
-            _task: task,
-        }
+        Self { armed_for, next_beat: None, _task: task }
     }
 
     /// Arms for `wake_at`, and for the next beat while `beats`.

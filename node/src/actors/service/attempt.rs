@@ -127,15 +127,7 @@ impl<'a> Attempt<'a> {
         reply: &'a mut Reply,
         arrived_at: Instant,
     ) -> Result<End, Stop> {
-        let EncodeRequest {
-            request_id,
-            model,
-            items,
-            options,
-            deadline_us,
-            priority,
-            ..
-        } = request;
+        let EncodeRequest { request_id, model, items, options, deadline_us, priority, .. } = request;
         let front = front_of(node, &model, reply).await?;
         let abilities = Abilities {
             dims: front.description.dims,
@@ -160,31 +152,14 @@ impl<'a> Attempt<'a> {
             span: tracing::Span::current(),
             events,
         };
-        node.slot
-            .send(DeviceMsg::Submit(Box::new(submission)))
-            .map_err(|_| device_failed())?;
-        let mut submitted = Submitted {
-            node,
-            handle,
-            ended: false,
-        };
-        let mut attempt = Self {
-            reply,
-            form: ask.form,
-            tokens: 0,
-            post: Duration::ZERO,
-        };
+        node.slot.send(DeviceMsg::Submit(Box::new(submission))).map_err(|_| device_failed())?;
+        let mut submitted = Submitted { node, handle, ended: false };
+        let mut attempt = Self { reply, form: ask.form, tokens: 0, post: Duration::ZERO };
         let end = attempt.follow(&submitted.handle, &mut inbox).await;
         submitted.ended = !matches!(end, Err(Stop::Gone));
         forget_broken(node, &front, &end);
         let (stages, tokenize) = end?;
-        Ok(attempt.end(
-            node,
-            &front,
-            (request_id, items_total),
-            (stages, tokenize),
-            arrived_at,
-        ))
+        Ok(attempt.end(node, &front, (request_id, items_total), (stages, tokenize), arrived_at))
     }
 
     /// Passes on what the device tells, until it tells the end.

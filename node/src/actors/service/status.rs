@@ -33,11 +33,7 @@ impl NodeService {
             ready: self.reasons_not_ready().is_empty(),
             devices: report.iter().map(|report| self.device_status(report)).collect(),
             models: self.model_statuses(report.as_ref()),
-            histograms: if histograms {
-                self.metrics.histograms()
-            } else {
-                Vec::new()
-            },
+            histograms: if histograms { self.metrics.histograms() } else { Vec::new() },
         }
     }
 
@@ -51,10 +47,7 @@ impl NodeService {
         let facts = &self.facts;
         let mut reason = facts.device_reason.clone();
         if report.lanes_abandoned > 0 {
-            reason = format!(
-                "{reason}; {} hung lane threads left behind",
-                report.lanes_abandoned
-            );
+            reason = format!("{reason}; {} hung lane threads left behind", report.lanes_abandoned);
         }
         DeviceStatus {
             device: DEVICE,
@@ -74,15 +67,12 @@ impl NodeService {
             models.insert(known.name.clone(), stored(&known.name, &known.aliases));
         }
         for front in self.fronts.all() {
-            let model = models
-                .entry(front.name.to_string())
-                .or_insert_with(|| stored(&front.name, &front.aliases));
+            let model =
+                models.entry(front.name.to_string()).or_insert_with(|| stored(&front.name, &front.aliases));
             describe(model, &front);
         }
         for report in report.into_iter().flat_map(|report| &report.models) {
-            let model = models
-                .entry(report.name.to_string())
-                .or_insert_with(|| stored(&report.name, &[]));
+            let model = models.entry(report.name.to_string()).or_insert_with(|| stored(&report.name, &[]));
             place(model, report);
         }
         for model in models.values_mut() {

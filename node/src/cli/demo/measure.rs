@@ -61,8 +61,7 @@ impl Measured {
     /// Notes what happened, with its time since the demo began.
     pub(super) fn event(&mut self, what: &str, details: Value) {
         let at_us = u64::try_from((clock::now() - self.started).as_micros()).unwrap_or(u64::MAX);
-        self.events
-            .push(json!({ "at_us": at_us, "event": what, "details": details }));
+        self.events.push(json!({ "at_us": at_us, "event": what, "details": details }));
     }
 
     fn count(&mut self, answer: &Answer) {
@@ -145,27 +144,17 @@ async fn call(client: &Client, model: &str, texts: Vec<String>, priority: Priori
         served_by: None,
     };
     // A model with a low limit is shown all the same.
-    let call = Encode::new(model, texts)
-        .priority(priority)
-        .truncate(Truncate::Right);
+    let call = Encode::new(model, texts).priority(priority).truncate(Truncate::Right);
     let mut stream = client.encode_stream(call);
     while let Some(item) = stream.next().await {
         let (index, item) = item?;
         answer.tokens += u64::from(item.tokens_seen());
-        if let Some(times) = usize::try_from(index)
-            .ok()
-            .and_then(|index| times_answered.get_mut(index))
-        {
+        if let Some(times) = usize::try_from(index).ok().and_then(|index| times_answered.get_mut(index)) {
             *times += 1;
         }
         match item {
             ItemResult::Vector { vector, .. } => {
-                answer.vectors.push(
-                    vector
-                        .as_f32()
-                        .map(std::borrow::Cow::into_owned)
-                        .unwrap_or_default(),
-                );
+                answer.vectors.push(vector.as_f32().map(std::borrow::Cow::into_owned).unwrap_or_default());
             }
             ItemResult::Failed { .. } => answer.failures += 1,
         }

@@ -58,10 +58,7 @@ async fn prepare_and_show(args: &DemoArgs) -> Result<Report, Stop> {
     let is_directory = config.models.store.local.iter().any(|local| local.name == model);
     if !is_directory {
         let pulled = pull(config.models.store.clone(), &model).await?;
-        measured.event(
-            "model",
-            json!({ "name": pulled.model.name, "source": pulled.source }),
-        );
+        measured.event("model", json!({ "name": pulled.model.name, "source": pulled.source }));
     }
     config.models.preload = vec![model.clone()];
     let client_identity = throw_away_mesh(&identity_dir).map_err(Stop::with(Exit::Unavailable))?;
@@ -81,12 +78,7 @@ fn configure(args: &DemoArgs, identity_dir: &Path) -> Result<NodeConfig, Stop> {
         offline: args.offline,
         ..device_overrides(&args.device)?
     };
-    Ok(resolve(
-        None,
-        &flags,
-        &Environment::of_process(),
-        Machine::detect(),
-    )?)
+    Ok(resolve(None, &flags, &Environment::of_process(), Machine::detect())?)
 }
 
 /// An authority that only this process knows: the node's identity on disk, the client's in memory.
@@ -103,13 +95,8 @@ async fn show(
     mut measured: Measured,
 ) -> Result<Report, Stop> {
     let node = Node::start(config).await?;
-    let addr = node
-        .quic_addr()
-        .ok_or_else(|| Stop::new(Exit::DemoFailed, "the node has no QUIC address"))?;
-    measured.event(
-        "node",
-        json!({ "id": node.id().to_string(), "quic": addr.to_string() }),
-    );
+    let addr = node.quic_addr().ok_or_else(|| Stop::new(Exit::DemoFailed, "the node has no QUIC address"))?;
+    measured.event("node", json!({ "id": node.id().to_string(), "quic": addr.to_string() }));
     let client = Client::connect(ConnectOptions::new([addr], identity)).await;
     let client = client.map_err(Stop::with(Exit::Unavailable))?;
     let corpus = measured.encode(&client, model, &CORPUS).await?;
@@ -118,19 +105,15 @@ async fn show(
         "neighbours",
         json!({ "texts": CORPUS.len() + QUERIES.len(), "tokens": corpus.tokens + queries.tokens }),
     );
-    measured
-        .one_by_one(&client, model, &CORPUS, SINGLE_CALLS, SINGLE_TIME)
-        .await?;
+    measured.one_by_one(&client, model, &CORPUS, SINGLE_CALLS, SINGLE_TIME).await?;
     measured.event("single", json!({ "requests": measured.latencies_us.len() }));
     measured.in_bulk(&client, model, BULK_TIME).await?;
     measured.event("bulk", json!({ "tokens_per_s": measured.tokens_per_s.round() }));
     let status = client.status(true).await?;
-    let device = measured.served_by.as_ref().and_then(|served_by| {
-        status
-            .devices
-            .iter()
-            .find(|device| device.device == served_by.device)
-    });
+    let device = measured
+        .served_by
+        .as_ref()
+        .and_then(|served_by| status.devices.iter().find(|device| device.device == served_by.device));
     let report = Report {
         model: model.to_owned(),
         device: device.map(|device| device.name.clone()).unwrap_or_default(),

@@ -16,11 +16,8 @@ const NEIGHBOURS: usize = 2;
 /// The sentences closest to each query, best first, with their cosine.
 pub(super) fn neighbours(corpus: &[Vec<f32>], queries: &[Vec<f32>]) -> Vec<Vec<(usize, f64)>> {
     let of_query = |query: &Vec<f32>| {
-        let mut scored: Vec<_> = corpus
-            .iter()
-            .enumerate()
-            .map(|(index, vector)| (index, cosine(query, vector)))
-            .collect();
+        let mut scored: Vec<_> =
+            corpus.iter().enumerate().map(|(index, vector)| (index, cosine(query, vector))).collect();
         scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         scored.truncate(NEIGHBOURS);
         scored
@@ -95,10 +92,7 @@ impl Report {
             }
         }
         let (measured, latencies) = (&self.measured, &self.measured.latencies_us);
-        output.line(&format!(
-            "\nbulk     {:.0} tokens/s over QUIC",
-            measured.tokens_per_s
-        ))?;
+        output.line(&format!("\nbulk     {:.0} tokens/s over QUIC", measured.tokens_per_s))?;
         output.line(&format!(
             "single   one short text at a time: p50 {}, p99 {}",
             millis(latencies.value_at_quantile(0.5)),
@@ -109,13 +103,7 @@ impl Report {
             .read_stages()
             .map(|(stage, histogram)| {
                 let at = |quantile| millis(histogram.value_at_quantile(quantile));
-                vec![
-                    stage,
-                    histogram.len().to_string(),
-                    at(0.5),
-                    at(0.99),
-                    millis(histogram.max()),
-                ]
+                vec![stage, histogram.len().to_string(), at(0.5), at(0.99), millis(histogram.max())]
             })
             .collect();
         output.table(&["STAGE", "REQUESTS", "P50", "P99", "MAX"], &rows)?;
@@ -147,16 +135,9 @@ mod tests {
     fn neighbours_are_ordered_by_cosine() {
         let corpus = [vec![1.0, 0.0], vec![0.0, 2.0], vec![1.0, 1.0]];
         let found = neighbours(&corpus, &[vec![0.0, 1.0], vec![0.0, 0.0]]);
-        assert_eq!(
-            found[0].iter().map(|(index, _)| *index).collect::<Vec<_>>(),
-            [1, 2]
-        );
+        assert_eq!(found[0].iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
         assert!((found[0][0].1 - 1.0).abs() < 1e-12);
-        assert_eq!(
-            found[1].iter().map(|(index, _)| *index).collect::<Vec<_>>(),
-            [0, 1],
-            "ties by index"
-        );
+        assert_eq!(found[1].iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1], "ties by index");
         assert_eq!(millis(12_345), "12.34 ms");
     }
 }

@@ -26,11 +26,7 @@ pub(super) struct Estimate {
 
 impl Estimate {
     fn patience(self) -> Duration {
-        let floor = if self.measured {
-            OVERRUN_MIN
-        } else {
-            OVERRUN_UNMEASURED
-        };
+        let floor = if self.measured { OVERRUN_MIN } else { OVERRUN_UNMEASURED };
         (self.time * OVERRUN_FACTOR).max(floor)
     }
 }
@@ -80,11 +76,7 @@ pub(super) struct Lanes {
 impl Lanes {
     pub(super) fn new(threads: u16) -> Self {
         let threads = threads.max(1);
-        Self {
-            threads,
-            lanes: (0..threads).map(|_| Lane::Idle).collect(),
-            spare: Vec::new(),
-        }
+        Self { threads, lanes: (0..threads).map(|_| Lane::Idle).collect(), spare: Vec::new() }
     }
 
     pub(super) fn threads(&self) -> u16 {
@@ -96,10 +88,7 @@ impl Lanes {
     pub(super) fn next(&self, wanted: u64) -> Option<Slot> {
         let taken: u16 = self.lanes.iter().map(Lane::threads).sum();
         let free = self.threads.saturating_sub(taken);
-        let mut idle = (0..)
-            .map(LaneIndex)
-            .zip(&self.lanes)
-            .filter(|(_, lane)| matches!(lane, Lane::Idle));
+        let mut idle = (0..).map(LaneIndex).zip(&self.lanes).filter(|(_, lane)| matches!(lane, Lane::Idle));
         let (lane, _) = idle.next().filter(|_| free > 0)?;
         let share = u16::try_from(u64::from(free) / wanted.max(1)).unwrap_or(free);
         let threads = share.clamp(1, lane.threads_max(self.threads));
@@ -138,10 +127,8 @@ impl Lanes {
 
     /// A lane is done with its batch, one way or the other. `None` if that batch was given up before.
     pub(super) fn handle_ended(&mut self, batch: BatchId, now: Instant) -> Option<EndedBatch> {
-        let lane = self
-            .lanes
-            .iter_mut()
-            .find(|lane| lane.running().is_some_and(|held| held.run.batch == batch))?;
+        let lane =
+            self.lanes.iter_mut().find(|lane| lane.running().is_some_and(|held| held.run.batch == batch))?;
         let Lane::Running(held) = std::mem::replace(lane, Lane::Idle) else {
             return None;
         };
@@ -168,11 +155,7 @@ impl Lanes {
                 continue;
             };
             let took = now.saturating_duration_since(held.started);
-            return Some(EndedBatch {
-                run: held.run,
-                items: held.items,
-                took,
-            });
+            return Some(EndedBatch { run: held.run, items: held.items, took });
         }
         None
     }
@@ -194,16 +177,11 @@ impl Lanes {
         if self.next(1).is_some() {
             return Duration::ZERO;
         }
-        self.running()
-            .map(|held| held.done_at.saturating_duration_since(now))
-            .min()
-            .unwrap_or_default()
+        self.running().map(|held| held.done_at.saturating_duration_since(now)).min().unwrap_or_default()
     }
 
     pub(super) fn items(&self, batch: BatchId) -> &[BatchItem] {
-        self.running()
-            .find(|held| held.run.batch == batch)
-            .map_or(&[], |held| &held.items)
+        self.running().find(|held| held.run.batch == batch).map_or(&[], |held| &held.items)
     }
 
     /// The items of every running batch, each with the estimated time until its end.

@@ -49,10 +49,7 @@ impl Rates {
     /// All threads busy with narrow lanes, as they are when much waits.
     fn device_per_s(&self) -> Option<f64> {
         let threads = self.0.len() as f64;
-        self.0
-            .iter()
-            .zip(1u32..)
-            .find_map(|(meter, width)| Some(meter.per_s()? * threads / f64::from(width)))
+        self.0.iter().zip(1u32..).find_map(|(meter, width)| Some(meter.per_s()? * threads / f64::from(width)))
     }
 }
 
@@ -101,10 +98,7 @@ impl Batcher {
 
     pub(super) fn register_model(&mut self) {
         self.queue.register_model();
-        self.rates.push(Rates(vec![
-            RateMeter::default();
-            usize::from(self.lanes.threads())
-        ]));
+        self.rates.push(Rates(vec![RateMeter::default(); usize::from(self.lanes.threads())]));
     }
 
     pub(super) fn handle_job(
@@ -116,8 +110,7 @@ impl Batcher {
         items: &[ItemTokens],
         now: Instant,
     ) {
-        self.queue
-            .handle_job(request, model, priority, deadline, items, now);
+        self.queue.handle_job(request, model, priority, deadline, items, now);
     }
 
     /// An item of a given-up batch waits again, at its request's old place.
@@ -133,15 +126,9 @@ impl Batcher {
     /// A batch ended well: its speed counts.
     pub(super) fn handle_done(&mut self, batch: BatchId, now: Instant) -> Option<EndedBatch> {
         let ended = self.lanes.handle_ended(batch, now)?;
-        let BatchRun {
-            model,
-            threads,
-            tokens,
-            ..
-        } = ended.run;
+        let BatchRun { model, threads, tokens, .. } = ended.run;
         self.rates[model.index()].0[usize::from(threads) - 1].record(u64::from(tokens), ended.took);
-        self.device
-            .record(u64::from(tokens), ended.took * u32::from(threads));
+        self.device.record(u64::from(tokens), ended.took * u32::from(threads));
         self.done += 1;
         Some(ended)
     }
@@ -213,11 +200,7 @@ impl Batcher {
         let overrun = self.lanes.overrun_at().map(|at| (at, "batch overrun"));
         let startable =
             self.lanes.next(1).is_some() && self.queue.models().any(|(model, _)| is_runnable(model));
-        let paced = self
-            .throttle
-            .ready_at()
-            .filter(|_| startable)
-            .map(|at| (at, "token rate limit"));
+        let paced = self.throttle.ready_at().filter(|_| startable).map(|at| (at, "token rate limit"));
         overrun.into_iter().chain(paced).min()
     }
 
@@ -247,11 +230,7 @@ impl Batcher {
             let by_sequences = waiting.items.div_ceil(u64::from(self.sequences_max));
             by_tokens.min(waiting.items).max(by_sequences)
         };
-        self.queue
-            .models()
-            .filter(|(model, _)| is_runnable(*model))
-            .map(lanes)
-            .sum()
+        self.queue.models().filter(|(model, _)| is_runnable(*model)).map(lanes).sum()
     }
 
     /// Tokens that one thread computes in the target time, or that the rate limit grants in it; more threads only
@@ -265,10 +244,7 @@ impl Batcher {
 
     fn estimate(&self, model: ModelKey, threads: u16, tokens: u64) -> Estimate {
         let (rate, measured) = self.rate_or_guess(model, threads);
-        Estimate {
-            time: seconds_to_duration(tokens as f64 / rate),
-            measured,
-        }
+        Estimate { time: seconds_to_duration(tokens as f64 / rate), measured }
     }
 
     fn rate_or_guess(&self, model: ModelKey, threads: u16) -> (f64, bool) {
@@ -285,23 +261,17 @@ impl Batcher {
 
     /// Tokens/s of the whole device with this model, limit included.
     pub(super) fn device_rate(&self, model: ModelKey) -> Option<f64> {
-        self.throttle
-            .cap(self.rates.get(model.index()).and_then(Rates::device_per_s))
+        self.throttle.cap(self.rates.get(model.index()).and_then(Rates::device_per_s))
     }
 
     /// Tokens/s of the whole device with the mix of models that it ran last, limit included.
     pub(super) fn mixed_rate(&self) -> Option<f64> {
-        self.throttle.cap(
-            self.device
-                .per_s()
-                .map(|rate| rate * f64::from(self.lanes.threads())),
-        )
+        self.throttle.cap(self.device.per_s().map(|rate| rate * f64::from(self.lanes.threads())))
     }
 
     /// Time that the whole device needs for `tokens`; zero while unmeasured.
     pub(super) fn work_time(&self, model: ModelKey, tokens: u64) -> Duration {
-        self.device_rate(model)
-            .map_or(Duration::ZERO, |rate| seconds_to_duration(tokens as f64 / rate))
+        self.device_rate(model).map_or(Duration::ZERO, |rate| seconds_to_duration(tokens as f64 / rate))
     }
 
     /// Time for a request of `tokens` of its own: its last batch has all threads if nothing else waits, else one.
@@ -343,16 +313,12 @@ impl Batcher {
             return lane + all;
         }
         let ahead = self.queue.ahead(priority, due(priority, deadline, now));
-        lane + ahead
-            .map(|queued| self.work_time(queued.model, queued.tokens))
-            .sum::<Duration>()
+        lane + ahead.map(|queued| self.work_time(queued.model, queued.tokens)).sum::<Duration>()
     }
 
     /// Every queued request in the order in which it would run if all models were resident.
     pub(super) fn queued(&self) -> impl Iterator<Item = Queued> {
-        self.queue
-            .iter(Priority::Interactive)
-            .chain(self.queue.iter(Priority::Bulk))
+        self.queue.iter(Priority::Interactive).chain(self.queue.iter(Priority::Bulk))
     }
 
     pub(super) fn running_items(&self, now: Instant) -> impl Iterator<Item = (&BatchItem, Duration)> {

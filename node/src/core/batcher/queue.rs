@@ -104,10 +104,7 @@ impl WorkQueue {
         now: Instant,
     ) {
         self.sequence += 1;
-        let place = Place {
-            due: due(priority, deadline, now),
-            sequence: self.sequence,
-        };
+        let place = Place { due: due(priority, deadline, now), sequence: self.sequence };
         let mut waiting = self.spare.pop().unwrap_or_default();
         waiting.extend(items);
         let tokens = items.iter().map(|item| u64::from(item.tokens)).sum();
@@ -117,15 +114,7 @@ impl WorkQueue {
         let counts = &mut self.models[model.index()];
         counts.tokens[priority as usize] += tokens;
         counts.items += waiting.len() as u64;
-        let job = Job {
-            model,
-            priority,
-            place,
-            deadline,
-            queued_at: now,
-            waiting,
-            waiting_tokens: tokens,
-        };
+        let job = Job { model, priority, place, deadline, queued_at: now, waiting, waiting_tokens: tokens };
         self.jobs.insert(request, job);
     }
 
@@ -163,9 +152,7 @@ impl WorkQueue {
         priority: Priority,
         is_runnable: impl Fn(ModelKey) -> bool,
     ) -> Option<ModelKey> {
-        self.in_order(priority)
-            .map(|(_, job)| job.model)
-            .find(|model| is_runnable(*model))
+        self.in_order(priority).map(|(_, job)| job.model).find(|model| is_runnable(*model))
     }
 
     /// When the oldest request of a priority was queued, among those whose model may run.
@@ -174,10 +161,7 @@ impl WorkQueue {
         priority: Priority,
         is_runnable: impl Fn(ModelKey) -> bool,
     ) -> Option<Instant> {
-        self.in_order(priority)
-            .filter(|(_, job)| is_runnable(job.model))
-            .map(|(_, job)| job.queued_at)
-            .min()
+        self.in_order(priority).filter(|(_, job)| is_runnable(job.model)).map(|(_, job)| job.queued_at).min()
     }
 
     /// Fills `batch` with items of one model in order of urgency, up to `tokens_max` and `sequences_max`; an item
@@ -186,11 +170,7 @@ impl WorkQueue {
         &mut self,
         model: ModelKey,
         priority: Priority,
-        Budget {
-            tokens_max,
-            sequences_max,
-            token_time,
-        }: Budget,
+        Budget { tokens_max, sequences_max, token_time }: Budget,
         batch: &mut Vec<BatchItem>,
     ) -> u64 {
         let mut tokens = 0;
@@ -210,12 +190,7 @@ impl WorkQueue {
                 job.waiting.pop_front();
                 job.waiting_tokens -= item_tokens;
                 tokens += item_tokens;
-                batch.push(BatchItem {
-                    request: *request,
-                    index: item.index,
-                    tokens: item.tokens,
-                    row,
-                });
+                batch.push(BatchItem { request: *request, index: item.index, tokens: item.tokens, row });
             }
             self.emptied.push(*place);
         }
@@ -240,9 +215,7 @@ impl WorkQueue {
         let order = &mut self.order[job.priority as usize];
         order.remove(&job.place);
         let due = job.place.due + served * SERVED_FACTOR;
-        job.place.due = job
-            .deadline
-            .map_or(due, |deadline| due.min(deadline.max(job.place.due)));
+        job.place.due = job.deadline.map_or(due, |deadline| due.min(deadline.max(job.place.due)));
         order.insert(job.place, request);
     }
 
@@ -263,10 +236,7 @@ impl WorkQueue {
             .take_while(move |queued| priority == Priority::Bulk || queued.due <= due);
         let bulk = match priority {
             Priority::Interactive => None,
-            Priority::Bulk => Some(
-                self.iter(Priority::Bulk)
-                    .take_while(move |queued| queued.due <= due),
-            ),
+            Priority::Bulk => Some(self.iter(Priority::Bulk).take_while(move |queued| queued.due <= due)),
         };
         before.chain(bulk.into_iter().flatten())
     }
@@ -278,10 +248,7 @@ impl WorkQueue {
 
     /// Models with something waiting, in order of registration.
     pub(super) fn models(&self) -> impl Iterator<Item = (ModelKey, Waiting)> {
-        (0..)
-            .map(ModelKey)
-            .zip(self.models.iter().copied())
-            .filter(|(_, waiting)| waiting.items > 0)
+        (0..).map(ModelKey).zip(self.models.iter().copied()).filter(|(_, waiting)| waiting.items > 0)
     }
 
     fn in_order(&self, priority: Priority) -> impl Iterator<Item = (RequestKey, &Job)> {

@@ -26,52 +26,28 @@ impl Queue {
     fn new() -> Self {
         let mut queue = WorkQueue::default();
         (0..MODELS).for_each(|_| queue.register_model());
-        Self {
-            queue,
-            keys: SlotMap::with_key(),
-            now: origin(),
-        }
+        Self { queue, keys: SlotMap::with_key(), now: origin() }
     }
 
     fn add(&mut self, model: u32, deadline: Option<Duration>, tokens: &[u32]) -> RequestKey {
         let request = self.keys.insert(());
-        let items: Vec<ItemTokens> = (0..)
-            .zip(tokens)
-            .map(|(index, tokens)| ItemTokens {
-                index,
-                tokens: *tokens,
-            })
-            .collect();
+        let items: Vec<ItemTokens> =
+            (0..).zip(tokens).map(|(index, tokens)| ItemTokens { index, tokens: *tokens }).collect();
         let deadline = deadline.map(|time| self.now + time);
-        self.queue.handle_job(
-            request,
-            ModelKey(model),
-            Priority::Interactive,
-            deadline,
-            &items,
-            self.now,
-        );
+        self.queue.handle_job(request, ModelKey(model), Priority::Interactive, deadline, &items, self.now);
         request
     }
 
     /// Takes a batch at a speed of 100 tokens/s.
     fn take(&mut self, model: u32, tokens_max: u64) -> Vec<BatchItem> {
         let mut batch = Vec::new();
-        let budget = Budget {
-            tokens_max,
-            sequences_max: 3,
-            token_time: 0.01,
-        };
-        self.queue
-            .take(ModelKey(model), Priority::Interactive, budget, &mut batch);
+        let budget = Budget { tokens_max, sequences_max: 3, token_time: 0.01 };
+        self.queue.take(ModelKey(model), Priority::Interactive, budget, &mut batch);
         batch
     }
 
     fn order(&self) -> Vec<RequestKey> {
-        self.queue
-            .iter(Priority::Interactive)
-            .map(|queued| queued.request)
-            .collect()
+        self.queue.iter(Priority::Interactive).map(|queued| queued.request).collect()
     }
 }
 
@@ -83,13 +59,7 @@ fn a_batch_is_filled_in_order_up_to_its_budget() {
     let sooner = queue.add(0, Some(2 * SECOND), &[10, 5]);
     let taken = queue.take(0, 25);
     let expected = [(sooner, 0, 0), (sooner, 1, 1), (later, 0, 2)];
-    assert_eq!(
-        taken
-            .iter()
-            .map(|item| (item.request, item.index, item.row))
-            .collect::<Vec<_>>(),
-        expected
-    );
+    assert_eq!(taken.iter().map(|item| (item.request, item.index, item.row)).collect::<Vec<_>>(), expected);
     assert_eq!(queue.take(0, 25).len(), 1);
     assert_eq!(queue.take(0, 25), []);
     assert_eq!(queue.take(1, 5).len(), 1, "alone, whatever the budget");
@@ -120,11 +90,7 @@ fn bulk_work_is_patient_but_not_for_ever() {
     let now = origin();
     let due = |time: Option<u64>, after: u64| {
         let now = now + Duration::from_secs(after);
-        due(
-            Priority::Bulk,
-            time.map(|time| now + Duration::from_secs(time)),
-            now,
-        )
+        due(Priority::Bulk, time.map(|time| now + Duration::from_secs(time)), now)
     };
     assert!(due(Some(60), 0) < due(None, 0));
     assert!(due(Some(60), 299) > due(None, 0));
@@ -140,11 +106,7 @@ fn who_was_served_moves_back_but_not_past_its_deadline() {
     let small = queue.add(0, None, &[1]);
     assert_eq!(queue.order(), [large, tight, small]);
     assert_eq!(queue.take(0, 100)[0].request, large);
-    assert_eq!(
-        queue.order(),
-        [tight, small, large],
-        "one second served, four back"
-    );
+    assert_eq!(queue.order(), [tight, small, large], "one second served, four back");
     assert_eq!(queue.take(0, 100)[0].request, tight);
     assert_eq!(queue.order(), [tight, small, large], "due at its deadline");
 }
@@ -155,15 +117,11 @@ fn a_requeued_item_comes_first_again() {
     let request = queue.add(0, None, &[1, 2]);
     assert_eq!(queue.take(0, 10).len(), 2);
     assert_eq!(queue.order(), []);
-    queue
-        .queue
-        .handle_requeued(request, ItemTokens { index: 1, tokens: 2 });
+    queue.queue.handle_requeued(request, ItemTokens { index: 1, tokens: 2 });
     assert_eq!(queue.order(), [request]);
     assert_eq!(queue.take(0, 10)[0].index, 1);
     queue.queue.handle_removed(request);
-    queue
-        .queue
-        .handle_requeued(request, ItemTokens { index: 1, tokens: 2 });
+    queue.queue.handle_requeued(request, ItemTokens { index: 1, tokens: 2 });
     assert_eq!(queue.order(), [], "its request has ended");
 }
 
@@ -193,14 +151,7 @@ proptest! {
 }
 
 fn start(lanes: &mut Lanes, batch: u64, (lane, threads): (LaneIndex, u16), time: Duration, now: Instant) {
-    let run = BatchRun {
-        batch: BatchId(batch),
-        model: ModelKey(0),
-        lane,
-        threads,
-        sequences: 1,
-        tokens: 1,
-    };
+    let run = BatchRun { batch: BatchId(batch), model: ModelKey(0), lane, threads, sequences: 1, tokens: 1 };
     let items = lanes.spare_items();
     lanes.handle_started(run, items, Estimate { time, measured: true }, now);
 }
@@ -208,10 +159,7 @@ fn start(lanes: &mut Lanes, batch: u64, (lane, threads): (LaneIndex, u16), time:
 #[test]
 fn one_wide_lane_or_one_thread_for_each_batch() {
     let width = |wanted| Lanes::new(8).next(wanted).map(|slot| (slot.threads, slot.lanes));
-    assert_eq!(
-        [1, 2, 3, 8, 100].map(width),
-        [(8, 1), (4, 2), (2, 3), (1, 8), (1, 8)].map(Some)
-    );
+    assert_eq!([1, 2, 3, 8, 100].map(width), [(8, 1), (4, 2), (2, 3), (1, 8), (1, 8)].map(Some));
 }
 
 #[test]
@@ -221,10 +169,7 @@ fn threads_are_never_oversubscribed() {
             let (mut lanes, now) = (Lanes::new(threads), origin());
             let mut taken = 0;
             for batch in 1.. {
-                let Some(Slot {
-                    lane, threads: width, ..
-                }) = lanes.next(wanted)
-                else {
+                let Some(Slot { lane, threads: width, .. }) = lanes.next(wanted) else {
                     break;
                 };
                 assert!(width >= 1 && width <= lane.threads_max(threads));
@@ -246,30 +191,13 @@ fn patience_is_three_times_the_estimate_with_a_floor() {
     start(&mut lanes, 1, (LaneIndex(0), 1), SECOND, now);
     start(&mut lanes, 2, (LaneIndex(1), 1), SECOND / 100, now);
     assert_eq!(lanes.overrun_at(), Some(now + 2 * SECOND));
-    assert!(
-        lanes
-            .poll_hung(now + 2 * SECOND - Duration::from_nanos(1))
-            .is_none()
-    );
-    assert_eq!(
-        lanes.poll_hung(now + 2 * SECOND).map(|hung| hung.run.batch),
-        Some(BatchId(2))
-    );
+    assert!(lanes.poll_hung(now + 2 * SECOND - Duration::from_nanos(1)).is_none());
+    assert_eq!(lanes.poll_hung(now + 2 * SECOND).map(|hung| hung.run.batch), Some(BatchId(2)));
     assert_eq!(lanes.overrun_at(), Some(now + 3 * SECOND));
-    assert_eq!(
-        lanes.handle_ended(BatchId(2), now).map(|ended| ended.run.batch),
-        None,
-        "given up"
-    );
-    assert!(
-        lanes.next(1).is_none() && lanes.is_hung(),
-        "its thread is lost until it is replaced"
-    );
+    assert_eq!(lanes.handle_ended(BatchId(2), now).map(|ended| ended.run.batch), None, "given up");
+    assert!(lanes.next(1).is_none() && lanes.is_hung(), "its thread is lost until it is replaced");
     assert!(lanes.handle_replaced(LaneIndex(1)).is_some());
-    assert_eq!(
-        lanes.next(1).map(|slot| (slot.lane, slot.threads)),
-        Some((LaneIndex(1), 1))
-    );
+    assert_eq!(lanes.next(1).map(|slot| (slot.lane, slot.threads)), Some((LaneIndex(1), 1)));
 }
 
 #[test]

@@ -68,10 +68,7 @@ impl DeviceCore {
     }
 
     pub(super) fn start_batches(&mut self, now: Instant) {
-        while let Some(run) = self
-            .batcher
-            .poll_batch(|model| self.residency.is_ready(model), now)
-        {
+        while let Some(run) = self.batcher.poll_batch(|model| self.residency.is_ready(model), now) {
             self.residency.handle_batch_started(run.model);
             let ready_since = self.residency.ready_since(run.model);
             for item in self.batcher.items(run.batch) {
@@ -80,8 +77,7 @@ impl DeviceCore {
                 };
                 request.handle_started(ready_since, now);
                 request.items_running += 1;
-                self.admission
-                    .handle_started(&mut request.permit, u64::from(item.tokens), now);
+                self.admission.handle_started(&mut request.permit, u64::from(item.tokens), now);
             }
             self.outputs.push_back(Output::Run(run));
         }
@@ -124,12 +120,8 @@ impl DeviceCore {
             return;
         }
         request.items_running -= 1;
-        self.admission
-            .handle_requeued(&mut request.permit, u64::from(item.tokens), now);
-        let waiting = ItemTokens {
-            index: item.index,
-            tokens: item.tokens,
-        };
+        self.admission.handle_requeued(&mut request.permit, u64::from(item.tokens), now);
+        let waiting = ItemTokens { index: item.index, tokens: item.tokens };
         self.batcher.handle_requeued(item.request, waiting);
     }
 }

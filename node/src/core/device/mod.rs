@@ -129,8 +129,7 @@ impl DeviceCore {
             stages: StageTimes::default(),
             started: false,
         });
-        self.deadlines
-            .extend(spec.deadline.map(|deadline| (deadline, request)));
+        self.deadlines.extend(spec.deadline.map(|deadline| (deadline, request)));
         Ok(request)
     }
 
@@ -177,8 +176,7 @@ impl DeviceCore {
         if let Some(request) = self.requests.get_mut(key) {
             self.admission.handle_queued(&mut request.permit, tokens, now)?;
         }
-        self.batcher
-            .handle_job(key, model, priority, deadline, items, now);
+        self.batcher.handle_job(key, model, priority, deadline, items, now);
         Ok(())
     }
 
@@ -202,10 +200,7 @@ impl DeviceCore {
             return Ok(());
         }
         let retry_after = (alone <= left).then(|| bounded_retry(predicted - left));
-        Err(RequestError::DeadlineUnreachable {
-            predicted,
-            retry_after,
-        })
+        Err(RequestError::DeadlineUnreachable { predicted, retry_after })
     }
 
     /// The caller went away. The request ends here, without an output; its running items are computed and dropped.
@@ -239,15 +234,10 @@ impl DeviceCore {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let deadline = self.deadlines.first().map(|(at, _)| (*at, "request deadline"));
         let batcher = self.batcher.poll_timeout(|model| self.residency.is_ready(model));
-        [
-            deadline,
-            batcher,
-            self.residency.poll_timeout(),
-            self.drain.poll_timeout(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [deadline, batcher, self.residency.poll_timeout(), self.drain.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Everything that follows from the last event: expiries, then leaving, then loads and evictions, then batches.
@@ -289,10 +279,7 @@ impl DeviceCore {
     /// Every item was delivered.
     fn finish(&mut self, request: RequestKey, now: Instant) {
         if let Some(ended) = self.end(request, now) {
-            self.outputs.push_back(Output::Finished {
-                request,
-                stages: ended,
-            });
+            self.outputs.push_back(Output::Finished { request, stages: ended });
         }
     }
 
@@ -311,12 +298,8 @@ impl DeviceCore {
     }
 
     fn fail_where(&mut self, mut is_hit: impl FnMut(&Request) -> bool, error: &RequestError, now: Instant) {
-        let hit: Vec<RequestKey> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| is_hit(request))
-            .map(|(key, _)| key)
-            .collect();
+        let hit: Vec<RequestKey> =
+            self.requests.iter().filter(|(_, request)| is_hit(request)).map(|(key, _)| key).collect();
         for request in hit {
             self.fail(request, error.clone(), now);
         }

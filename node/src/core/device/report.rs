@@ -31,26 +31,17 @@ impl DeviceCore {
         let mut ahead = 0;
         let mut wait = self.batcher.lane_wait(now);
         for queued in self.batcher.queued() {
-            let is_running = self
-                .requests
-                .get(queued.request)
-                .is_none_or(|request| request.items_running > 0);
+            let is_running =
+                self.requests.get(queued.request).is_none_or(|request| request.items_running > 0);
             if !is_running && self.residency.is_ready(queued.model) {
                 visit(queued.request, beacon(Phase::Queued, ahead, wait));
             } else if !is_running {
-                visit(
-                    queued.request,
-                    beacon(Phase::Loading, ahead, self.residency.eta(queued.model, now)),
-                );
+                visit(queued.request, beacon(Phase::Loading, ahead, self.residency.eta(queued.model, now)));
             }
             ahead += queued.tokens;
             wait += self.batcher.work_time(queued.model, queued.tokens);
         }
-        for (key, _) in self
-            .requests
-            .iter()
-            .filter(|(_, request)| request.progress == Progress::Tokenizing)
-        {
+        for (key, _) in self.requests.iter().filter(|(_, request)| request.progress == Progress::Tokenizing) {
             visit(key, beacon(Phase::Queued, ahead, wait));
         }
     }
@@ -72,9 +63,7 @@ impl DeviceCore {
     /// The load record: `wait_us` is what an interactive request would find. The sender numbers it (`sequence` is 0).
     #[must_use]
     pub fn load_record(&self, now: Instant) -> LoadRecord {
-        let wait = self
-            .batcher
-            .queue_wait(Priority::Interactive, None, Duration::MAX, now);
+        let wait = self.batcher.queue_wait(Priority::Interactive, None, Duration::MAX, now);
         LoadRecord {
             queue_tokens: self.admission.queue_tokens(),
             batches_done: self.batcher.batches_done(),
@@ -93,10 +82,7 @@ impl DeviceCore {
     /// Gauges and counters, read from the machines themselves.
     #[must_use]
     pub fn gauges(&self, now: Instant) -> GaugeSet {
-        let oldest = self
-            .batcher
-            .oldest()
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let oldest = self.batcher.oldest().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         GaugeSet {
             admitted_bytes: Bytes(self.admission.admitted_bytes()),
             admitted_bytes_max: Bytes(self.config.admitted_bytes_max),
@@ -116,9 +102,7 @@ impl DeviceCore {
     /// Time that an interactive request of `tokens` for `model` would take if it arrived now.
     #[must_use]
     pub fn predicted(&self, model: ModelKey, tokens: u64, now: Instant) -> Duration {
-        let queue = self
-            .batcher
-            .queue_wait(Priority::Interactive, None, Duration::MAX, now);
+        let queue = self.batcher.queue_wait(Priority::Interactive, None, Duration::MAX, now);
         queue.max(self.residency.eta(model, now)) + self.batcher.own_time(model, tokens, queue.is_zero())
     }
 }

@@ -13,10 +13,8 @@ impl Residency {
         self.blocked_until = None;
         let models = &self.models;
         self.wanted.retain(|key| models[key.index()].is_wanted());
-        let busy = self
-            .models
-            .iter()
-            .any(|model| matches!(model.state, State::Loading { stalled: false, .. }));
+        let busy =
+            self.models.iter().any(|model| matches!(model.state, State::Loading { stalled: false, .. }));
         let Some(&first) = self.wanted.front().filter(|_| !busy) else {
             return;
         };
@@ -31,15 +29,10 @@ impl Residency {
         }
         let needed = self.models[first.index()].bytes;
         let leaving: u64 = self.leaving().map(Model::held).sum();
-        let free = self
-            .budget
-            .saturating_sub(self.held() + self.set_aside_absent(first));
+        let free = self.budget.saturating_sub(self.held() + self.set_aside_absent(first));
         if needed <= free {
             self.wanted.pop_front();
-            self.models[first.index()].state = State::Loading {
-                since: now,
-                stalled: false,
-            };
+            self.models[first.index()].state = State::Loading { since: now, stalled: false };
             self.outputs.push_back(ResidencyOutput::Load(first));
         } else if needed > free + leaving {
             self.make_room(needed - free - leaving, now);
@@ -56,23 +49,20 @@ impl Residency {
     }
 
     fn candidates(&self, now: Instant) -> impl Iterator<Item = Candidate> {
-        (0..)
-            .map(ModelKey)
-            .zip(&self.models)
-            .filter_map(move |(key, model)| {
-                let State::Ready { since } = model.state else {
-                    return None;
-                };
-                let reload_s = self.load_time(model).as_secs_f64();
-                (!model.pinned).then_some(Candidate {
-                    key,
-                    bytes: model.bytes,
-                    evictable_at: since + self.residency_min,
-                    in_use: model.users > 0,
-                    cost: reload_s * model.demand(now),
-                    last_used: model.last_used.unwrap_or(since),
-                })
+        (0..).map(ModelKey).zip(&self.models).filter_map(move |(key, model)| {
+            let State::Ready { since } = model.state else {
+                return None;
+            };
+            let reload_s = self.load_time(model).as_secs_f64();
+            (!model.pinned).then_some(Candidate {
+                key,
+                bytes: model.bytes,
+                evictable_at: since + self.residency_min,
+                in_use: model.users > 0,
+                cost: reload_s * model.demand(now),
+                last_used: model.last_used.unwrap_or(since),
             })
+        })
     }
 
     pub(super) fn evict(&mut self, victim: ModelKey) {
@@ -86,9 +76,7 @@ impl Residency {
     pub(super) fn give_up_stalled(&mut self, now: Instant) {
         for (key, model) in (0..).map(ModelKey).zip(&mut self.models) {
             if model.stalls_at().is_some_and(|at| at <= now)
-                && let State::Loading {
-                    stalled: given_up, ..
-                } = &mut model.state
+                && let State::Loading { stalled: given_up, .. } = &mut model.state
             {
                 *given_up = true;
                 model.preload = false;
@@ -99,10 +87,7 @@ impl Residency {
 
     pub(super) fn unload_idle(&mut self, now: Instant) {
         for at in 0..self.models.len() {
-            if self
-                .idle_at(&self.models[at])
-                .is_some_and(|idle_at| idle_at <= now)
-            {
+            if self.idle_at(&self.models[at]).is_some_and(|idle_at| idle_at <= now) {
                 self.models[at].state = State::Evicting { ordered: false };
             }
         }

@@ -105,11 +105,7 @@ impl Residency {
             && *until > now
         {
             let (reason, retry_after) = (Arc::clone(reason), until.saturating_duration_since(now));
-            return Err(RequestError::LoadFailed {
-                code: *code,
-                reason,
-                retry_after,
-            });
+            return Err(RequestError::LoadFailed { code: *code, reason, retry_after });
         }
         match wanted.state {
             State::Ready { .. } => Ok(()),
@@ -184,8 +180,7 @@ impl Residency {
             return LoadEnd::Waiting;
         }
         self.evict(model);
-        self.check_size(model, bytes)
-            .map_or_else(LoadEnd::Failed, |()| LoadEnd::Waiting)
+        self.check_size(model, bytes).map_or_else(LoadEnd::Failed, |()| LoadEnd::Waiting)
     }
 
     /// Nobody waits for the model any more: the caller fails its requests with the error that is returned.
@@ -206,16 +201,8 @@ impl Residency {
         let retry_after = (BACKOFF_MIN * 2u32.pow(doublings)).min(BACKOFF_MAX);
         failed.failures += 1;
         failed.preload = false;
-        failed.state = State::Failed {
-            until: now + retry_after,
-            code,
-            reason: Arc::clone(&reason),
-        };
-        LoadEnd::Failed(RequestError::LoadFailed {
-            code,
-            reason,
-            retry_after,
-        })
+        failed.state = State::Failed { until: now + retry_after, code, reason: Arc::clone(&reason) };
+        LoadEnd::Failed(RequestError::LoadFailed { code, reason, retry_after })
     }
 
     pub(super) fn handle_evicted(&mut self, model: ModelKey) {
@@ -248,22 +235,13 @@ impl Residency {
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let idle = self.models.iter().filter_map(|model| self.idle_at(model)).min();
         let stalls = self.models.iter().filter_map(Model::stalls_at).min();
-        let timers = [
-            (self.blocked_until, "minimum residency"),
-            (idle, "keep-alive"),
-            (stalls, "load stalled"),
-        ];
-        timers
-            .into_iter()
-            .filter_map(|(at, reason)| Some((at?, reason)))
-            .min()
+        let timers =
+            [(self.blocked_until, "minimum residency"), (idle, "keep-alive"), (stalls, "load stalled")];
+        timers.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min()
     }
 
     fn want(&mut self, model: ModelKey) {
-        let absent = !matches!(
-            self.models[model.index()].state,
-            State::Loading { .. } | State::Ready { .. }
-        );
+        let absent = !matches!(self.models[model.index()].state, State::Loading { .. } | State::Ready { .. });
         if absent && !self.wanted.contains(&model) {
             self.wanted.push_back(model);
         }
@@ -271,32 +249,20 @@ impl Residency {
 
     /// Bytes of the pinned models other than `model`.
     fn set_aside(&self, model: ModelKey) -> u64 {
-        self.others(model)
-            .filter(|other| other.pinned)
-            .map(|other| other.bytes)
-            .sum()
+        self.others(model).filter(|other| other.pinned).map(|other| other.bytes).sum()
     }
 
     /// Those of them that are not held yet.
     fn set_aside_absent(&self, model: ModelKey) -> u64 {
-        self.others(model)
-            .filter(|other| other.pinned && other.held() == 0)
-            .map(|other| other.bytes)
-            .sum()
+        self.others(model).filter(|other| other.pinned && other.held() == 0).map(|other| other.bytes).sum()
     }
 
     fn others(&self, model: ModelKey) -> impl Iterator<Item = &Model> {
-        self.models
-            .iter()
-            .enumerate()
-            .filter(move |(at, _)| *at != model.index())
-            .map(|(_, other)| other)
+        self.models.iter().enumerate().filter(move |(at, _)| *at != model.index()).map(|(_, other)| other)
     }
 
     fn leaving(&self) -> impl Iterator<Item = &Model> {
-        self.models
-            .iter()
-            .filter(|model| matches!(model.state, State::Evicting { .. }))
+        self.models.iter().filter(|model| matches!(model.state, State::Evicting { .. }))
     }
 
     fn load_time(&self, model: &Model) -> Duration {

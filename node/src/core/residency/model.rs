@@ -79,19 +79,14 @@ impl Model {
 
     /// Requests in the last [`DEMAND_TAU`], decayed.
     pub(super) fn demand(&self, now: Instant) -> f64 {
-        let idle = self
-            .last_used
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let idle = self.last_used.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.demand * (-idle.as_secs_f64() / DEMAND_TAU.as_secs_f64()).exp()
     }
 
     /// When its load counts as stalled.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         match self.state {
-            State::Loading {
-                since,
-                stalled: false,
-            } => Some(since + LOAD_TIME_MAX),
+            State::Loading { since, stalled: false } => Some(since + LOAD_TIME_MAX),
             State::Absent
             | State::Loading { .. }
             | State::Ready { .. }

@@ -34,32 +34,16 @@ impl Residency {
         if matches!(asked.state, State::Loading { .. } | State::Ready { .. }) {
             return left(asked);
         }
-        let current = self
-            .models
-            .iter()
-            .filter(|other| matches!(other.state, State::Loading { .. }));
-        let before = self
-            .wanted
-            .iter()
-            .take_while(|key| **key != model)
-            .map(|key| &self.models[key.index()]);
-        let room = self
-            .blocked_until
-            .map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        let current = self.models.iter().filter(|other| matches!(other.state, State::Loading { .. }));
+        let before = self.wanted.iter().take_while(|key| **key != model).map(|key| &self.models[key.index()]);
+        let room = self.blocked_until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         room + current.chain(before).map(left).sum::<Duration>() + left(asked)
     }
 
     /// The same where it rests on measured loads; zero otherwise, so that nobody is refused by a guess.
     pub(in crate::core) fn measured_eta(&self, model: ModelKey, now: Instant) -> Duration {
-        let known = self
-            .models
-            .get(model.index())
-            .is_some_and(|model| model.load_time.is_some());
-        if known {
-            self.eta(model, now)
-        } else {
-            Duration::ZERO
-        }
+        let known = self.models.get(model.index()).is_some_and(|model| model.load_time.is_some());
+        if known { self.eta(model, now) } else { Duration::ZERO }
     }
 
     pub(in crate::core) fn state(&self, model: ModelKey) -> ModelState {

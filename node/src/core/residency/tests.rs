@@ -32,19 +32,11 @@ impl Loader {
             ..CoreConfig::default()
         });
         let mut register = |bytes: u64| {
-            let spec = ModelSpec {
-                bytes_estimate: Bytes(bytes),
-                pinned: false,
-            };
+            let spec = ModelSpec { bytes_estimate: Bytes(bytes), pinned: false };
             (residency.register_model(spec), bytes)
         };
         let sizes = sizes.iter().map(|bytes| register(*bytes)).collect();
-        Self {
-            residency,
-            now: origin(),
-            outputs: Vec::new(),
-            sizes,
-        }
+        Self { residency, now: origin(), outputs: Vec::new(), sizes }
     }
 
     fn ask(&mut self, model: u32) -> Result<(), RequestError> {
@@ -61,8 +53,7 @@ impl Loader {
 
     fn advance(&mut self) {
         self.residency.advance(self.now);
-        self.outputs
-            .extend(std::iter::from_fn(|| self.residency.poll_output()));
+        self.outputs.extend(std::iter::from_fn(|| self.residency.poll_output()));
         assert!(self.residency.held() <= self.residency.budget());
     }
 
@@ -73,10 +64,7 @@ impl Loader {
 
     fn loaded(&mut self, model: u32) {
         let bytes = self.sizes[&ModelKey(model)];
-        assert_eq!(
-            self.residency.handle_loaded(ModelKey(model), bytes, self.now),
-            LoadEnd::Waiting
-        );
+        assert_eq!(self.residency.handle_loaded(ModelKey(model), bytes, self.now), LoadEnd::Waiting);
         self.advance();
     }
 
@@ -128,10 +116,7 @@ fn a_wish_waits_for_the_minimum_residency_with_a_named_timer() {
     loader.pass(3 * SECOND);
     loader.ask(1).unwrap();
     assert_eq!(loader.outputs(), []);
-    assert_eq!(
-        loader.residency.poll_timeout(),
-        Some((ready_at + 10 * SECOND, "minimum residency"))
-    );
+    assert_eq!(loader.residency.poll_timeout(), Some((ready_at + 10 * SECOND, "minimum residency")));
     assert!(loader.residency.eta(ModelKey(1), loader.now) >= 7 * SECOND);
     loader.pass(7 * SECOND);
     assert_eq!(loader.outputs(), [ResidencyOutput::Evict(ModelKey(0))]);
@@ -147,12 +132,8 @@ fn the_backoff_doubles_to_a_minute_and_a_success_forgets_it() {
         loader.ask(0).unwrap();
         let reason: Arc<str> = "torn".into();
         let end =
-            loader
-                .residency
-                .handle_load_failed(ModelKey(0), ErrorCode::ModelBroken, reason, loader.now);
-        let LoadEnd::Failed(error) = end else {
-            panic!("{end:?}")
-        };
+            loader.residency.handle_load_failed(ModelKey(0), ErrorCode::ModelBroken, reason, loader.now);
+        let LoadEnd::Failed(error) = end else { panic!("{end:?}") };
         pauses.push(error.retry_after().unwrap().as_secs());
         loader.release(0);
         assert!(loader.ask(0).is_err(), "in backoff");
@@ -170,18 +151,12 @@ fn a_load_that_does_not_end_is_given_up_but_may_still_come() {
     loader.ask(0).unwrap();
     loader.ask(1).unwrap();
     assert_eq!(loader.outputs(), [load(0)]);
-    assert_eq!(
-        loader.residency.poll_timeout(),
-        Some((loader.now + 600 * SECOND, "load stalled"))
-    );
+    assert_eq!(loader.residency.poll_timeout(), Some((loader.now + 600 * SECOND, "load stalled")));
     loader.pass(600 * SECOND);
     let outputs = loader.outputs();
     assert!(matches!(
         outputs[..],
-        [
-            ResidencyOutput::Refuse(ModelKey(0), _),
-            ResidencyOutput::Load(ModelKey(1))
-        ]
+        [ResidencyOutput::Refuse(ModelKey(0), _), ResidencyOutput::Load(ModelKey(1))]
     ));
     loader.release(0);
     assert!(loader.ask(0).is_err());

@@ -35,10 +35,8 @@ pub(super) fn choose_victims(
     bytes: u64,
     now: Instant,
 ) -> Result<Vec<ModelKey>, Option<Instant>> {
-    let mut evictable: Vec<&Candidate> = candidates
-        .iter()
-        .filter(|model| model.evictable_at <= now)
-        .collect();
+    let mut evictable: Vec<&Candidate> =
+        candidates.iter().filter(|model| model.evictable_at <= now).collect();
     evictable.sort_by(|a, b| {
         a.in_use
             .cmp(&b.in_use)
@@ -67,10 +65,8 @@ pub(super) fn choose_victims(
 
 /// When the minimum residency of enough models will be over.
 fn enough_at(candidates: &[Candidate], bytes: u64) -> Option<Instant> {
-    let mut by_time: Vec<(Instant, u64)> = candidates
-        .iter()
-        .map(|model| (model.evictable_at, model.bytes))
-        .collect();
+    let mut by_time: Vec<(Instant, u64)> =
+        candidates.iter().map(|model| (model.evictable_at, model.bytes)).collect();
     by_time.sort_unstable();
     let mut freed = 0;
     by_time.into_iter().find_map(|(at, held)| {
@@ -87,14 +83,7 @@ mod tests {
     use super::*;
 
     fn candidate(key: u32, bytes: u64, cost: f64, now: Instant) -> Candidate {
-        Candidate {
-            key: ModelKey(key),
-            bytes,
-            evictable_at: now,
-            in_use: false,
-            cost,
-            last_used: now,
-        }
+        Candidate { key: ModelKey(key), bytes, evictable_at: now, in_use: false, cost, last_used: now }
     }
 
     fn keys(chosen: Result<Vec<ModelKey>, Option<Instant>>) -> Vec<u32> {
@@ -105,11 +94,8 @@ mod tests {
     fn the_cheapest_per_byte_goes_and_no_more_than_needed() {
         let now = origin();
         // 0 and 1 are the cheapest per byte, but 1 alone is enough.
-        let models = [
-            candidate(0, 100, 1.0, now),
-            candidate(1, 500, 10.0, now),
-            candidate(2, 500, 100.0, now),
-        ];
+        let models =
+            [candidate(0, 100, 1.0, now), candidate(1, 500, 10.0, now), candidate(2, 500, 100.0, now)];
         assert_eq!(keys(choose_victims(&models, 450, now)), [1]);
         assert_eq!(keys(choose_victims(&models, 100, now)), [0]);
         assert_eq!(keys(choose_victims(&models, 600, now)), [0, 1]);
@@ -118,11 +104,8 @@ mod tests {
     #[test]
     fn ties_fall_on_the_least_recently_used_and_used_models_go_last() {
         let now = origin();
-        let mut models = [
-            candidate(0, 100, 0.0, now),
-            candidate(1, 100, 0.0, now),
-            candidate(2, 100, 9.0, now),
-        ];
+        let mut models =
+            [candidate(0, 100, 0.0, now), candidate(1, 100, 0.0, now), candidate(2, 100, 9.0, now)];
         models[1].last_used = now - Duration::from_secs(1);
         assert_eq!(keys(choose_victims(&models, 50, now)), [1]);
         models[0].in_use = true;
@@ -133,21 +116,12 @@ mod tests {
     #[test]
     fn a_wait_ends_when_enough_bytes_have_served_their_time() {
         let now = origin();
-        let mut models = [
-            candidate(0, 100, 0.0, now),
-            candidate(1, 100, 0.0, now),
-            candidate(2, 100, 0.0, now),
-        ];
+        let mut models =
+            [candidate(0, 100, 0.0, now), candidate(1, 100, 0.0, now), candidate(2, 100, 0.0, now)];
         models[1].evictable_at = now + Duration::from_secs(5);
         models[2].evictable_at = now + Duration::from_secs(9);
-        assert_eq!(
-            choose_victims(&models, 200, now),
-            Err(Some(now + Duration::from_secs(5)))
-        );
-        assert_eq!(
-            choose_victims(&models, 300, now),
-            Err(Some(now + Duration::from_secs(9)))
-        );
+        assert_eq!(choose_victims(&models, 200, now), Err(Some(now + Duration::from_secs(5))));
+        assert_eq!(choose_victims(&models, 300, now), Err(Some(now + Duration::from_secs(9))));
         assert_eq!(choose_victims(&models, 301, now), Err(None));
     }
 }

@@ -48,17 +48,10 @@ async fn vectors_equal_those_of_sentence_transformers() {
     let status = node.status(true).await;
     assert!(status.ready);
     for model in models {
-        let found = status
-            .models
-            .iter()
-            .find(|found| found.name == model)
-            .expect("listed");
+        let found = status.models.iter().find(|found| found.name == model).expect("listed");
         assert_eq!(found.state, ModelState::Ready);
         assert!(found.bytes.0 > 0 && found.requests > 0 && found.tokens > 0);
-        let stages = status
-            .histograms
-            .iter()
-            .filter(|histogram| histogram.model == model);
+        let stages = status.histograms.iter().filter(|histogram| histogram.model == model);
         assert_eq!(stages.count(), 7);
     }
 }
@@ -86,11 +79,7 @@ fn matryoshka(name: &str) -> tempfile::TempDir {
 #[tokio::test]
 async fn options_do_what_they_say() {
     let trained = matryoshka("mean");
-    let node = start(config(&[
-        ("mean", &golden().join("mean")),
-        ("cut", trained.path()),
-    ]))
-    .await;
+    let node = start(config(&[("mean", &golden().join("mean")), ("cut", trained.path())])).await;
     let json = golden_json("mean");
     let text = json["cases"][0]["text"].as_str().expect("a text");
     let call = || Encode::new("mean-alias", [text]);
@@ -99,10 +88,7 @@ async fn options_do_what_they_say() {
 
     let raw = &vectors(&node, call().normalize(false)).await[0];
     let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
-    assert!(
-        (length - 1.0).abs() > 1e-3,
-        "the fixture's vectors have unit length anyway"
-    );
+    assert!((length - 1.0).abs() > 1e-3, "the fixture's vectors have unit length anyway");
     let scaled: Vec<f32> = raw.iter().map(|x| x / length).collect();
     assert_near(&scaled, whole, 1e-6, "normalize");
 
@@ -121,12 +107,7 @@ async fn options_do_what_they_say() {
     for case in json["prompts"].as_array().expect("prompts") {
         let name = case["prompt_name"].as_str().expect("a name").to_owned();
         let call = Encode::new("mean", [case["text"].as_str().expect("a text")]).prompt_name(name);
-        assert_near(
-            &vectors(&node, call).await[0],
-            &numbers(&case["vector"]),
-            1e-4,
-            "prompt",
-        );
+        assert_near(&vectors(&node, call).await[0], &numbers(&case["vector"]), 1e-4, "prompt");
     }
 }
 
@@ -137,10 +118,7 @@ async fn bad_requests_get_typed_errors_and_good_items_their_vectors() {
     let text = || Encode::new("mean", ["a text"]);
     let unknown = client.encode(Encode::new("nothing", ["a"])).await;
     assert_eq!(code_of(unknown), ErrorCode::ModelNotFound);
-    assert_eq!(
-        code_of(client.encode(text().dims(33)).await),
-        ErrorCode::InvalidRequest
-    );
+    assert_eq!(code_of(client.encode(text().dims(33)).await), ErrorCode::InvalidRequest);
     assert_eq!(
         code_of(client.encode(text().dims(8)).await),
         ErrorCode::InvalidRequest,
@@ -150,36 +128,19 @@ async fn bad_requests_get_typed_errors_and_good_items_their_vectors() {
     assert_eq!(code_of(prompt), ErrorCode::InvalidRequest);
     let bits16 = client.encode(text().numerics(Numerics::Bits16)).await;
     assert_eq!(code_of(bits16), ErrorCode::ModelUnsupported);
-    let ids = client
-        .encode(Encode::inputs("mean", [Input::TokenIds(vec![2, 3])]))
-        .await;
+    let ids = client.encode(Encode::inputs("mean", [Input::TokenIds(vec![2, 3])])).await;
     assert_eq!(code_of(ids), ErrorCode::InvalidRequest);
 
     let long = "word ".repeat(400);
-    let mixed = client
-        .encode(Encode::new("mean", ["", &long, "short"]))
-        .await
-        .expect("encoded");
+    let mixed = client.encode(Encode::new("mean", ["", &long, "short"])).await.expect("encoded");
     assert!(matches!(mixed.items[0], ItemResult::Vector { tokens: 2, .. }));
     assert!(matches!(
         mixed.items[1],
         ItemResult::Failed { code: ErrorCode::TooLong, limit: 48, tokens, .. } if tokens > 400
     ));
-    assert!(matches!(
-        mixed.items[2],
-        ItemResult::Vector { truncated: false, .. }
-    ));
-    let only = client
-        .encode(Encode::new("mean", [&long]))
-        .await
-        .expect("answered");
-    assert!(matches!(
-        only.items[0],
-        ItemResult::Failed {
-            code: ErrorCode::TooLong,
-            ..
-        }
-    ));
+    assert!(matches!(mixed.items[2], ItemResult::Vector { truncated: false, .. }));
+    let only = client.encode(Encode::new("mean", [&long])).await.expect("answered");
+    assert!(matches!(only.items[0], ItemResult::Failed { code: ErrorCode::TooLong, .. }));
 }
 
 #[tokio::test]
@@ -191,27 +152,16 @@ async fn ids_are_taken_where_configured_and_checked() {
     let case = &json["cases"][0];
     let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).expect("ids");
     let inputs = [Input::TokenIds(ids), Input::TokenIds(vec![2, 1_000_000, 3])];
-    let encoded = node
-        .client()
-        .encode(Encode::inputs("mean", inputs))
-        .await
-        .expect("encoded");
+    let encoded = node.client().encode(Encode::inputs("mean", inputs)).await.expect("encoded");
     assert_near(&f32_of(&encoded.items[0]), &numbers(&case["vector"]), 1e-4, "ids");
-    assert!(matches!(
-        encoded.items[1],
-        ItemResult::Failed {
-            code: ErrorCode::InvalidRequest,
-            ..
-        }
-    ));
+    assert!(matches!(encoded.items[1], ItemResult::Failed { code: ErrorCode::InvalidRequest, .. }));
 }
 
 #[tokio::test]
 async fn a_text_gets_the_same_bits_alone_and_in_a_crowd() {
     let node = start(golden_config(&["mean"])).await;
-    let texts: Vec<String> = (0..3000)
-        .map(|index| format!("text {index} {}", "and more ".repeat(index % 13)))
-        .collect();
+    let texts: Vec<String> =
+        (0..3000).map(|index| format!("text {index} {}", "and more ".repeat(index % 13))).collect();
     let crowd = vectors(&node, Encode::new("mean", texts.clone())).await;
     assert_eq!(crowd.len(), texts.len());
     for index in [0, 1, 77, 1500, 2999] {
@@ -223,11 +173,7 @@ async fn a_text_gets_the_same_bits_alone_and_in_a_crowd() {
 #[tokio::test]
 async fn stages_do_not_overlap() {
     let node = start(golden_config(&["mean"])).await;
-    let encoded = node
-        .client()
-        .encode(Encode::new("mean", ["a text"]))
-        .await
-        .expect("encoded");
+    let encoded = node.client().encode(Encode::new("mean", ["a text"])).await.expect("encoded");
     let timings = encoded.timings;
     let stages = [
         timings.tokenize_wait_us,
@@ -239,8 +185,5 @@ async fn stages_do_not_overlap() {
     ];
     let sum: u64 = stages.iter().map(|stage| stage.0).sum();
     assert!(sum <= timings.total_us.0, "{timings:?}");
-    assert!(
-        timings.compute_us.0 > 0 && timings.tokenize_us.0 > 0,
-        "{timings:?}"
-    );
+    assert!(timings.compute_us.0 > 0 && timings.tokenize_us.0 > 0, "{timings:?}");
 }

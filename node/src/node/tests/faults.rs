@@ -9,9 +9,7 @@ use crate::node::StartError;
 
 async fn start_gated(config: NodeConfig) -> (Node, Gate, OpenAtEnd) {
     let gate = Gate::default();
-    let node = Node::start_on(config, gate.backend())
-        .await
-        .expect("the node starts");
+    let node = Node::start_on(config, gate.backend()).await.expect("the node starts");
     (node, gate.clone(), OpenAtEnd(gate))
 }
 
@@ -37,10 +35,8 @@ async fn a_dropped_call_frees_its_slot() {
     let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
     gate.stall_all(true);
     let mut calls: Vec<_> = (0..6).map(|_| under_way(&node, text())).collect();
-    until(&node, "six requests admitted", |requests, gauges| {
-        requests == 6 && gauges.admitted_bytes.0 > 0
-    })
-    .await;
+    until(&node, "six requests admitted", |requests, gauges| requests == 6 && gauges.admitted_bytes.0 > 0)
+        .await;
     // Some of them are in stalled batches, the others are queued.
     calls.clear();
     until(&node, "every slot free", |requests, gauges| {
@@ -57,10 +53,7 @@ async fn deadlines_pass_while_the_device_is_busy() {
     gate.stall_all(true);
     let busy: Vec<_> = (0..4).map(|_| under_way(&node, text())).collect();
     until(&node, "busy", |requests, _| requests == 4).await;
-    let late = node
-        .client()
-        .encode(text().deadline(Duration::from_millis(150)))
-        .await;
+    let late = node.client().encode(text().deadline(Duration::from_millis(150))).await;
     assert_eq!(late.expect_err("too late").code(), ErrorCode::DeadlineExceeded);
     until(&node, "its slot free", |requests, _| requests == 4).await;
     gate.open();
@@ -78,24 +71,12 @@ async fn overload_sheds_with_a_hint() {
     let half =
         || Encode::new("mean", ["word ".repeat(200)]).truncate(shoal_protocol::message::Truncate::Right);
     let held = [under_way(&node, half()), under_way(&node, half())];
-    until(&node, "the budget is used", |_, gauges| {
-        gauges.admitted_bytes.0 == 2000
-    })
-    .await;
-    let refused = node
-        .client()
-        .encode(text().when_overloaded(WhenOverloaded::Fail))
-        .await;
+    until(&node, "the budget is used", |_, gauges| gauges.admitted_bytes.0 == 2000).await;
+    let refused = node.client().encode(text().when_overloaded(WhenOverloaded::Fail)).await;
     let error = refused.expect_err("no room");
     assert_eq!(error.code(), ErrorCode::Overloaded);
-    assert!(
-        error.retry_after().is_some_and(|hint| hint > Duration::ZERO),
-        "{error}"
-    );
-    until(&node, "counted", |requests, gauges| {
-        requests == 2 && gauges.shed == 1
-    })
-    .await;
+    assert!(error.retry_after().is_some_and(|hint| hint > Duration::ZERO), "{error}");
+    until(&node, "counted", |requests, gauges| requests == 2 && gauges.shed == 1).await;
     gate.open();
     for call in held {
         outcome(call).await.expect("answered");
@@ -107,20 +88,11 @@ async fn a_hung_lane_is_replaced_and_its_work_answered() {
     let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
     let expected = vectors(&node, text()).await;
     gate.next(&[Act::Stall]);
-    let hung = outcome(under_way(&node, text()))
-        .await
-        .expect("answered by another lane");
+    let hung = outcome(under_way(&node, text())).await.expect("answered by another lane");
     assert_eq!(f32_of(&hung.items[0]), expected[0]);
-    until(&node, "counted", |requests, gauges| {
-        requests == 0 && gauges.restarts == 1
-    })
-    .await;
+    until(&node, "counted", |requests, gauges| requests == 0 && gauges.restarts == 1).await;
     let status = node.status(false).await;
-    assert!(
-        status.devices[0].reason.contains("1 hung lane"),
-        "{}",
-        status.devices[0].reason
-    );
+    assert!(status.devices[0].reason.contains("1 hung lane"), "{}", status.devices[0].reason);
     assert_eq!(vectors(&node, text()).await, expected);
 }
 
@@ -135,10 +107,7 @@ async fn a_device_whose_lanes_all_hang_is_restarted() {
     for call in calls {
         // The client may have tried again on the new device, or given up with a typed error.
         if let Err(error) = outcome(call).await {
-            assert!(
-                matches!(error.code(), ErrorCode::DeviceFailed | ErrorCode::Internal),
-                "{error}"
-            );
+            assert!(matches!(error.code(), ErrorCode::DeviceFailed | ErrorCode::Internal), "{error}");
         }
     }
     assert!(node.client().encode(text()).await.is_ok());
@@ -150,11 +119,7 @@ async fn a_lane_that_panics_costs_only_its_batch() {
     let (node, gate, _open) = start_gated(golden_config(&["mean"])).await;
     gate.next(&[Act::Panic]);
     // The client tries the lost attempt again.
-    let encoded = node
-        .client()
-        .encode(text())
-        .await
-        .expect("answered by the new lane");
+    let encoded = node.client().encode(text()).await.expect("answered by the new lane");
     assert_eq!(encoded.retries, 1);
     assert!(node.client().encode(text()).await.is_ok());
 }
@@ -170,9 +135,7 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
     leaving.spawn(node.shutdown(PATIENCE));
     let refused = loop {
         // Until the drain has begun a new call is taken; then none is.
-        let call = text()
-            .deadline(Duration::from_millis(100))
-            .when_overloaded(WhenOverloaded::Fail);
+        let call = text().deadline(Duration::from_millis(100)).when_overloaded(WhenOverloaded::Fail);
         match client.encode(call).await {
             Err(error) if error.code() == ErrorCode::DeadlineExceeded && !view.readiness().is_ready() => {}
             result => break result,
@@ -181,11 +144,7 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
     assert_eq!(refused.expect_err("leaving").code(), ErrorCode::Draining);
     gate.open();
     outcome(held).await.expect("finished before leaving");
-    leaving
-        .join_next()
-        .await
-        .expect("one task")
-        .expect("left cleanly");
+    leaving.join_next().await.expect("one task").expect("left cleanly");
 }
 
 #[tokio::test]

@@ -82,10 +82,7 @@ impl Gate {
 
     /// The machine's CPU behind this gate.
     pub(super) fn backend(&self) -> Arc<dyn Backend> {
-        Arc::new(GatedBackend {
-            cpu: CpuBackend::new(CpuIsa::detect(), 2),
-            gate: self.clone(),
-        })
+        Arc::new(GatedBackend { cpu: CpuBackend::new(CpuIsa::detect(), 2), gate: self.clone() })
     }
 }
 
@@ -118,10 +115,7 @@ impl Backend for GatedBackend {
     }
 
     fn start_lane(&self, threads_max: u16) -> Box<dyn Lane> {
-        Box::new(GatedLane {
-            lane: self.cpu.start_lane(threads_max),
-            gate: self.gate.clone(),
-        })
+        Box::new(GatedLane { lane: self.cpu.start_lane(threads_max), gate: self.gate.clone() })
     }
 }
 

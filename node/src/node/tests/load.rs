@@ -4,10 +4,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 fn resident(status: &Status) -> Vec<&str> {
-    let ready = status
-        .models
-        .iter()
-        .filter(|model| model.state == ModelState::Ready);
+    let ready = status.models.iter().filter(|model| model.state == ModelState::Ready);
     ready.map(|model| model.name.as_str()).collect()
 }
 
@@ -77,11 +74,7 @@ async fn throughput_stays_under_its_ceiling() {
     let node = start(config).await;
     let texts: Vec<String> = (0..200).map(|index| format!("text {index}")).collect();
     let started_at = clock::now();
-    let encoded = node
-        .client()
-        .encode(Encode::new("mean", texts).no_deadline())
-        .await
-        .expect("encoded");
+    let encoded = node.client().encode(Encode::new("mean", texts).no_deadline()).await.expect("encoded");
     let elapsed = clock::now().saturating_duration_since(started_at);
     // Less what a full bucket allows at once.
     let least = Duration::from_secs_f64(encoded.tokens as f64 / 2000.0 * 0.5);

@@ -79,11 +79,8 @@ fn config(models: &[(&str, &Path)]) -> NodeConfig {
 /// A node that serves golden checkpoints of these names, preloaded.
 fn golden_config(names: &[&str]) -> NodeConfig {
     let dirs: Vec<PathBuf> = names.iter().map(|name| golden().join(name)).collect();
-    let models: Vec<(&str, &Path)> = names
-        .iter()
-        .zip(&dirs)
-        .map(|(name, dir)| (*name, dir.as_path()))
-        .collect();
+    let models: Vec<(&str, &Path)> =
+        names.iter().zip(&dirs).map(|(name, dir)| (*name, dir.as_path())).collect();
     let mut config = config(&models);
     config.models.preload = names.iter().map(|name| (*name).to_owned()).collect();
     config
@@ -99,9 +96,7 @@ async fn start(config: NodeConfig) -> Node {
 
 async fn gauges(node: &Node) -> (u32, GaugeSet) {
     let status: Status = node.status(false).await;
-    status.devices.first().map_or((0, GaugeSet::default()), |device| {
-        (device.load.requests, device.gauges)
-    })
+    status.devices.first().map_or((0, GaugeSet::default()), |device| (device.load.requests, device.gauges))
 }
 
 /// Waits until the node's first device shows what is wanted.
@@ -112,10 +107,7 @@ async fn until(node: &Node, what: &str, holds: impl Fn(u32, &GaugeSet) -> bool) 
         if holds(requests, &gauges) {
             return;
         }
-        assert!(
-            clock::now() < deadline,
-            "never: {what}; {requests} requests, {gauges:?}"
-        );
+        assert!(clock::now() < deadline, "never: {what}; {requests} requests, {gauges:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -27,17 +27,11 @@ impl Agents {
                 .timeout_resolve(Some(patience.answer))
                 .timeout_connect(Some(patience.answer))
         };
-        let asking = common()
-            .timeout_global(Some(patience.answer))
-            .max_redirects(0)
-            .max_redirects_will_error(false);
-        let fetching = common()
-            .timeout_per_read(Some(patience.stall))
-            .timeout_recv_response(Some(patience.stall));
-        Ok(Self {
-            asking: asking.build().into(),
-            fetching: fetching.build().into(),
-        })
+        let asking =
+            common().timeout_global(Some(patience.answer)).max_redirects(0).max_redirects_will_error(false);
+        let fetching =
+            common().timeout_per_read(Some(patience.stall)).timeout_recv_response(Some(patience.stall));
+        Ok(Self { asking: asking.build().into(), fetching: fetching.build().into() })
     }
 }
 

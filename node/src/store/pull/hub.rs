@@ -71,9 +71,7 @@ impl<'a> Hub<'a> {
     ) -> Result<PathBuf, SourceError> {
         let metadata = self.metadata(file, progress)?;
         if metadata.bytes.is_some_and(|bytes| bytes != file.bytes) {
-            return Err(SourceError::Missing {
-                path: file.path.clone(),
-            });
+            return Err(SourceError::Missing { path: file.path.clone() });
         }
         let _lock = self.cache.lock(&metadata.etag)?;
         let blob = self.cache.blob(&metadata.etag);
@@ -93,10 +91,7 @@ impl<'a> Hub<'a> {
 
     fn metadata(&self, file: &ModelFile, progress: &mut dyn Progress) -> Result<Metadata, SourceError> {
         let endpoint = &self.config.endpoint;
-        let mut url = format!(
-            "{endpoint}/{}/resolve/{}/{}",
-            self.repository, self.revision, file.path
-        );
+        let mut url = format!("{endpoint}/{}/resolve/{}/{}", self.repository, self.revision, file.path);
         for _ in 0..=REDIRECTS_MAX {
             let response = self.persist(&url, progress, || {
                 let mut request = self.agents.asking.head(&url);
@@ -116,10 +111,7 @@ impl<'a> Hub<'a> {
             }
             return metadata(url, headers);
         }
-        Err(SourceError::Protocol {
-            url,
-            message: format!("more than {REDIRECTS_MAX} redirects"),
-        })
+        Err(SourceError::Protocol { url, message: format!("more than {REDIRECTS_MAX} redirects") })
     }
 
     /// The content from byte `from` on.
@@ -176,11 +168,9 @@ impl<'a> Hub<'a> {
         let url = || url.to_owned();
         match response.status().as_u16() {
             200..=399 | 416 => Ok(response),
-            status @ (401 | 403) => Err(SourceError::Unauthorized {
-                url: url(),
-                status,
-                token_sent: self.config.token.is_some(),
-            }),
+            status @ (401 | 403) => {
+                Err(SourceError::Unauthorized { url: url(), status, token_sent: self.config.token.is_some() })
+            }
             404 => Err(SourceError::NotFound { url: url() }),
             status => Err(SourceError::Status { url: url(), status }),
         }
@@ -210,9 +200,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 /// The redirect's target if it stays on the hub: only such a one may see the token.
 fn within(endpoint: &str, location: &str) -> Option<String> {
     let authority_at = endpoint.find("://")? + 3;
-    let origin_end = endpoint[authority_at..]
-        .find('/')
-        .map_or(endpoint.len(), |slash| authority_at + slash);
+    let origin_end = endpoint[authority_at..].find('/').map_or(endpoint.len(), |slash| authority_at + slash);
     let origin = &endpoint[..origin_end];
     if location.starts_with('/') && !location.starts_with("//") {
         return Some(format!("{origin}{location}"));
@@ -230,12 +218,9 @@ fn metadata(url: String, headers: &HeaderMap) -> Result<Metadata, SourceError> {
     let size = linked_size.or_else(|| if is_redirect { None } else { own_size() });
     let commit = text(headers, "x-repo-commit").map(str::to_owned);
     match (etag, commit) {
-        (Some(etag), Some(commit)) if is_file_name(&etag) && is_file_name(&commit) => Ok(Metadata {
-            bytes: size.and_then(|size| size.parse().ok()),
-            url,
-            commit,
-            etag,
-        }),
+        (Some(etag), Some(commit)) if is_file_name(&etag) && is_file_name(&commit) => {
+            Ok(Metadata { bytes: size.and_then(|size| size.parse().ok()), url, commit, etag })
+        }
         _ => Err(SourceError::Protocol {
             url,
             message: "the answer has no usable ETag and X-Repo-Commit; is HF_ENDPOINT a hub?".to_owned(),
@@ -246,9 +231,7 @@ fn metadata(url: String, headers: &HeaderMap) -> Result<Metadata, SourceError> {
 /// ETags and commits become file names, so nothing but plain ones is taken.
 fn is_file_name(name: &str) -> bool {
     (1..=ETAG_CHARS_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]
@@ -262,16 +245,8 @@ mod tests {
             within(hub, "/new/resolve/main/a").as_deref(),
             Some("https://hub.example/new/resolve/main/a")
         );
-        assert_eq!(
-            within(hub, "https://hub.example/x").as_deref(),
-            Some("https://hub.example/x")
-        );
-        for outside in [
-            "https://cdn.example/x",
-            "//cdn.example/x",
-            "https://hub.example.evil/x",
-            "x",
-        ] {
+        assert_eq!(within(hub, "https://hub.example/x").as_deref(), Some("https://hub.example/x"));
+        for outside in ["https://cdn.example/x", "//cdn.example/x", "https://hub.example.evil/x", "x"] {
             assert_eq!(within(hub, outside), None, "{outside}");
         }
     }
@@ -295,18 +270,11 @@ mod tests {
         ]);
         let found = metadata("u".into(), &linked).expect("sound");
         assert_eq!((found.etag.as_str(), found.bytes), ("abc", Some(12)));
-        let plain = headers(&[
-            ("x-repo-commit", "c0ffee"),
-            ("etag", "W/\"def\""),
-            ("content-length", "3"),
-        ]);
+        let plain = headers(&[("x-repo-commit", "c0ffee"), ("etag", "W/\"def\""), ("content-length", "3")]);
         let found = metadata("u".into(), &plain).expect("sound");
         assert_eq!((found.etag.as_str(), found.bytes), ("def", Some(3)));
         let evil = headers(&[("x-repo-commit", "c0ffee"), ("etag", "\"../../etc/passwd\"")]);
-        assert!(matches!(
-            metadata("u".into(), &evil),
-            Err(SourceError::Protocol { .. })
-        ));
+        assert!(matches!(metadata("u".into(), &evil), Err(SourceError::Protocol { .. })));
         assert!(metadata("u".into(), &headers(&[("etag", "\"abc\"")])).is_err());
     }
 }

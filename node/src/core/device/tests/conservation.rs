@@ -14,12 +14,7 @@ use super::virtual_device::{Behaviour, VirtualDevice};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Submit {
-        model: usize,
-        bulk: bool,
-        deadline_ms: Option<u64>,
-        tokens: Vec<u32>,
-    },
+    Submit { model: usize, bulk: bool, deadline_ms: Option<u64>, tokens: Vec<u32> },
     Cancel(usize),
     Wait(u64),
     Suspend(u64),
@@ -36,14 +31,8 @@ fn step() -> impl Strategy<Value = Step> {
         // Never ends: see `poison_tokens`.
         1 => Just(vec![3, 666, 5]),
     ];
-    let submit = (0usize..5, any::<bool>(), prop::option::of(0u64..4000), tokens).prop_map(
-        |(model, bulk, deadline_ms, tokens)| Step::Submit {
-            model,
-            bulk,
-            deadline_ms,
-            tokens,
-        },
-    );
+    let submit = (0usize..5, any::<bool>(), prop::option::of(0u64..4000), tokens)
+        .prop_map(|(model, bulk, deadline_ms, tokens)| Step::Submit { model, bulk, deadline_ms, tokens });
     prop_oneof![
         20 => submit,
         4 => any::<usize>().prop_map(Step::Cancel),
@@ -72,18 +61,8 @@ fn device(threads: u16, limited: bool) -> (VirtualDevice, Vec<ModelKey>) {
     // Any two of the three middle ones fit beside the pinned one; the last never does.
     let models = [50, 120, 120, 120, 251].map(|bytes| {
         let poison_tokens = (bytes == 120).then_some(666);
-        let behaviour = Behaviour {
-            bytes,
-            poison_tokens,
-            ..Behaviour::default()
-        };
-        device.register(
-            behaviour,
-            ModelSpec {
-                bytes_estimate: Bytes(bytes),
-                pinned: bytes == 50,
-            },
-        )
+        let behaviour = Behaviour { bytes, poison_tokens, ..Behaviour::default() };
+        device.register(behaviour, ModelSpec { bytes_estimate: Bytes(bytes), pinned: bytes == 50 })
     });
     device.tokenize_takes(Duration::from_micros(300));
     (device, models.to_vec())
@@ -91,17 +70,8 @@ fn device(threads: u16, limited: bool) -> (VirtualDevice, Vec<ModelKey>) {
 
 fn play(device: &mut VirtualDevice, models: &[ModelKey], step: &Step, admitted: &mut Vec<RequestKey>) {
     match step {
-        Step::Submit {
-            model,
-            bulk,
-            deadline_ms,
-            tokens,
-        } => {
-            let priority = if *bulk {
-                Priority::Bulk
-            } else {
-                Priority::Interactive
-            };
+        Step::Submit { model, bulk, deadline_ms, tokens } => {
+            let priority = if *bulk { Priority::Bulk } else { Priority::Interactive };
             let time = deadline_ms.map(Duration::from_millis);
             admitted.extend(device.submit(models[*model], priority, time, tokens).ok());
         }
@@ -127,17 +97,9 @@ fn history(threads: u16, steps: &[Step]) -> Vec<String> {
     }
     device.run_until_idle();
     let start = device.start;
-    let runs = device
-        .runs
-        .iter()
-        .map(|(at, run)| format!("{:?} {run:?}", *at - start));
-    let signals = device
-        .signals
-        .iter()
-        .map(|(at, output)| format!("{:?} {output:?}", *at - start));
-    let ends = admitted
-        .iter()
-        .map(|request| format!("{:?}", device.outcome(*request)));
+    let runs = device.runs.iter().map(|(at, run)| format!("{:?} {run:?}", *at - start));
+    let signals = device.signals.iter().map(|(at, output)| format!("{:?} {output:?}", *at - start));
+    let ends = admitted.iter().map(|request| format!("{:?}", device.outcome(*request)));
     runs.chain(signals).chain(ends).collect()
 }
 

@@ -25,25 +25,15 @@ fn device() -> VirtualDevice {
 }
 
 fn ask(device: &mut VirtualDevice, model: ModelKey) -> RequestKey {
-    device
-        .submit(model, Priority::Interactive, Some(30 * SECOND), &[20])
-        .unwrap()
+    device.submit(model, Priority::Interactive, Some(30 * SECOND), &[20]).unwrap()
 }
 
 fn loads(device: &VirtualDevice, of: ModelKey) -> usize {
-    device
-        .signals
-        .iter()
-        .filter(|(_, output)| *output == Output::Load { model: of })
-        .count()
+    device.signals.iter().filter(|(_, output)| *output == Output::Load { model: of }).count()
 }
 
 fn evictions(device: &VirtualDevice, of: ModelKey) -> usize {
-    device
-        .signals
-        .iter()
-        .filter(|(_, output)| *output == Output::Evict { model: of })
-        .count()
+    device.signals.iter().filter(|(_, output)| *output == Output::Evict { model: of }).count()
 }
 
 #[test]
@@ -55,9 +45,7 @@ fn the_first_request_loads_and_everybody_waits_for_that_one_load() {
     device.run_until_idle();
     assert_eq!(loads(&device, model), 1);
     for request in requests {
-        let Some(Outcome::Finished(stages)) = device.outcome(request) else {
-            panic!("finished")
-        };
+        let Some(Outcome::Finished(stages)) = device.outcome(request) else { panic!("finished") };
         assert_eq!(stages.load.0, 200_000);
     }
     assert_eq!(device.core.model_bytes(model), Bytes(100));
@@ -71,9 +59,7 @@ fn loading_starts_while_the_text_is_tokenized() {
     let request = ask(&mut device, model);
     assert_eq!(device.core.model_state(model), ModelState::Loading);
     device.run_until_idle();
-    let Some(Outcome::Finished(stages)) = device.outcome(request) else {
-        panic!("finished")
-    };
+    let Some(Outcome::Finished(stages)) = device.outcome(request) else { panic!("finished") };
     assert_eq!(stages.load.0, 150_000);
 }
 
@@ -84,48 +70,30 @@ fn a_cold_model_waits_for_room_and_never_fails() {
     ask(&mut device, models[0]);
     ask(&mut device, models[1]);
     device.run_for(12 * SECOND);
-    let busy = device
-        .submit(models[0], Priority::Interactive, None, &[60_000])
-        .unwrap();
+    let busy = device.submit(models[0], Priority::Interactive, None, &[60_000]).unwrap();
     let cold = ask(&mut device, models[2]);
     device.run_for(SECOND);
-    assert_eq!(
-        (evictions(&device, models[0]), evictions(&device, models[1])),
-        (0, 1),
-        "the unused one goes"
-    );
+    assert_eq!((evictions(&device, models[0]), evictions(&device, models[1])), (0, 1), "the unused one goes");
     // Now only the busy one may go, and not before its batch of three seconds is done.
     let colder = ask(&mut device, models[3]);
     device.run_for(SECOND);
     assert_eq!((device.outcome(busy), device.outcome(colder)), (None, None));
     device.run_until_idle();
-    assert!(
-        [busy, cold, colder]
-            .into_iter()
-            .all(|request| device.is_finished(request))
-    );
+    assert!([busy, cold, colder].into_iter().all(|request| device.is_finished(request)));
     assert_eq!(evictions(&device, models[0]), 1);
     let waited = device.requests[&colder].ended_at - device.requests[&busy].ended_at;
-    assert!(
-        waited <= Duration::from_millis(210),
-        "eviction and load at once: {waited:?}"
-    );
+    assert!(waited <= Duration::from_millis(210), "eviction and load at once: {waited:?}");
 }
 
 #[test]
 fn an_unused_model_goes_before_one_with_waiting_requests_however_popular_it_was() {
     let mut device = device();
-    let (popular, busy) = (
-        device.model(Behaviour::default()),
-        device.model(Behaviour::default()),
-    );
+    let (popular, busy) = (device.model(Behaviour::default()), device.model(Behaviour::default()));
     for _ in 0..50 {
         ask(&mut device, popular);
     }
     device.run_for(12 * SECOND);
-    device
-        .submit(busy, Priority::Interactive, None, &[280_000])
-        .unwrap();
+    device.submit(busy, Priority::Interactive, None, &[280_000]).unwrap();
     device.run_for(12 * SECOND);
     let cold = device.model(Behaviour::default());
     ask(&mut device, cold);
@@ -137,13 +105,8 @@ fn an_unused_model_goes_before_one_with_waiting_requests_however_popular_it_was(
 #[test]
 fn a_pinned_model_is_nobodys_victim() {
     let mut device = device();
-    let pinned = device.register(
-        Behaviour::default(),
-        ModelSpec {
-            bytes_estimate: Bytes(100),
-            pinned: true,
-        },
-    );
+    let pinned =
+        device.register(Behaviour::default(), ModelSpec { bytes_estimate: Bytes(100), pinned: true });
     let others = [0, 1].map(|_| device.model(Behaviour::default()));
     ask(&mut device, pinned);
     for round in 0..10 {
@@ -158,10 +121,7 @@ fn a_pinned_model_is_nobodys_victim() {
 #[test]
 fn two_models_that_do_not_fit_together_take_turns_of_the_minimum_residency() {
     let mut device = device();
-    let big = Behaviour {
-        bytes: 150,
-        ..Behaviour::default()
-    };
+    let big = Behaviour { bytes: 150, ..Behaviour::default() };
     let (first, second) = (device.model(big), device.model(big));
     let mut requests = Vec::new();
     // Alternating load, both all the time, for a minute.
@@ -170,10 +130,7 @@ fn two_models_that_do_not_fit_together_take_turns_of_the_minimum_residency() {
         device.run_for(Duration::from_millis(100));
     }
     let turns = loads(&device, first) + loads(&device, second);
-    assert!(
-        (5..=7).contains(&turns),
-        "a minute holds six turns of ten seconds, not {turns}"
-    );
+    assert!((5..=7).contains(&turns), "a minute holds six turns of ten seconds, not {turns}");
     device.run_until_idle();
     for request in requests {
         assert!(device.is_finished(request), "{:?}", device.outcome(request));
@@ -183,98 +140,47 @@ fn two_models_that_do_not_fit_together_take_turns_of_the_minimum_residency() {
 #[test]
 fn a_model_that_can_never_fit_is_a_typed_error() {
     let mut device = device();
-    device.register(
-        Behaviour::default(),
-        ModelSpec {
-            bytes_estimate: Bytes(120),
-            pinned: true,
-        },
-    );
-    let big = device.model(Behaviour {
-        bytes: 90,
-        ..Behaviour::default()
-    });
+    device.register(Behaviour::default(), ModelSpec { bytes_estimate: Bytes(120), pinned: true });
+    let big = device.model(Behaviour { bytes: 90, ..Behaviour::default() });
     let error = device.submit(big, Priority::Interactive, None, &[1]).unwrap_err();
-    assert_eq!(
-        error,
-        RequestError::ModelTooLarge {
-            needed: Bytes(90),
-            available: Bytes(80)
-        }
-    );
+    assert_eq!(error, RequestError::ModelTooLarge { needed: Bytes(90), available: Bytes(80) });
     assert_eq!(error.code(), ErrorCode::ModelUnsupported);
 }
 
 #[test]
 fn a_model_larger_than_its_estimate_is_measured_and_fitted_again() {
     let mut device = device();
-    let small = device.model(Behaviour {
-        bytes: 100,
-        ..Behaviour::default()
-    });
+    let small = device.model(Behaviour { bytes: 100, ..Behaviour::default() });
     ask(&mut device, small);
     device.run_for(11 * SECOND);
-    let liar = device.model(Behaviour {
-        bytes: 100,
-        ..Behaviour::default()
-    });
+    let liar = device.model(Behaviour { bytes: 100, ..Behaviour::default() });
     let request = ask(&mut device, liar);
     // It takes 150 bytes: over the budget beside the other, but it can be alone.
     device.overshoot(liar, 150);
     device.run_until_idle();
     assert!(device.is_finished(request));
-    assert_eq!(
-        (
-            loads(&device, liar),
-            evictions(&device, liar),
-            evictions(&device, small)
-        ),
-        (2, 1, 1)
-    );
-    let giant = device.model(Behaviour {
-        bytes: 100,
-        ..Behaviour::default()
-    });
+    assert_eq!((loads(&device, liar), evictions(&device, liar), evictions(&device, small)), (2, 1, 1));
+    let giant = device.model(Behaviour { bytes: 100, ..Behaviour::default() });
     device.run_for(11 * SECOND);
     let request = ask(&mut device, giant);
     device.overshoot(giant, 201);
     device.run_until_idle();
     let error = device.failure(request);
-    assert_eq!(
-        error,
-        &RequestError::ModelTooLarge {
-            needed: Bytes(201),
-            available: Bytes(200)
-        }
-    );
+    assert_eq!(error, &RequestError::ModelTooLarge { needed: Bytes(201), available: Bytes(200) });
 }
 
 #[test]
 fn a_failed_load_answers_every_waiter_and_backs_off() {
     let mut device = device();
-    let model = device.model(Behaviour {
-        load_fails: true,
-        ..Behaviour::default()
-    });
+    let model = device.model(Behaviour { load_fails: true, ..Behaviour::default() });
     let waiters: Vec<RequestKey> = (0..3).map(|_| ask(&mut device, model)).collect();
     device.run_until_idle();
     for request in waiters {
         let error = device.failure(request);
-        assert!(
-            matches!(
-                error,
-                RequestError::LoadFailed {
-                    code: ErrorCode::ModelBroken,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert!(matches!(error, RequestError::LoadFailed { code: ErrorCode::ModelBroken, .. }), "{error:?}");
         assert!(error.to_string().contains("no such file"));
     }
-    let in_backoff = device
-        .submit(model, Priority::Interactive, None, &[1])
-        .unwrap_err();
+    let in_backoff = device.submit(model, Priority::Interactive, None, &[1]).unwrap_err();
     assert_eq!(in_backoff.retry_after(), Some(SECOND));
     assert_eq!(device.core.model_state(model), ModelState::Failed);
     device.run_for(SECOND);
@@ -292,13 +198,8 @@ fn a_failed_load_answers_every_waiter_and_backs_off() {
 fn idle_models_are_unloaded_and_pinned_ones_are_not() {
     let mut device = device();
     let idle = device.model(Behaviour::default());
-    let pinned = device.register(
-        Behaviour::default(),
-        ModelSpec {
-            bytes_estimate: Bytes(100),
-            pinned: true,
-        },
-    );
+    let pinned =
+        device.register(Behaviour::default(), ModelSpec { bytes_estimate: Bytes(100), pinned: true });
     ask(&mut device, idle);
     device.handle(|core, now| core.handle_preload(pinned, now).expect("it fits"));
     device.run_for(59 * SECOND);
@@ -313,17 +214,11 @@ fn idle_models_are_unloaded_and_pinned_ones_are_not() {
 #[test]
 fn a_drain_ends_with_the_last_request_even_if_that_one_fails() {
     let mut device = device();
-    let model = device.model(Behaviour {
-        load_fails: true,
-        ..Behaviour::default()
-    });
+    let model = device.model(Behaviour { load_fails: true, ..Behaviour::default() });
     ask(&mut device, model);
     device.handle(|core, now| core.handle_drain(now + 25 * SECOND, now));
     device.run_for(SECOND);
-    assert_eq!(
-        device.signals.last().map(|(_, output)| output),
-        Some(&Output::Drained)
-    );
+    assert_eq!(device.signals.last().map(|(_, output)| output), Some(&Output::Drained));
 }
 
 #[test]
@@ -343,19 +238,11 @@ fn a_wish_that_nobody_has_any_more_is_not_loaded() {
 #[test]
 fn a_deadline_before_the_measured_load_is_refused_at_arrival() {
     let mut device = device();
-    let model = device.model(Behaviour {
-        load: 5 * SECOND,
-        ..Behaviour::default()
-    });
+    let model = device.model(Behaviour { load: 5 * SECOND, ..Behaviour::default() });
     ask(&mut device, model);
     device.run_for(100 * SECOND);
     assert_eq!(device.core.model_state(model), ModelState::Stored, "unloaded");
-    let request = device
-        .submit(model, Priority::Interactive, Some(3 * SECOND), &[20])
-        .unwrap();
+    let request = device.submit(model, Priority::Interactive, Some(3 * SECOND), &[20]).unwrap();
     let error = device.failure(request);
-    assert!(
-        matches!(error, RequestError::DeadlineUnreachable { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, RequestError::DeadlineUnreachable { .. }), "{error:?}");
 }

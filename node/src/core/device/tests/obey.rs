@@ -16,20 +16,13 @@ impl VirtualDevice {
                 Output::Run(run) => self.run(run),
                 Output::Load { model } => {
                     assert_eq!(self.loading.replace(model), None, "one load at a time");
-                    assert!(
-                        self.resident
-                            .insert(model, self.models[model.index()].bytes)
-                            .is_none()
-                    );
+                    assert!(self.resident.insert(model, self.models[model.index()].bytes).is_none());
                     let at = self.now + self.models[model.index()].load;
                     self.at(at, Event::LoadEnded(model));
                     self.signals.push((self.now, output));
                 }
                 Output::Evict { model } => {
-                    assert!(
-                        self.running.values().all(|(run, _)| run.model != model),
-                        "evicted while in use"
-                    );
+                    assert!(self.running.values().all(|(run, _)| run.model != model), "evicted while in use");
                     self.at(self.now + Duration::from_millis(5), Event::Evicted(model));
                     self.signals.push((self.now, output));
                 }
@@ -66,23 +59,13 @@ impl VirtualDevice {
         assert_eq!(items.len(), run.sequences as usize);
         assert!(!items.is_empty() && run.sequences <= config.batch_sequences_max);
         assert_eq!(items.iter().map(|item| item.tokens).sum::<u32>(), run.tokens);
-        assert!(
-            items.len() == 1 || run.tokens <= config.batch_tokens_max,
-            "over the batch budget"
-        );
+        assert!(items.len() == 1 || run.tokens <= config.batch_tokens_max, "over the batch budget");
         assert!((1..=run.lane.threads_max(config.threads)).contains(&run.threads));
-        assert_eq!(
-            self.core.model_state(run.model),
-            ModelState::Ready,
-            "ran a model that is not resident"
-        );
+        assert_eq!(self.core.model_state(run.model), ModelState::Ready, "ran a model that is not resident");
         for item in &items {
             let request = self.requests.get_mut(&item.request).expect("known");
             assert_eq!(request.outcome, None, "computes for nobody");
-            assert!(
-                request.deadline.is_none_or(|deadline| deadline > self.now),
-                "computes what expired"
-            );
+            assert!(request.deadline.is_none_or(|deadline| deadline > self.now), "computes what expired");
             let state = request.items.insert(item.index, Item::Running);
             assert_eq!(state, Some(Item::Waiting), "runs an item twice");
         }
@@ -92,18 +75,12 @@ impl VirtualDevice {
         if !items.iter().any(|item| Some(item.tokens) == model.poison_tokens) {
             self.at(self.now + took, Event::BatchDone(run.batch));
         }
-        assert!(
-            self.running.insert(run.lane, (run, items)).is_none(),
-            "the lane was busy"
-        );
+        assert!(self.running.insert(run.lane, (run, items)).is_none(), "the lane was busy");
         self.runs.push((self.now, run));
     }
 
     pub(super) fn end(&mut self, request: RequestKey, outcome: Outcome) {
-        let tracked = self
-            .requests
-            .get_mut(&request)
-            .expect("an outcome of a request that never was");
+        let tracked = self.requests.get_mut(&request).expect("an outcome of a request that never was");
         assert_eq!(tracked.outcome, None, "a second outcome: {outcome:?}");
         tracked.outcome = Some(outcome);
         self.unfinished.remove(&request);
@@ -115,28 +92,18 @@ impl VirtualDevice {
         let config = self.core.config();
         let threads: u16 = self.running.values().map(|(run, _)| run.threads).sum();
         assert!(threads <= config.threads, "{threads} threads");
-        let honest = self
-            .resident
-            .iter()
-            .filter(|(model, _)| self.overshot != Some(**model));
+        let honest = self.resident.iter().filter(|(model, _)| self.overshot != Some(**model));
         let resident: u64 = honest.map(|(_, bytes)| bytes).sum();
         assert!(resident <= config.resident_bytes_max, "{resident} bytes resident");
         let (load, gauges) = (self.core.load_record(self.now), self.core.gauges(self.now));
-        assert_eq!(
-            load.requests as usize,
-            self.unfinished.len(),
-            "permits and requests agree"
-        );
+        assert_eq!(load.requests as usize, self.unfinished.len(), "permits and requests agree");
         assert!(
             !self.unfinished.is_empty() || load.queue_tokens == 0 && gauges.admitted_bytes == Bytes(0),
             "a leak"
         );
         assert_eq!(usize::from(load.running), self.running.len());
         for request in self.unfinished.iter().map(|key| &self.requests[key]) {
-            assert!(
-                request.deadline.is_none_or(|deadline| deadline > self.now),
-                "outlived its deadline"
-            );
+            assert!(request.deadline.is_none_or(|deadline| deadline > self.now), "outlived its deadline");
         }
     }
 }

@@ -124,8 +124,7 @@ impl VirtualDevice {
     /// Loads a model and runs it until its speed is known.
     pub(super) fn warm_up(&mut self, model: ModelKey) {
         for tokens in [vec![50; 16], vec![50]] {
-            self.submit(model, Priority::Interactive, None, &tokens)
-                .expect("an idle device admits");
+            self.submit(model, Priority::Interactive, None, &tokens).expect("an idle device admits");
             self.run_until_idle();
         }
         self.runs.clear();
@@ -133,13 +132,7 @@ impl VirtualDevice {
     }
 
     pub(super) fn model(&mut self, behaviour: Behaviour) -> ModelKey {
-        self.register(
-            behaviour,
-            ModelSpec {
-                bytes_estimate: Bytes(behaviour.bytes),
-                pinned: false,
-            },
-        )
+        self.register(behaviour, ModelSpec { bytes_estimate: Bytes(behaviour.bytes), pinned: false })
     }
 
     pub(super) fn register(&mut self, behaviour: Behaviour, spec: ModelSpec) -> ModelKey {
@@ -165,33 +158,17 @@ impl VirtualDevice {
     ) -> Result<RequestKey, RequestError> {
         let deadline = time.map(|time| self.now + time);
         let bytes = tokens.iter().map(|tokens| u64::from(*tokens) * 4).sum();
-        let admitted = self.core.handle_request(
-            RequestSpec {
-                model,
-                priority,
-                bytes,
-                deadline,
-            },
-            self.now,
-        );
+        let admitted = self.core.handle_request(RequestSpec { model, priority, bytes, deadline }, self.now);
         if let Ok(request) = admitted {
-            let items: Vec<ItemTokens> = (0..)
-                .zip(tokens)
-                .map(|(index, tokens)| ItemTokens {
-                    index,
-                    tokens: *tokens,
-                })
-                .collect();
+            let items: Vec<ItemTokens> =
+                (0..).zip(tokens).map(|(index, tokens)| ItemTokens { index, tokens: *tokens }).collect();
             let tracked = Tracked {
                 outcome: None,
                 ended_at: self.now,
                 deadline,
                 items: items.iter().map(|item| (item.index, Item::Waiting)).collect(),
             };
-            assert!(
-                self.requests.insert(request, tracked).is_none(),
-                "a key names two requests"
-            );
+            assert!(self.requests.insert(request, tracked).is_none(), "a key names two requests");
             self.unfinished.insert(request);
             self.pump();
             if self.tokenize.is_zero() {
@@ -243,10 +220,7 @@ impl VirtualDevice {
             if quiet && self.unfinished.is_empty() {
                 return;
             }
-            assert!(
-                self.next_at().is_some(),
-                "stuck: work is left and nothing will happen"
-            );
+            assert!(self.next_at().is_some(), "stuck: work is left and nothing will happen");
             self.step();
         }
         panic!("spinning: {:?}", self.core.poll_timeout());
@@ -255,8 +229,7 @@ impl VirtualDevice {
     /// A lane gives a running batch back with an error.
     pub(super) fn fail_batch(&mut self, batch: BatchId) {
         self.running.retain(|_, (run, _)| run.batch != batch);
-        self.events
-            .retain(|_, event| !matches!(event, Event::BatchDone(done) if *done == batch));
+        self.events.retain(|_, event| !matches!(event, Event::BatchDone(done) if *done == batch));
         self.core.handle_batch_failed(batch, self.now);
         self.pump();
     }
@@ -271,10 +244,8 @@ impl VirtualDevice {
     /// Says that the process stood still for `time`: lanes as well as timers.
     pub(super) fn suspend(&mut self, time: Duration) {
         let events = std::mem::take(&mut self.events);
-        self.events = events
-            .into_iter()
-            .map(|((at, sequence), event)| ((at + time, sequence), event))
-            .collect();
+        self.events =
+            events.into_iter().map(|((at, sequence), event)| ((at + time, sequence), event)).collect();
         self.now += time;
         self.core.handle_timeout(self.now);
         self.pump();
@@ -314,15 +285,12 @@ impl VirtualDevice {
                 self.core.handle_evicted(model, self.now);
             }
             Event::LoadEnded(model) => {
-                let Behaviour {
-                    bytes, load_fails, ..
-                } = self.models[model.index()];
+                let Behaviour { bytes, load_fails, .. } = self.models[model.index()];
                 assert_eq!(self.loading.take(), Some(model));
                 if load_fails {
                     self.resident.remove(&model);
                     let reason = Arc::from("no such file");
-                    self.core
-                        .handle_load_failed(model, ErrorCode::ModelBroken, reason, self.now);
+                    self.core.handle_load_failed(model, ErrorCode::ModelBroken, reason, self.now);
                 } else {
                     self.resident.insert(model, bytes);
                     self.core.handle_loaded(model, Bytes(bytes), self.now);
@@ -340,11 +308,7 @@ impl VirtualDevice {
             let request = self.requests.get_mut(&item.request).expect("known");
             assert_eq!(request.outcome, None, "delivered after the end");
             let state = request.items.insert(item.index, Item::Delivered);
-            assert_eq!(
-                state,
-                Some(Item::Running),
-                "delivered what was not running, or twice"
-            );
+            assert_eq!(state, Some(Item::Running), "delivered what was not running, or twice");
         }
     }
 
