@@ -92,25 +92,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     }
     let mut bench = Bench { peak, brackets: arguments.brackets, team: Team::new(2) };
     for (shape, inputs, outputs, epilogue) in SHAPES {
-        let layers = layers(arguments, isa, outputs, inputs)?;
-        let ways =
-            arguments.rows.iter().flat_map(|&rows| arguments.mode.iter().map(move |&mode| (rows, mode)));
-        for (rows, mode) in ways {
-            let product = Product { isa, layers: &layers, epilogue, rows, mode };
-            let measured = if native {
-                bench.measure::<half::bf16>(&product)?
-            } else {
-                bench.measure::<f32>(&product)?
-            };
-            let figure = Figure { shape, ..measured };
-            if !arguments.json {
-                let name = format!("{mode:?}").to_lowercase();
-                println!(
-                    "{shape:>5} {rows:>5} {name:>8} {:>7.1} {:>9.1} {:>9.1}",
-                    figure.percent_of_peak, figure.gflops, figure.microseconds
-                );
+        let one = pack(isa, arguments.dtype, outputs, inputs)?;
+        let copies = ((arguments.cold_mib << 20) / one.bytes()).max(1);
+        let mut layers = vec![one];
+        for _ in 1..copies {
+            layers.push(pack(isa, arguments.dtype, outputs, inputs)?);
+        }
+        for &rows in &arguments.rows {
+            for &mode in &arguments.mode {
+                let product = Product { isa, layers: &layers, epilogue, rows, mode };
+                let measured = if native {
+                    bench.measure::<half::bf16>(&product)?
+                } else {
+                    bench.measure::<f32>(&product)?
+                };
+                let figure = Figure { shape, rows, mode, ..measured };
+                if !arguments.json {
+                    let name = format!("{mode:?}").to_lowercase();
+                    println!(
+                        "{shape:>5} {rows:>5} {name:>8} {:>7.1} {:>9.1} {:>9.1}",
+                        figure.percent_of_peak, figure.gflops, figure.microseconds
+                    );
+                }
+                report.results.push(figure);
             }
-            report.results.push(figure);
         }
     }
     if arguments.json {

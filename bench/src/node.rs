@@ -132,20 +132,7 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
             }
         }
     }
-    let mut one_lane = lanes(arguments, 1, arguments.threads)?;
-    let mut micros: [Vec<f64>; 3] = Default::default();
-    let mut timings = Vec::new();
-    // In turns, so that every path sees the same moods of the machine.
-    for turn in 0..arguments.queries.div_ceil(TURN_QUERIES) {
-        let turn: Vec<&String> = texts.iter().cycle().skip(turn * TURN_QUERIES).take(TURN_QUERIES).collect();
-        for text in &turn {
-            let started_at = Instant::now();
-            tokio::task::block_in_place(|| one_lane.encode_one(text))?;
-            micros[0].push(started_at.elapsed().as_secs_f64() * 1e6);
-        }
-        timings.extend(queries(&node.client(), &turn, &mut micros[1]).await?);
-        queries(&quic, &turn, &mut micros[2]).await?;
-    }
+    let (micros, timings) = latencies(arguments, texts, &node, &quic).await?;
     let names = ["lanes, ready tokens", "client in process", "client over QUIC"];
     let paths = names.into_iter().zip(seconds).zip(micros).map(|((path, seconds), queries)| PathReport {
         path,
@@ -164,6 +151,30 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
     drop(quic);
     node.shutdown(SETTLE).await;
     Ok(report)
+}
+
+/// Microseconds of single queries by bare lane, in process and over QUIC, and the in-process ones' stages. In turns,
+/// so that every path sees the same moods of the machine.
+async fn latencies(
+    arguments: &Arguments,
+    texts: &[String],
+    node: &Node,
+    quic: &Client,
+) -> Result<([Vec<f64>; 3], Vec<Timings>), AnyError> {
+    let mut one_lane = lanes(arguments, 1, arguments.threads)?;
+    let mut micros: [Vec<f64>; 3] = Default::default();
+    let mut timings = Vec::new();
+    for turn in 0..arguments.queries.div_ceil(TURN_QUERIES) {
+        let turn: Vec<&String> = texts.iter().cycle().skip(turn * TURN_QUERIES).take(TURN_QUERIES).collect();
+        for text in &turn {
+            let started_at = Instant::now();
+            tokio::task::block_in_place(|| one_lane.encode_one(text))?;
+            micros[0].push(started_at.elapsed().as_secs_f64() * 1e6);
+        }
+        timings.extend(queries(&node.client(), &turn, &mut micros[1]).await?);
+        queries(quic, &turn, &mut micros[2]).await?;
+    }
+    Ok((micros, timings))
 }
 
 fn config(arguments: &Arguments, scratch: &Path) -> Result<NodeConfig, AnyError> {
