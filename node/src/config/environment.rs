@@ -5,6 +5,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use etcetera::BaseStrategy as _;
+
 use super::resolved::HubConfig;
 
 /// Bytes of a token file; anything longer is not a token.
@@ -24,7 +26,12 @@ impl Environment {
     pub fn of_process() -> Self {
         let pairs = env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        Self { vars: pairs.collect(), home: dirs::home_dir(), data_home: dirs::data_dir() }
+        let native = etcetera::base_strategy::choose_native_strategy().ok();
+        Self {
+            vars: pairs.collect(),
+            home: etcetera::home_dir().ok(),
+            data_home: native.map(|native| native.data_dir()),
+        }
     }
 
     /// An environment made of these variables only; `HOME` and `XDG_DATA_HOME` give the directories.
