@@ -1,7 +1,7 @@
 //! How a message becomes bytes and how version N lives beside N-1.
 //!
 //! Two peers agree in their hello on the highest wire version both speak. A message whose layout did not change
-//! in that version has the same bytes; one that changed names its previous layout ([`wire_message!`]'s
+//! in that version has the same bytes; one that changed names its previous layout (`wire_message!`'s
 //! `previous`), and is converted on the way out to an older peer and on the way in from one.
 
 use rkyv::rancor;
@@ -113,7 +113,7 @@ pub enum EncodeError {
     },
 }
 
-/// A message with a wire form. Implemented with [`wire_message!`] only.
+/// A message with a wire form. Implemented with `wire_message!` only.
 pub trait Wire: Sized {
     /// The kind in the header.
     const KIND: Kind;

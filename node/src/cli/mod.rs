@@ -1,6 +1,6 @@
 //! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status` and `mesh init`.
 //!
-//! Every command returns an [`Exit`] or a [`Stop`] with its code; only [`output`] prints.
+//! Every command returns an `Exit` or a `Stop` with its code; only `output` prints.
 
 mod args;
 mod demo;
