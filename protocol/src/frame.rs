@@ -2,7 +2,8 @@
 
 use crate::header::{Header, Kind};
 use crate::message::{
-    Beacon, EncodeRequest, EncodeResult, End, Failure, Hello, LoadRecord, Status, StatusRequest,
+    Beacon, EncodeRequest, EncodeResult, End, FactsDelta, FactsDigest, FactsPull, Failure, Hello, LoadProbe,
+    LoadRecord, LoadReply, NodeFacts, Status, StatusRequest,
 };
 use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
 
@@ -27,6 +28,18 @@ pub enum Message {
     StatusRequest(StatusRequest),
     /// The status; terminal.
     Status(Box<Status>),
+    /// A node's facts.
+    Facts(Box<NodeFacts>),
+    /// A change of them.
+    FactsDelta(Box<FactsDelta>),
+    /// Versions of everybody's facts.
+    FactsDigest(FactsDigest),
+    /// Asks for a node's facts.
+    FactsPull(FactsPull),
+    /// Asks for a device's load.
+    LoadProbe(LoadProbe),
+    /// A device's load, asked for.
+    LoadReply(LoadReply),
 }
 
 impl Message {
@@ -43,6 +56,12 @@ impl Message {
             Self::Load(_) => Kind::Load,
             Self::StatusRequest(_) => Kind::StatusRequest,
             Self::Status(_) => Kind::Status,
+            Self::Facts(_) => Kind::Facts,
+            Self::FactsDelta(_) => Kind::FactsDelta,
+            Self::FactsDigest(_) => Kind::FactsDigest,
+            Self::FactsPull(_) => Kind::FactsPull,
+            Self::LoadProbe(_) => Kind::LoadProbe,
+            Self::LoadReply(_) => Kind::LoadReply,
         }
     }
 }
@@ -77,6 +96,12 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
         Message::Load(message) => message.to_body(version),
         Message::StatusRequest(message) => message.to_body(version),
         Message::Status(message) => message.to_body(version),
+        Message::Facts(message) => message.to_body(version),
+        Message::FactsDelta(message) => message.to_body(version),
+        Message::FactsDigest(message) => message.to_body(version),
+        Message::FactsPull(message) => message.to_body(version),
+        Message::LoadProbe(message) => message.to_body(version),
+        Message::LoadReply(message) => message.to_body(version),
     }?;
     let (kind, max) = (frame.message.kind(), frame.message.kind().body_bytes_max());
     let too_large = EncodeError::TooLarge { kind, length: body.len(), max };
@@ -119,6 +144,28 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
         Kind::Load => Message::Load(LoadRecord::from_body(schema, body)?),
         Kind::StatusRequest => Message::StatusRequest(StatusRequest::from_body(schema, body)?),
         Kind::Status => Message::Status(Box::new(Status::from_body(schema, body)?)),
+        Kind::Facts => {
+            let message = NodeFacts::from_body(schema, body)?;
+            message.check()?;
+            Message::Facts(Box::new(message))
+        }
+        Kind::FactsDelta => {
+            let message = FactsDelta::from_body(schema, body)?;
+            message.check()?;
+            Message::FactsDelta(Box::new(message))
+        }
+        Kind::FactsDigest => {
+            let message = FactsDigest::from_body(schema, body)?;
+            message.check()?;
+            Message::FactsDigest(message)
+        }
+        Kind::FactsPull => Message::FactsPull(FactsPull::from_body(schema, body)?),
+        Kind::LoadProbe => {
+            let message = LoadProbe::from_body(schema, body)?;
+            message.check()?;
+            Message::LoadProbe(message)
+        }
+        Kind::LoadReply => Message::LoadReply(LoadReply::from_body(schema, body)?),
     };
     Ok(Frame { hops, message })
 }

@@ -11,7 +11,8 @@
 //! | 12 | 4 | check | low 32 bits of the FNV-1a hash of bytes 0..12: a lost frame boundary is noticed at once |
 
 use crate::limits::{
-    CONTROL_BODY_BYTES_MAX, HOPS_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BODY_BYTES_MAX, STATUS_BODY_BYTES_MAX,
+    CONTROL_BODY_BYTES_MAX, FACTS_BODY_BYTES_MAX, HOPS_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BODY_BYTES_MAX,
+    STATUS_BODY_BYTES_MAX,
 };
 
 const MAGIC: [u8; 2] = *b"SH";
@@ -38,11 +39,23 @@ pub enum Kind {
     StatusRequest = 8,
     /// A node's status.
     Status = 9,
+    /// A node's own facts, whole.
+    Facts = 10,
+    /// A change of a node's own facts.
+    FactsDelta = 11,
+    /// Which versions of everybody's facts the sender holds.
+    FactsDigest = 12,
+    /// Asks a node for its own facts.
+    FactsPull = 13,
+    /// Asks a device for its load; a datagram.
+    LoadProbe = 14,
+    /// A device's load, asked for; a datagram.
+    LoadReply = 15,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 15] = [
         Self::Hello,
         Self::EncodeRequest,
         Self::EncodeResult,
@@ -52,6 +65,12 @@ impl Kind {
         Self::Load,
         Self::StatusRequest,
         Self::Status,
+        Self::Facts,
+        Self::FactsDelta,
+        Self::FactsDigest,
+        Self::FactsPull,
+        Self::LoadProbe,
+        Self::LoadReply,
     ];
 
     /// Bytes that a body of this kind may have.
@@ -61,9 +80,16 @@ impl Kind {
             Self::EncodeRequest => REQUEST_BODY_BYTES_MAX,
             Self::EncodeResult => RESULT_BODY_BYTES_MAX,
             Self::Status => STATUS_BODY_BYTES_MAX,
-            Self::Hello | Self::Beacon | Self::End | Self::Error | Self::Load | Self::StatusRequest => {
-                CONTROL_BODY_BYTES_MAX
-            }
+            Self::Facts | Self::FactsDelta | Self::FactsDigest => FACTS_BODY_BYTES_MAX,
+            Self::Hello
+            | Self::Beacon
+            | Self::End
+            | Self::Error
+            | Self::Load
+            | Self::StatusRequest
+            | Self::FactsPull
+            | Self::LoadProbe
+            | Self::LoadReply => CONTROL_BODY_BYTES_MAX,
         }
     }
 

@@ -6,6 +6,8 @@ pub const CONTROL_BODY_BYTES_MAX: u32 = 64 * 1024;
 pub const REQUEST_BODY_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// Bytes of one result frame. A node splits a larger answer over several frames.
 pub const RESULT_BODY_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// Bytes of a node's facts: every model that it has on disk, with names.
+pub const FACTS_BODY_BYTES_MAX: u32 = 4 * 1024 * 1024;
 /// Bytes of a status reply: histograms of every model and stage.
 pub const STATUS_BODY_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
@@ -25,3 +27,15 @@ pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 pub const HOPS_MAX: u8 = 1;
 /// Values of one dense vector.
 pub const DENSE_DIMS_MAX: u32 = 65_536;
+/// Models in one node's facts.
+pub const FACTS_MODELS_MAX: usize = 4096;
+/// Other names of one model.
+pub const FACTS_ALIASES_MAX: usize = 16;
+/// Devices of one node.
+pub const FACTS_DEVICES_MAX: usize = 64;
+/// Addresses of one node, of each sort.
+pub const FACTS_ADDRESSES_MAX: usize = 16;
+/// Bytes of one address (`host:port`).
+pub const ADDRESS_BYTES_MAX: usize = 262;
+/// Entries of one digest: eight cells of 512 nodes, dead ones included.
+pub const FACTS_DIGEST_MAX: usize = 4096;

@@ -8,7 +8,7 @@ use super::{Frame, Message, decode, encode};
 use crate::code::ErrorCode;
 use crate::header::{Header, Kind};
 use crate::ids::{DeviceIndex, NodeId, RequestId};
-use crate::limits::{DECISION_BYTES_MAX, ITEM_TEXT_BYTES_MAX, REQUEST_ITEMS_MAX};
+use crate::limits::*;
 use crate::message::*;
 use crate::units::{Bytes, Micros, Tokens};
 use crate::wire::{DecodeError, EncodeError, WIRE_VERSION};
@@ -105,6 +105,58 @@ fn status() -> Status {
     }
 }
 
+fn model_fact() -> ModelFact {
+    ModelFact {
+        name: "m".into(),
+        aliases: vec!["n".into()],
+        device: DeviceIndex(1),
+        state: ModelState::Ready,
+        numerics: Numerics::Bits16,
+        bytes: Bytes(45_000_000),
+        load_us: Micros(60_000),
+    }
+}
+
+fn device_fact() -> DeviceFact {
+    DeviceFact {
+        device: DeviceIndex(1),
+        name: "cpu avx2".into(),
+        budget_bytes: Bytes(1 << 30),
+        tokens_per_s: 9_000,
+    }
+}
+
+fn version() -> FactsVersion {
+    FactsVersion { node: NodeId([9; 16]), generation: 3, version: 4 }
+}
+
+fn facts() -> NodeFacts {
+    NodeFacts {
+        node: NodeId([9; 16]),
+        generation: 3,
+        version: 4,
+        peer_addresses: vec!["10.0.0.1:7000".into()],
+        client_addresses: vec!["10.0.0.1:7001".into()],
+        draining: false,
+        devices: vec![device_fact()],
+        models: vec![model_fact()],
+    }
+}
+
+fn delta() -> FactsDelta {
+    FactsDelta {
+        node: NodeId([9; 16]),
+        generation: 3,
+        base_version: 3,
+        version: 4,
+        draining: Some(true),
+        devices_set: vec![device_fact()],
+        devices_unset: vec![DeviceIndex(0)],
+        models_set: vec![model_fact()],
+        models_unset: vec![ModelFactKey { name: "gone".into(), device: DeviceIndex(0) }],
+    }
+}
+
 /// One frame of each kind.
 fn samples() -> Vec<Message> {
     let hello = Hello {
@@ -132,6 +184,17 @@ fn samples() -> Vec<Message> {
         Message::Load(load()),
         Message::StatusRequest(StatusRequest { histograms: true }),
         Message::Status(Box::new(status())),
+        Message::Facts(Box::new(facts())),
+        Message::FactsDelta(Box::new(delta())),
+        Message::FactsDigest(FactsDigest { entries: vec![version()] }),
+        Message::FactsPull(FactsPull { have: version() }),
+        Message::LoadProbe(LoadProbe { nonce: 5, device: DeviceIndex(1), model: "m".into() }),
+        Message::LoadReply(LoadReply {
+            nonce: 5,
+            load: load(),
+            model: Some(ModelState::Loading),
+            ready_in_us: Micros(70_000),
+        }),
     ]
 }
 
@@ -192,6 +255,30 @@ fn a_result_whose_parts_disagree_is_refused() {
     refused(EncodeResult { indices: vec![0, u32::MAX], ..result() });
     refused(EncodeResult { dense: DenseBlock { rows: 2, ..result().dense }, ..result() });
     refused(EncodeResult { dense: DenseBlock { data: vec![0; 3], ..result().dense }, ..result() });
+}
+
+#[test]
+fn facts_over_their_limits_are_refused() {
+    let refused = |message: Message| {
+        let kind = message.kind();
+        let read = read(&wire(message));
+        assert!(matches!(&read, Err(DecodeError::Limit { kind: at, .. }) if *at == kind), "{read:?}");
+    };
+    let facts_of = |change: fn(&mut NodeFacts)| {
+        let mut facts = facts();
+        change(&mut facts);
+        Message::Facts(Box::new(facts))
+    };
+    refused(facts_of(|facts| facts.peer_addresses = vec!["a:1".into(); FACTS_ADDRESSES_MAX + 1]));
+    refused(facts_of(|facts| facts.client_addresses = vec!["a".repeat(ADDRESS_BYTES_MAX + 1)]));
+    refused(facts_of(|facts| facts.devices = vec![device_fact(); FACTS_DEVICES_MAX + 1]));
+    refused(facts_of(|facts| facts.models = vec![model_fact(); FACTS_MODELS_MAX + 1]));
+    refused(facts_of(|facts| facts.models[0].name = "m".repeat(MODEL_NAME_BYTES_MAX + 1)));
+    refused(facts_of(|facts| facts.models[0].aliases = vec!["n".into(); FACTS_ALIASES_MAX + 1]));
+    refused(Message::FactsDelta(Box::new(FactsDelta { base_version: 4, ..delta() })));
+    refused(Message::FactsDigest(FactsDigest { entries: vec![version(); FACTS_DIGEST_MAX + 1] }));
+    let model = "m".repeat(MODEL_NAME_BYTES_MAX + 1);
+    refused(Message::LoadProbe(LoadProbe { nonce: 1, device: DeviceIndex(0), model }));
 }
 
 #[test]

@@ -2,12 +2,17 @@
 //! whose validation has no history of holes.
 
 mod encode;
+mod facts;
 mod session;
 mod status;
 
 pub use encode::{
     Beacon, DenseBlock, DenseDtype, EncodeOptions, EncodeRequest, EncodeResult, Input, ItemOutcome, Numerics,
     Phase, Priority, Truncate,
+};
+pub use facts::{
+    DeviceFact, FactsDelta, FactsDigest, FactsPull, FactsVersion, LoadProbe, LoadReply, ModelFact,
+    ModelFactKey, NodeFacts,
 };
 pub use session::{End, Failure, Hello, Role, ServedBy, Timings};
 pub use status::{
