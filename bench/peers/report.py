@@ -1,10 +1,15 @@
 """What is made of the figures: which rounds count, ratios, and the table."""
 
+import statistics
+
 from engines import ENGINES
 
 # Multiply-adds x 2 of all-MiniLM-L6-v2: linear layers a token, and attention a token and key (6 layers of width 384).
 LINEAR_FLOP = 6 * 2 * (4 * 384 * 384 + 2 * 384 * 1536)
 ATTENTION_FLOP = 6 * 4 * 384
+
+# Calibrations beside two figures of one round that are this close count as the same state of the machine.
+ALIKE = 0.92
 
 # What each of Shoal's rows is held against.
 REDUCED = ["ov-bf16-throughput", "ov-bf16-latency", "ov-f16-throughput", "ov-f16-latency", "ov-f32-throughput",
@@ -33,14 +38,28 @@ def kept(figures: list[dict], calibrations: list[float], part: float) -> list[di
     return good if 2 * len(good) >= len(figures) else figures
 
 
-def ratios(results: list[dict], higher_is_better: bool, field: str) -> list[str]:
-    by_name = {r["engine"]: r for r in results}
+def ratio(ours: list[dict], theirs: list[dict], field: str) -> float:
+    """Median over the rounds of theirs / ours, so that what slowed a whole round cancels. Rounds in which the machine
+    stood differently for the two (their calibrations are further apart than ALIKE) are left out when half or more are
+    alike."""
+    other = {f["round"]: f for f in theirs}
+    pairs = [(f, other[f["round"]]) for f in ours if f["round"] in other]
+    alike = [(a, b) for a, b in pairs
+             if min(a["calibration"], b["calibration"]) >= ALIKE * max(a["calibration"], b["calibration"])]
+    taken = alike if 2 * len(alike) >= len(pairs) else pairs
+    return statistics.median(b[field] / a[field] for a, b in taken)
+
+
+def ratios(results: list[dict], faster: bool, field: str) -> list[str]:
+    """`faster`: how many times the peer's speed; else what part of the peer's time."""
+    by_name = {r["engine"]: r["rounds"] for r in results}
     lines = []
     for ours, theirs in RIVALS.items():
-        parts = [f"{by_name[ours][field] / by_name[name][field]:.2f}x {name}"
-                 for name in theirs if ours in by_name and name in by_name]
+        values = [(ratio(by_name[ours], by_name[name], field), name)
+                  for name in theirs if ours in by_name and name in by_name]
+        parts = [f"{value if faster else 1 / value:.2f}x {name}" for value, name in values]
         if parts:
-            lines.append(f"  {ours} / peer{'' if higher_is_better else ' (lower is better)'}: " + ", ".join(parts))
+            lines.append(f"  {ours} / peer{'' if faster else ' (lower is better)'}: " + ", ".join(parts))
     return lines
 
 
@@ -71,7 +90,7 @@ def throughput_lines(results: list[dict], about: dict) -> list[str]:
         lines.append(f"{r['engine']:22} {r['batch'] or 'own':>5} {r['sentences_per_s']:8.1f} {r['tokens_per_s']:9.0f} "
                      f"{share:>7} {r['parity']['cosine_min']:10.6f} {r['parity']['cosine_mean']:8.6f}  "
                      f"{spread(r, best):19}  {r['executes']}")
-    return lines + ratios(results, True, "sentences_per_s")
+    return lines + ratios(results, True, "seconds")
 
 
 def query_lines(results: list[dict], about: dict) -> list[str]:

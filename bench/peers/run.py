@@ -5,8 +5,8 @@
     bench/peers/.venv/bin/python bench/peers/run.py [--quick] [--json FILE]
 
 Rounds are interleaved (every engine once, then again), a calibration loop runs before and after each figure, and ratios
-are between medians of the same run. Text in, vector out: tokenizing is inside. Peers run at their best batch size of 1,
-8, 32, 64 (found first), sorted by length; Shoal packs as it likes. See README.md.
+are medians over the rounds of the same run. Text in, vector out: tokenizing is inside. Peers run at their best batch
+size of 1, 8, 32, 64 (found first), sorted by length; Shoal packs as it likes. See README.md.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def rounds(args: argparse.Namespace, running: dict, calibration: Calibration, on
         for name in todo:
             figure = once(name, running[name])
             after = calibration.measure()
-            taken[name].append(figure | {"calibration": min(before, after)})
+            taken[name].append(figure | {"round": number, "calibration": min(before, after)})
             before = after
     return taken
 
@@ -149,7 +149,7 @@ def measure_queries(args: argparse.Namespace, running: dict, calibration: Calibr
         samples = sorted(micros for f in kept for micros in f.get("latency_us", []))
         p50, p99 = (statistics.median(f[p] for f in kept) if not samples else samples[int(len(samples) * q)]
                     for p, q in (("p50_us", 0.5), ("p99_us", 0.99)))
-        brief = [{"calibration": f["calibration"],
+        brief = [{"round": f["round"], "calibration": f["calibration"],
                   "p50_us": statistics.median(f["latency_us"]) if samples else f["p50_us"]} for f in figures]
         out.append({"engine": name, "set": one, "p50_us": p50, "p99_us": p99, "rounds": brief,
                     "rounds_kept": len(kept)})
