@@ -2,8 +2,9 @@
 
 use crate::header::{Header, Kind};
 use crate::message::{
-    Beacon, EncodeRequest, EncodeResult, End, FactsDelta, FactsDigest, FactsPull, Failure, Hello, LoadProbe,
-    LoadRecord, LoadReply, NodeFacts, Status, StatusRequest,
+    Beacon, EncodeRequest, EncodeResult, End, FactsDelta, FactsDigest, FactsPull, Failure, Hello, JoinGrant,
+    JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord, LoadReply, NodeFacts, RenewRequest, Status,
+    StatusRequest,
 };
 use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
 
@@ -40,6 +41,16 @@ pub enum Message {
     LoadProbe(LoadProbe),
     /// A device's load, asked for.
     LoadReply(LoadReply),
+    /// A right to join.
+    JoinToken(Box<JoinToken>),
+    /// Asks for a first certificate.
+    JoinRequest(Box<JoinRequest>),
+    /// Asks for the next certificate.
+    RenewRequest(RenewRequest),
+    /// A certificate; terminal.
+    JoinGrant(Box<JoinGrant>),
+    /// No certificate; terminal.
+    JoinRefusal(JoinRefusal),
 }
 
 impl Message {
@@ -62,6 +73,11 @@ impl Message {
             Self::FactsPull(_) => Kind::FactsPull,
             Self::LoadProbe(_) => Kind::LoadProbe,
             Self::LoadReply(_) => Kind::LoadReply,
+            Self::JoinToken(_) => Kind::JoinToken,
+            Self::JoinRequest(_) => Kind::JoinRequest,
+            Self::RenewRequest(_) => Kind::RenewRequest,
+            Self::JoinGrant(_) => Kind::JoinGrant,
+            Self::JoinRefusal(_) => Kind::JoinRefusal,
         }
     }
 }
@@ -102,6 +118,11 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
         Message::FactsPull(message) => message.to_body(version),
         Message::LoadProbe(message) => message.to_body(version),
         Message::LoadReply(message) => message.to_body(version),
+        Message::JoinToken(message) => message.to_body(version),
+        Message::JoinRequest(message) => message.to_body(version),
+        Message::RenewRequest(message) => message.to_body(version),
+        Message::JoinGrant(message) => message.to_body(version),
+        Message::JoinRefusal(message) => message.to_body(version),
     }?;
     let (kind, max) = (frame.message.kind(), frame.message.kind().body_bytes_max());
     let too_large = EncodeError::TooLarge { kind, length: body.len(), max };
@@ -128,46 +149,38 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
     }
     let message = match kind {
         Kind::Hello => Message::Hello(Hello::from_body(schema, body)?),
-        Kind::EncodeRequest => {
-            let request = EncodeRequest::from_body(schema, body)?;
-            request.check()?;
-            Message::EncodeRequest(request)
-        }
-        Kind::EncodeResult => {
-            let result = EncodeResult::from_body(schema, body)?;
-            result.check()?;
-            Message::EncodeResult(result)
-        }
+        Kind::EncodeRequest => Message::EncodeRequest(checked(schema, body, EncodeRequest::check)?),
+        Kind::EncodeResult => Message::EncodeResult(checked(schema, body, EncodeResult::check)?),
         Kind::Beacon => Message::Beacon(Beacon::from_body(schema, body)?),
         Kind::End => Message::End(End::from_body(schema, body)?),
         Kind::Error => Message::Failure(Failure::from_body(schema, body)?),
         Kind::Load => Message::Load(LoadRecord::from_body(schema, body)?),
         Kind::StatusRequest => Message::StatusRequest(StatusRequest::from_body(schema, body)?),
         Kind::Status => Message::Status(Box::new(Status::from_body(schema, body)?)),
-        Kind::Facts => {
-            let message = NodeFacts::from_body(schema, body)?;
-            message.check()?;
-            Message::Facts(Box::new(message))
-        }
-        Kind::FactsDelta => {
-            let message = FactsDelta::from_body(schema, body)?;
-            message.check()?;
-            Message::FactsDelta(Box::new(message))
-        }
-        Kind::FactsDigest => {
-            let message = FactsDigest::from_body(schema, body)?;
-            message.check()?;
-            Message::FactsDigest(message)
-        }
+        Kind::Facts => Message::Facts(Box::new(checked(schema, body, NodeFacts::check)?)),
+        Kind::FactsDelta => Message::FactsDelta(Box::new(checked(schema, body, FactsDelta::check)?)),
+        Kind::FactsDigest => Message::FactsDigest(checked(schema, body, FactsDigest::check)?),
         Kind::FactsPull => Message::FactsPull(FactsPull::from_body(schema, body)?),
-        Kind::LoadProbe => {
-            let message = LoadProbe::from_body(schema, body)?;
-            message.check()?;
-            Message::LoadProbe(message)
-        }
+        Kind::LoadProbe => Message::LoadProbe(checked(schema, body, LoadProbe::check)?),
         Kind::LoadReply => Message::LoadReply(LoadReply::from_body(schema, body)?),
+        Kind::JoinToken => Message::JoinToken(Box::new(checked(schema, body, JoinToken::check)?)),
+        Kind::JoinRequest => Message::JoinRequest(Box::new(checked(schema, body, JoinRequest::check)?)),
+        Kind::RenewRequest => Message::RenewRequest(checked(schema, body, RenewRequest::check)?),
+        Kind::JoinGrant => Message::JoinGrant(Box::new(checked(schema, body, JoinGrant::check)?)),
+        Kind::JoinRefusal => Message::JoinRefusal(JoinRefusal::from_body(schema, body)?),
     };
     Ok(Frame { hops, message })
+}
+
+/// Reads a body and holds its values to the limits that the archive's validation does not know.
+fn checked<M: Wire>(
+    schema: u16,
+    body: &[u8],
+    check: impl FnOnce(&M) -> Result<(), DecodeError>,
+) -> Result<M, DecodeError> {
+    let message = M::from_body(schema, body)?;
+    check(&message)?;
+    Ok(message)
 }
 
 #[cfg(test)]

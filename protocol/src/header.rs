@@ -11,8 +11,8 @@
 //! | 12 | 4 | check | low 32 bits of the FNV-1a hash of bytes 0..12: a lost frame boundary is noticed at once |
 
 use crate::limits::{
-    CONTROL_BODY_BYTES_MAX, FACTS_BODY_BYTES_MAX, HOPS_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BODY_BYTES_MAX,
-    STATUS_BODY_BYTES_MAX,
+    CONTROL_BODY_BYTES_MAX, FACTS_BODY_BYTES_MAX, HOPS_MAX, JOIN_BODY_BYTES_MAX, REQUEST_BODY_BYTES_MAX,
+    RESULT_BODY_BYTES_MAX, STATUS_BODY_BYTES_MAX,
 };
 
 const MAGIC: [u8; 2] = *b"SH";
@@ -51,11 +51,21 @@ pub enum Kind {
     LoadProbe = 14,
     /// A device's load, asked for; a datagram.
     LoadReply = 15,
+    /// A right to ask for a certificate. Printed, and part of a request; never sent alone.
+    JoinToken = 16,
+    /// Asks for a first certificate.
+    JoinRequest = 17,
+    /// Asks for the next certificate of the same key.
+    RenewRequest = 18,
+    /// Terminal: a certificate.
+    JoinGrant = 19,
+    /// Terminal: no certificate, and why.
+    JoinRefusal = 20,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::Hello,
         Self::EncodeRequest,
         Self::EncodeResult,
@@ -71,6 +81,11 @@ impl Kind {
         Self::FactsPull,
         Self::LoadProbe,
         Self::LoadReply,
+        Self::JoinToken,
+        Self::JoinRequest,
+        Self::RenewRequest,
+        Self::JoinGrant,
+        Self::JoinRefusal,
     ];
 
     /// Bytes that a body of this kind may have.
@@ -81,6 +96,11 @@ impl Kind {
             Self::EncodeResult => RESULT_BODY_BYTES_MAX,
             Self::Status => STATUS_BODY_BYTES_MAX,
             Self::Facts | Self::FactsDelta | Self::FactsDigest => FACTS_BODY_BYTES_MAX,
+            Self::JoinToken
+            | Self::JoinRequest
+            | Self::RenewRequest
+            | Self::JoinGrant
+            | Self::JoinRefusal => JOIN_BODY_BYTES_MAX,
             Self::Hello
             | Self::Beacon
             | Self::End
@@ -96,7 +116,7 @@ impl Kind {
     /// Whether no frame may follow on the stream. A stream that ends without one of these has failed.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::End | Self::Error | Self::Status)
+        matches!(self, Self::End | Self::Error | Self::Status | Self::JoinGrant | Self::JoinRefusal)
     }
 }
 

@@ -8,6 +8,8 @@ pub const REQUEST_BODY_BYTES_MAX: u32 = 8 * 1024 * 1024;
 pub const RESULT_BODY_BYTES_MAX: u32 = 4 * 1024 * 1024;
 /// Bytes of a node's facts: every model that it has on disk, with names.
 pub const FACTS_BODY_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// Bytes of the frames with which certificates are asked for and given: strangers may send them.
+pub const JOIN_BODY_BYTES_MAX: u32 = 32 * 1024;
 /// Bytes of a status reply: histograms of every model and stage.
 pub const STATUS_BODY_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
@@ -39,3 +41,11 @@ pub const FACTS_ADDRESSES_MAX: usize = 16;
 pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Entries of one digest: eight cells of 512 nodes, dead ones included.
 pub const FACTS_DIGEST_MAX: usize = 4096;
+/// Bytes of one certificate or certificate request (DER); those of Ed25519 keys have about 500.
+pub const CERTIFICATE_BYTES_MAX: usize = 4096;
+/// Certificates of a chain, without the authority's: a member's and its issuer's, and one to spare.
+pub const CHAIN_CERTIFICATES_MAX: usize = 3;
+/// Bytes of the name that a join token gives.
+pub const TOKEN_LABEL_BYTES_MAX: usize = 64;
+/// Addresses of issuers that a member is told.
+pub const JOIN_ISSUERS_MAX: usize = 16;

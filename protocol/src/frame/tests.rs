@@ -157,6 +157,34 @@ fn delta() -> FactsDelta {
     }
 }
 
+fn token() -> JoinToken {
+    JoinToken {
+        authority: [1; 32],
+        issuer: NodeId([9; 16]),
+        issuer_address: "10.0.0.1:7001".into(),
+        role: Role::Node,
+        label: "spot".into(),
+        issued_at_unix_s: 1_000,
+        expires_at_unix_s: 1_600,
+        uses_max: 3,
+        nonce: [2; 16],
+        mac: [3; 32],
+    }
+}
+
+fn join_request() -> JoinRequest {
+    JoinRequest { token: token(), role: Role::Node, csr: vec![48, 0], now_unix_s: 1_001 }
+}
+
+fn grant() -> JoinGrant {
+    JoinGrant {
+        chain: vec![vec![48, 1], vec![48, 2]],
+        authority: vec![48, 3],
+        issuers: vec!["10.0.0.1:7001".into()],
+        now_unix_s: 1_002,
+    }
+}
+
 /// One frame of each kind.
 fn samples() -> Vec<Message> {
     let hello = Hello {
@@ -194,6 +222,15 @@ fn samples() -> Vec<Message> {
             load: load(),
             model: Some(ModelState::Loading),
             ready_in_us: Micros(70_000),
+        }),
+        Message::JoinToken(Box::new(token())),
+        Message::JoinRequest(Box::new(join_request())),
+        Message::RenewRequest(RenewRequest { csr: vec![48], now_unix_s: 1_001 }),
+        Message::JoinGrant(Box::new(grant())),
+        Message::JoinRefusal(JoinRefusal {
+            reason: RefusalReason::Exhausted,
+            message: "used up".into(),
+            now_unix_s: 1_002,
         }),
     ]
 }
@@ -233,12 +270,16 @@ fn golden_bytes_of_version_1() {
     assert_eq!(now, GOLDEN, "the wire form changed; it is now:\n{now}");
 }
 
+#[track_caller]
+fn refused(message: Message) {
+    let kind = message.kind();
+    let read = read(&wire(message));
+    assert!(matches!(&read, Err(DecodeError::Limit { kind: at, .. }) if *at == kind), "{read:?}");
+}
+
 #[test]
 fn a_request_over_its_limits_is_refused() {
-    let refused = |request: EncodeRequest| {
-        let read = read(&wire(Message::EncodeRequest(request)));
-        assert!(matches!(read, Err(DecodeError::Limit { kind: Kind::EncodeRequest, .. })), "{read:?}");
-    };
+    let refused = |request: EncodeRequest| refused(Message::EncodeRequest(request));
     refused(EncodeRequest { items: vec![Input::Text(String::new()); REQUEST_ITEMS_MAX + 1], ..request() });
     refused(EncodeRequest { items: vec![Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX + 1))], ..request() });
     refused(EncodeRequest { decision: vec![0; DECISION_BYTES_MAX + 1], ..request() });
@@ -247,10 +288,7 @@ fn a_request_over_its_limits_is_refused() {
 
 #[test]
 fn a_result_whose_parts_disagree_is_refused() {
-    let refused = |result: EncodeResult| {
-        let read = read(&wire(Message::EncodeResult(result)));
-        assert!(matches!(read, Err(DecodeError::Limit { kind: Kind::EncodeResult, .. })), "{read:?}");
-    };
+    let refused = |result: EncodeResult| refused(Message::EncodeResult(result));
     refused(EncodeResult { indices: vec![0], ..result() });
     refused(EncodeResult { indices: vec![0, u32::MAX], ..result() });
     refused(EncodeResult { dense: DenseBlock { rows: 2, ..result().dense }, ..result() });
@@ -259,11 +297,6 @@ fn a_result_whose_parts_disagree_is_refused() {
 
 #[test]
 fn facts_over_their_limits_are_refused() {
-    let refused = |message: Message| {
-        let kind = message.kind();
-        let read = read(&wire(message));
-        assert!(matches!(&read, Err(DecodeError::Limit { kind: at, .. }) if *at == kind), "{read:?}");
-    };
     let facts_of = |change: fn(&mut NodeFacts)| {
         let mut facts = facts();
         change(&mut facts);
@@ -279,6 +312,27 @@ fn facts_over_their_limits_are_refused() {
     refused(Message::FactsDigest(FactsDigest { entries: vec![version(); FACTS_DIGEST_MAX + 1] }));
     let model = "m".repeat(MODEL_NAME_BYTES_MAX + 1);
     refused(Message::LoadProbe(LoadProbe { nonce: 1, device: DeviceIndex(0), model }));
+}
+
+#[test]
+fn certificates_over_their_limits_are_refused() {
+    let long = vec![0; CERTIFICATE_BYTES_MAX + 1];
+    refused(Message::JoinToken(Box::new(JoinToken { label: "l".repeat(65), ..token() })));
+    refused(Message::JoinRequest(Box::new(JoinRequest { csr: long.clone(), ..join_request() })));
+    let issuer_address = "a".repeat(ADDRESS_BYTES_MAX + 1);
+    let request = JoinRequest { token: JoinToken { issuer_address, ..token() }, ..join_request() };
+    refused(Message::JoinRequest(Box::new(request)));
+    refused(Message::RenewRequest(RenewRequest { csr: long.clone(), now_unix_s: 0 }));
+    refused(Message::JoinGrant(Box::new(JoinGrant { chain: vec![long.clone()], ..grant() })));
+    refused(Message::JoinGrant(Box::new(JoinGrant { chain: vec![Vec::new(); 4], ..grant() })));
+    refused(Message::JoinGrant(Box::new(JoinGrant { authority: long, ..grant() })));
+    refused(Message::JoinGrant(Box::new(JoinGrant { issuers: vec![String::new(); 17], ..grant() })));
+}
+
+#[test]
+fn a_token_does_not_tell_its_secret_to_a_log() {
+    let told = format!("{:?}", token());
+    assert!(told.contains("spot") && !told.contains("mac") && !told.contains("nonce"), "{told}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::limits::{
     FACTS_MODELS_MAX, MODEL_NAME_BYTES_MAX,
 };
 use crate::message::encode::Numerics;
+use crate::message::rule;
 use crate::message::status::{LoadRecord, ModelState};
 use crate::units::{Bytes, Micros};
 use crate::wire::{DecodeError, wire_message};
@@ -161,10 +162,6 @@ pub struct LoadReply {
 }
 
 wire_message!(LoadReply, Kind::LoadReply);
-
-fn rule(kind: Kind, kept: bool, what: &'static str) -> Result<(), DecodeError> {
-    if kept { Ok(()) } else { Err(DecodeError::Limit { kind, what }) }
-}
 
 fn check_entries(kind: Kind, devices: &[DeviceFact], models: &[ModelFact]) -> Result<(), DecodeError> {
     let name = |name: &String| name.len() <= MODEL_NAME_BYTES_MAX;

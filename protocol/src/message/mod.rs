@@ -3,8 +3,12 @@
 
 mod encode;
 mod facts;
+mod join;
 mod session;
 mod status;
+
+use crate::header::Kind;
+use crate::wire::DecodeError;
 
 pub use encode::{
     Beacon, DenseBlock, DenseDtype, EncodeOptions, EncodeRequest, EncodeResult, Input, ItemOutcome, Numerics,
@@ -14,7 +18,13 @@ pub use facts::{
     DeviceFact, FactsDelta, FactsDigest, FactsPull, FactsVersion, LoadProbe, LoadReply, ModelFact,
     ModelFactKey, NodeFacts,
 };
+pub use join::{JoinGrant, JoinRefusal, JoinRequest, JoinToken, RefusalReason, RenewRequest};
 pub use session::{End, Failure, Hello, Role, ServedBy, Timings};
 pub use status::{
     DeviceStatus, GaugeSet, LoadRecord, ModelState, ModelStatus, StageHistogram, Status, StatusRequest,
 };
+
+/// One of the limits that the archive's validation does not know.
+fn rule(kind: Kind, kept: bool, what: &'static str) -> Result<(), DecodeError> {
+    if kept { Ok(()) } else { Err(DecodeError::Limit { kind, what }) }
+}
