@@ -40,7 +40,7 @@ pub(super) const BATCH_TARGET_US: Limit = limit("device.batch_target_us", 30_000
 pub(super) const BATCH_TOKENS_MAX: Limit = limit("device.batch_tokens_max", 2048, 16, 1 << 20);
 pub(super) const BATCH_SEQUENCES_MAX: Limit = limit("device.batch_sequences_max", 512, 1, 1 << 16);
 pub(super) const KEEP_ALIVE_S: Limit = limit("device.keep_alive_s", 3600, 0, 365 * 24 * 3600);
-pub(super) const RESIDENCY_MIN_S: Limit = limit("device.residency_min_s", 5, 1, 86_400);
+pub(super) const RESIDENCY_MIN_S: Limit = limit("device.residency_min_s", 5, 0, 86_400);
 
 impl Limit {
     /// The file's value, checked, or the default.

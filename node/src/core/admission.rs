@@ -29,7 +29,23 @@ pub(super) fn bounded_retry(hint: Duration) -> Duration {
 pub(super) struct Permit {
     priority: Priority,
     bytes: u64,
+    /// Tokens counted so far, wherever they are now.
+    tokens: u64,
+    /// Those of them that wait for a batch.
     queued_tokens: u64,
+    /// Room for the texts that are not tokenized yet.
+    expected_tokens: u64,
+}
+
+impl Permit {
+    /// Tokens of all its texts once `piece` more are counted and `bytes_left` bytes are not: what is left is expected
+    /// to be like what was counted, with at most a token a byte. Exact when nothing is left.
+    pub(super) fn tokens_expected(&self, piece: u64, bytes_left: u64) -> u64 {
+        let counted = self.tokens.saturating_add(piece);
+        let bytes_done = self.bytes.saturating_sub(bytes_left).max(counted).max(1);
+        let rest = u128::from(bytes_left) * u128::from(counted) / u128::from(bytes_done);
+        counted.saturating_add(u64::try_from(rest).unwrap_or(u64::MAX))
+    }
 }
 
 /// One budget: what is used of it and how fast it comes back.
@@ -122,25 +138,45 @@ impl Admission {
         self.tokens.check(1, priority, now)?;
         self.requests.take(1, now);
         self.bytes.take(bytes, now);
-        Ok(Permit { priority, bytes, queued_tokens: 0 })
+        Ok(Permit { priority, bytes, tokens: 0, queued_tokens: 0, expected_tokens: 0 })
     }
 
-    /// Gate 2. On an error the permit holds what it held before.
+    /// Gate 2, for each piece of a request. The first one decides: it takes room for the whole request, so that what
+    /// begins also ends. Later ones correct what was expected; they may use the room that is kept for interactive
+    /// work, and are refused only where the bound itself would break. On an error the permit holds what it held.
     pub(super) fn handle_queued(
         &mut self,
         permit: &mut Permit,
         tokens: u64,
+        bytes_left: u64,
         now: Instant,
     ) -> Result<(), RequestError> {
-        self.tokens.check(tokens, permit.priority, now)?;
-        self.take_tokens(permit, tokens, now);
+        let max = self.tokens.max;
+        let counted = permit.tokens.saturating_add(tokens);
+        if counted > max {
+            return Err(RequestError::TooLarge { what: self.tokens.what, asked: counted, limit: max });
+        }
+        // An expectation never says "too large": only what was counted does.
+        let expected = permit.tokens_expected(tokens, bytes_left).min(max) - counted;
+        let (held, wanted) = (permit.expected_tokens, tokens + expected);
+        let priority = if permit.tokens == 0 { permit.priority } else { Priority::Interactive };
+        if wanted > held {
+            self.tokens.check(wanted - held, priority, now)?;
+            self.tokens.take(wanted - held, now);
+        } else {
+            self.tokens.give_back(held - wanted, now);
+        }
+        permit.tokens = counted;
+        permit.queued_tokens += tokens;
+        permit.expected_tokens = expected;
         Ok(())
     }
 
     /// Tokens of a batch that was given up go back to the queue. They were admitted before, so the bound does not
     /// refuse them.
     pub(super) fn handle_requeued(&mut self, permit: &mut Permit, tokens: u64, now: Instant) {
-        self.take_tokens(permit, tokens, now);
+        permit.queued_tokens = permit.queued_tokens.saturating_add(tokens);
+        self.tokens.take(tokens, now);
     }
 
     /// Tokens left the queue for a batch.
@@ -153,17 +189,12 @@ impl Admission {
     pub(super) fn handle_released(&mut self, permit: Permit, now: Instant) {
         self.requests.give_back(1, now);
         self.bytes.give_back(permit.bytes, now);
-        self.tokens.give_back(permit.queued_tokens, now);
+        self.tokens.give_back(permit.queued_tokens + permit.expected_tokens, now);
     }
 
     /// Somebody was refused, here or by a deadline that could not be met.
     pub(super) fn handle_shed(&mut self) {
         self.shed += 1;
-    }
-
-    fn take_tokens(&mut self, permit: &mut Permit, tokens: u64, now: Instant) {
-        permit.queued_tokens = permit.queued_tokens.saturating_add(tokens);
-        self.tokens.take(tokens, now);
     }
 
     /// 0: takes everything; 1: sheds bulk; 2: sheds everything.
@@ -258,14 +289,47 @@ mod tests {
     fn a_full_token_queue_refuses_before_tokenizing() {
         let (mut admission, now) = (admission(), origin());
         let mut first = admission.handle_request(1, Priority::Interactive, now).unwrap();
-        admission.handle_queued(&mut first, 400, now).unwrap();
+        admission.handle_queued(&mut first, 400, 0, now).unwrap();
         assert_eq!(overloaded(admission.handle_request(1, Priority::Interactive, now)).0, "tokens");
         admission.handle_started(&mut first, 400, now);
         let mut second = admission.handle_request(1, Priority::Interactive, now).unwrap();
         admission.handle_requeued(&mut first, 400, now);
-        assert!(admission.handle_queued(&mut second, 1, now).is_err());
+        assert!(admission.handle_queued(&mut second, 1, 0, now).is_err());
         admission.handle_released(first, now);
         admission.handle_released(second, now);
+        assert_eq!(admission.queue_tokens(), 0);
+    }
+
+    #[test]
+    fn the_first_piece_takes_room_for_the_whole_request() {
+        let (mut admission, now) = (admission(), origin());
+        let mut large = admission.handle_request(300, Priority::Bulk, now).unwrap();
+        admission.handle_queued(&mut large, 50, 200, now).unwrap();
+        assert_eq!(admission.queue_tokens(), 150, "50 of 100 bytes, so 100 more of the 200 that are left");
+        let mut other = admission.handle_request(300, Priority::Bulk, now).unwrap();
+        let refused = admission.handle_queued(&mut other, 100, 200, now).unwrap_err();
+        assert!(matches!(refused, RequestError::Overloaded { what: "tokens", .. }), "{refused:?}");
+        admission.handle_started(&mut large, 50, now);
+        admission.handle_queued(&mut large, 70, 100, now).unwrap();
+        assert_eq!(admission.queue_tokens(), 70 + 60, "corrected to 120 of 200 bytes");
+        admission.handle_queued(&mut large, 20, 0, now).unwrap();
+        assert_eq!(admission.queue_tokens(), 90, "exact in the end");
+        admission.handle_released(large, now);
+        admission.handle_released(other, now);
+        assert_eq!(admission.queue_tokens(), 0);
+    }
+
+    #[test]
+    fn what_has_begun_is_refused_only_by_the_bound_itself() {
+        let (mut admission, now) = (admission(), origin());
+        let mut begun = admission.handle_request(600, Priority::Bulk, now).unwrap();
+        admission.handle_queued(&mut begun, 10, 500, now).unwrap();
+        assert_eq!(admission.queue_tokens(), 60);
+        admission.handle_queued(&mut begun, 330, 100, now).unwrap();
+        assert_eq!(admission.queue_tokens(), 400, "beyond the share of bulk work, but not beyond the bound");
+        let refused = admission.handle_queued(&mut begun, 70, 0, now).unwrap_err();
+        assert_eq!(refused, RequestError::TooLarge { what: "tokens", asked: 410, limit: 400 });
+        admission.handle_released(begun, now);
         assert_eq!(admission.queue_tokens(), 0);
     }
 
@@ -281,7 +345,10 @@ mod tests {
                 let priority = if bulk { Priority::Bulk } else { Priority::Interactive };
                 match (kind, held.get_mut(at)) {
                     (0, _) => held.extend(admission.handle_request(amount, priority, now).ok()),
-                    (1, Some(permit)) => drop(admission.handle_queued(permit, amount, now)),
+                    (1, Some(permit)) => {
+                        let bytes_left = permit.bytes.saturating_sub(amount * 2);
+                        drop(admission.handle_queued(permit, amount / 3, bytes_left, now));
+                    }
                     (2, Some(permit)) => {
                         let tokens = permit.queued_tokens.min(amount);
                         admission.handle_started(permit, tokens, now);

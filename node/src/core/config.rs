@@ -32,7 +32,8 @@ pub struct CoreConfig {
     /// Budget of resident models, in bytes. Hard: a load that does not fit waits for an eviction.
     pub resident_bytes_max: u64,
     /// How long a model stays after its load, whatever else is wanted. High: a cold model waits longer for one
-    /// that is in its way. Low: two models that do not fit together reload each other all the time.
+    /// that is in its way. Low: two models that do not fit together reload each other all the time; at zero, after
+    /// every batch.
     pub residency_min: Duration,
     /// Unload a model that nobody asked for in this time. `None`: only when its bytes are needed.
     pub keep_alive: Option<Duration>,

@@ -14,7 +14,7 @@ pub enum RequestError {
     /// A bound is reached. Nothing was done; try elsewhere now, or here after the measured hint.
     #[error("the device is full ({what}); retry in {} ms", retry_after.as_millis())]
     Overloaded {
-        /// The bound: `requests`, `bytes` or `tokens`.
+        /// The bound: `requests`, `bytes`, `tokens`, or one of the shell's.
         what: &'static str,
         /// When the measured drain rate will have made room, at most 120 s.
         retry_after: Duration,

@@ -30,6 +30,15 @@ pub struct RequestSpec {
     pub deadline: Option<Instant>,
 }
 
+/// The next texts of a request at gate 2. The first piece may run before the last one is tokenized.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenizedPiece<'a> {
+    /// The texts that are ready; those that failed by themselves (too long) are left out.
+    pub items: &'a [ItemTokens],
+    /// Bytes of the texts still to come, of those in [`RequestSpec::bytes`]; `None` after the last one.
+    pub bytes_left: Option<u64>,
+}
+
 /// One text of a request at gate 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemTokens {
@@ -69,10 +78,10 @@ pub struct BatchRun {
     pub tokens: u32,
 }
 
-/// Where the time of a finished request went, as far as the device saw it. The stages do not overlap.
+/// Where the time of a finished request went, as far as the device saw it. These stages do not overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// From gate 2 until its model was resident.
+    /// From its first text at gate 2 until its model was resident.
     pub load: Micros,
     /// From then until its first batch started.
     pub queue: Micros,

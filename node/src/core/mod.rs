@@ -19,5 +19,7 @@ mod testing;
 pub use config::CoreConfig;
 pub use device::DeviceCore;
 pub use error::RequestError;
-pub use event::{BatchItem, BatchRun, ItemTokens, ModelSpec, Output, RequestSpec, StageTimes};
+pub use event::{
+    BatchItem, BatchRun, ItemTokens, ModelSpec, Output, RequestSpec, StageTimes, TokenizedPiece,
+};
 pub use ids::{LaneIndex, ModelKey, RequestKey};

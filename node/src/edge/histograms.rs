@@ -22,7 +22,11 @@ pub(super) fn write(histograms: &[StageHistogram], out: &mut Writer) {
     let merged = merge(histograms);
     for (family, help, of_total) in [
         (REQUEST, "From a request's last byte to its terminal frame, at the node.", true),
-        (STAGE, "One stage of a request; stages do not overlap.", false),
+        (
+            STAGE,
+            "One stage of a request. The later texts of a large one are tokenized while the first are computed.",
+            false,
+        ),
     ] {
         out.family(family, Kind::Histogram, help);
         for ((model, operation, stage), histogram) in &merged {

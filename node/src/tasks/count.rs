@@ -36,7 +36,7 @@ pub(crate) async fn count_tokens(
     let (mut done, mut tokens) = (Some(done), 0);
     let deliver = move |chunk: TokenizedChunk| {
         tokens += chunk.items.iter().map(tokens_of).sum::<u64>();
-        if chunk.last || tokens > tokens_max {
+        if chunk.bytes_left.is_none() || tokens > tokens_max {
             stopped.store(true, Ordering::Release);
             // Whoever asked may have left.
             let _ = done.take().map(|done| done.send(tokens));

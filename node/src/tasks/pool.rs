@@ -35,8 +35,8 @@ pub(crate) struct TokenizedChunk {
     pub(crate) waited: Duration,
     /// How long the thread took.
     pub(crate) took: Duration,
-    /// Whether this is the request's last chunk.
-    pub(crate) last: bool,
+    /// Bytes of the texts still to come, with their prompts; `None` in the last chunk.
+    pub(crate) bytes_left: Option<u64>,
 }
 
 /// The texts of one request, on their way through the pool.
@@ -59,6 +59,19 @@ pub(crate) struct TokenizeJob {
     pub(crate) deliver: Box<dyn FnMut(TokenizedChunk) + Send>,
 }
 
+impl TokenizeJob {
+    /// Bytes of its texts, each with the prompt, as admission counts them.
+    fn bytes(&self) -> u64 {
+        bytes_of(&self.items, self.prompt.as_deref())
+    }
+}
+
+/// Bytes of texts, each with the prompt.
+pub(crate) fn bytes_of(items: &[Input], prompt: Option<&str>) -> u64 {
+    let prompt = prompt.map_or(0, str::len);
+    items.iter().map(|item| (item.bytes() + prompt) as u64).sum()
+}
+
 /// The pool's queue is full. Nothing was queued; the caller sheds the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{JOBS_MAX} requests already wait for a tokenizer thread")]
@@ -67,6 +80,8 @@ pub(crate) struct PoolFull;
 struct QueuedJob {
     job: TokenizeJob,
     next: usize,
+    /// Of the texts from `next` on, with their prompts.
+    bytes_left: u64,
     queued_at: Instant,
 }
 
@@ -153,7 +168,7 @@ impl TokenizerPool {
                 return Err(PoolFull);
             }
             state.jobs += 1;
-            let queued = QueuedJob { next: 0, queued_at: clock::now(), job };
+            let queued = QueuedJob { next: 0, bytes_left: job.bytes(), queued_at: clock::now(), job };
             state.queue.push(queued.job.priority, queued);
         }
         self.shared.work.notify_one();
@@ -207,22 +222,25 @@ fn serve(shared: &Shared) {
 
 /// Tokenizes the next chunk and delivers it; false when it was the last.
 fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
-    let QueuedJob { job, next, queued_at } = queued;
+    let QueuedJob { job, next, bytes_left, queued_at } = queued;
     let _stage = tracing::debug_span!(parent: &job.span, "tokenize", first = *next).entered();
     let started_at = clock::now();
     let first = *next;
     let count = chunk_items(&job.items[first..]);
-    // A text of n bytes has at most about n/2 tokens with word pieces; rare larger counts grow the buffer.
-    let bytes: usize = job.items[first..first + count].iter().map(Input::bytes).sum();
+    let inputs = &job.items[first..first + count];
+    let bytes = bytes_of(inputs, job.prompt.as_deref());
+    *bytes_left -= bytes;
+    let is_last = first + count == job.items.len();
     let mut chunk = TokenizedChunk {
         first,
         items: Vec::with_capacity(count),
-        ids: Vec::with_capacity(bytes / 2 + 4 * count),
+        // A text of n bytes has at most about n/2 tokens with word pieces; rare larger counts grow the buffer.
+        ids: Vec::with_capacity(bytes as usize / 2 + 4 * count),
         waited: started_at.saturating_duration_since(*queued_at),
         took: Duration::ZERO,
-        last: first + count == job.items.len(),
+        bytes_left: (!is_last).then_some(*bytes_left),
     };
-    for input in &job.items[first..first + count] {
+    for input in inputs {
         let text = Text::with_prompt(input, job.prompt.as_deref(), prompted);
         let item = job.tokenizer.append(text, job.truncate, &mut chunk.ids);
         chunk.items.push(item);
@@ -231,9 +249,8 @@ fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
     chunk.took = ended_at.saturating_duration_since(started_at);
     *next = first + count;
     *queued_at = ended_at;
-    let more = !chunk.last;
     (job.deliver)(chunk);
-    more
+    !is_last
 }
 
 /// How many of `items` make the next chunk: at least one.

@@ -12,7 +12,7 @@ use crate::actors::front::Front;
 use crate::actors::lane::LaneResult;
 use crate::actors::loader::Loaded;
 use crate::core::{ModelKey, RequestError, RequestKey, RequestSpec, StageTimes};
-use crate::tasks::pool::TokenizedChunk;
+use crate::tasks::pool::{TokenizedChunk, bytes_of};
 use crate::tasks::tokenizer::ItemFailure;
 
 /// What a device actor is told.
@@ -108,9 +108,8 @@ pub(crate) struct Submission {
 
 impl Submission {
     pub(super) fn spec(&self, model: ModelKey) -> RequestSpec {
-        let prompt = self.prompt.as_deref().map_or(0, str::len);
-        let bytes: usize = self.items.iter().map(|item| item.bytes() + prompt).sum();
-        RequestSpec { model, priority: self.priority, bytes: bytes as u64, deadline: self.deadline }
+        let bytes = bytes_of(&self.items, self.prompt.as_deref());
+        RequestSpec { model, priority: self.priority, bytes, deadline: self.deadline }
     }
 
     pub(super) fn refuse(self, error: RequestError) {

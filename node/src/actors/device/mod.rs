@@ -23,7 +23,7 @@ use crate::actors::front::Front;
 use crate::actors::lane::{LaneError, LaneJob, LaneResult, LaneThread};
 use crate::actors::loader::{Loaded, LoaderThread};
 use crate::clock;
-use crate::core::{BatchRun, CoreConfig, DeviceCore, LaneIndex, Output, RequestError};
+use crate::core::{BatchRun, CoreConfig, DeviceCore, LaneIndex, Output};
 use crate::tasks::pool::TokenizerPool;
 use models::Models;
 use requests::Requests;
@@ -161,8 +161,8 @@ impl DeviceState {
                 }
             }
             DeviceMsg::Tokenized { request, chunk } => {
-                if let Some(items) = self.requests.add_chunk(request, chunk) {
-                    self.core.handle_tokenized(request, items, now);
+                if let Some(piece) = self.requests.add_chunk(request, chunk) {
+                    self.core.handle_tokenized(request, piece, now);
                 }
             }
             DeviceMsg::LaneDone(result) => self.lane_done(*result, now)?,
@@ -202,12 +202,7 @@ impl DeviceState {
             Ok(request) => {
                 let full = self.requests.admit(request, submission, &self.tokenizers, &self.myself);
                 if full.is_err() {
-                    let error = RequestError::Overloaded {
-                        what: "tokenizer queue",
-                        retry_after: self.core.predicted(model, 0, now),
-                    };
-                    self.requests.end(request, DeviceEvent::Failed(error));
-                    self.core.handle_cancel(request, now);
+                    self.core.handle_shed(request, "tokenizer queue", now);
                 }
             }
             Err(error) => submission.refuse(error),

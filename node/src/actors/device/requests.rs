@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::message::{DeviceEvent, DeviceMsg, RequestHandle, Row, Rows, Submission, TokenizeTimes};
 use super::tell;
-use crate::core::{BatchItem, ItemTokens, RequestKey, StageTimes};
+use crate::core::{BatchItem, ItemTokens, RequestKey, StageTimes, TokenizedPiece};
 use crate::tasks::pool::{PoolFull, TokenizeJob, TokenizedChunk, TokenizerPool};
 use crate::tasks::tokenizer::TokenizedItem;
 
@@ -29,8 +29,6 @@ struct Waiting {
     ids: Vec<u32>,
     /// By the text's position in the request.
     spans: Vec<Span>,
-    /// What gate 2 is told.
-    ready: Vec<ItemTokens>,
     times: TokenizeTimes,
 }
 
@@ -45,6 +43,8 @@ impl Waiting {
 #[derive(Default)]
 pub(super) struct Requests {
     waiting: SecondaryMap<RequestKey, Waiting>,
+    /// What gate 2 is told of the last chunk.
+    ready: Vec<ItemTokens>,
 }
 
 impl Requests {
@@ -79,16 +79,20 @@ impl Requests {
             events,
             ids: Vec::new(),
             spans: Vec::with_capacity(job.items.len()),
-            ready: Vec::with_capacity(job.items.len()),
             times: TokenizeTimes::default(),
         };
         self.waiting.insert(request, waiting);
         tokenizers.submit(job)
     }
 
-    /// Adds a request's next texts. Gives what gate 2 must know once they are all there.
-    pub(super) fn add_chunk(&mut self, request: RequestKey, chunk: TokenizedChunk) -> Option<&[ItemTokens]> {
+    /// Adds a request's next texts. Gives what gate 2 must know of them, unless the request has ended.
+    pub(super) fn add_chunk(
+        &mut self,
+        request: RequestKey,
+        chunk: TokenizedChunk,
+    ) -> Option<TokenizedPiece<'_>> {
         let waiting = self.waiting.get_mut(request)?;
+        self.ready.clear();
         waiting.times.waited += chunk.waited;
         waiting.times.took += chunk.took;
         let mut start = waiting.ids.len() as u32;
@@ -101,7 +105,7 @@ impl Requests {
         for (index, item) in (chunk.first as u32..).zip(chunk.items) {
             let span = match item {
                 TokenizedItem::Ready { tokens, truncated } => {
-                    waiting.ready.push(ItemTokens { index, tokens });
+                    self.ready.push(ItemTokens { index, tokens });
                     Span { start, tokens, truncated }
                 }
                 TokenizedItem::Failed(failure) => {
@@ -115,7 +119,7 @@ impl Requests {
         if !failed.is_empty() {
             waiting.send(DeviceEvent::ItemsFailed(failed));
         }
-        chunk.last.then_some(waiting.ready.as_slice())
+        Some(TokenizedPiece { items: &self.ready, bytes_left: chunk.bytes_left })
     }
 
     /// Puts the texts of a batch end to end, in row order.

@@ -101,7 +101,8 @@ impl Batcher {
         self.rates.push(Rates(vec![RateMeter::default(); usize::from(self.lanes.threads())]));
     }
 
-    pub(super) fn handle_job(
+    /// Items of a request: its first, or further ones at the place that it has.
+    pub(super) fn handle_items(
         &mut self,
         request: RequestKey,
         model: ModelKey,
@@ -110,10 +111,10 @@ impl Batcher {
         items: &[ItemTokens],
         now: Instant,
     ) {
-        self.queue.handle_job(request, model, priority, deadline, items, now);
+        self.queue.handle_items(request, model, priority, deadline, items, now);
     }
 
-    /// An item of a given-up batch waits again, at its request's old place.
+    /// An item of a given-up batch waits again, at its request's place.
     pub(super) fn handle_requeued(&mut self, request: RequestKey, item: ItemTokens) {
         self.queue.handle_requeued(request, item);
     }

@@ -40,6 +40,16 @@ struct Job {
     waiting_tokens: u64,
 }
 
+impl Job {
+    /// It has had `served` of the device: of those that want more, or whose next texts are still being tokenized,
+    /// the ones that had less come first, deadlines permitting. (Least attained service first, but never past a
+    /// deadline.)
+    fn move_back(&mut self, served: Duration) {
+        let due = self.place.due + served * SERVED_FACTOR;
+        self.place.due = self.deadline.map_or(due, |deadline| due.min(deadline.max(self.place.due)));
+    }
+}
+
 /// What one batch may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
@@ -67,15 +77,16 @@ pub(crate) struct Queued {
     due: Instant,
 }
 
-/// Two priorities, each in order of urgency over all models. A request has a place until it ends, so that items of a
-/// given-up batch return to where they were.
+/// Two priorities, each in order of urgency over all models. A request has a place until it ends, for the items that
+/// are still being tokenized and those of given-up batches.
 #[derive(Debug, Default)]
 pub(super) struct WorkQueue {
     jobs: SecondaryMap<RequestKey, Job>,
     order: [BTreeMap<Place, RequestKey>; 2],
     models: Vec<Waiting>,
     sequence: u64,
-    emptied: Vec<Place>,
+    /// Whom the batch that is being filled serves: place, request, tokens.
+    served: Vec<(Place, RequestKey, u64)>,
     spare: Vec<VecDeque<ItemTokens>>,
 }
 
@@ -94,7 +105,8 @@ impl WorkQueue {
         self.models.push(Waiting::default());
     }
 
-    pub(super) fn handle_job(
+    /// Items of a request: its first, or further ones at the place that it has.
+    pub(super) fn handle_items(
         &mut self,
         request: RequestKey,
         model: ModelKey,
@@ -103,19 +115,24 @@ impl WorkQueue {
         items: &[ItemTokens],
         now: Instant,
     ) {
-        self.sequence += 1;
-        let place = Place { due: due(priority, deadline, now), sequence: self.sequence };
-        let mut waiting = self.spare.pop().unwrap_or_default();
-        waiting.extend(items);
-        let tokens = items.iter().map(|item| u64::from(item.tokens)).sum();
-        if !waiting.is_empty() {
-            self.order[priority as usize].insert(place, request);
+        if items.is_empty() {
+            return;
         }
+        if !self.jobs.contains_key(request) {
+            self.sequence += 1;
+            let place = Place { due: due(priority, deadline, now), sequence: self.sequence };
+            let waiting = self.spare.pop().unwrap_or_default();
+            let job = Job { model, priority, place, deadline, queued_at: now, waiting, waiting_tokens: 0 };
+            self.jobs.insert(request, job);
+        }
+        let tokens = items.iter().map(|item| u64::from(item.tokens)).sum::<u64>();
+        let job = &mut self.jobs[request];
+        job.waiting.extend(items);
+        job.waiting_tokens += tokens;
+        self.order[priority as usize].insert(job.place, request);
         let counts = &mut self.models[model.index()];
         counts.tokens[priority as usize] += tokens;
-        counts.items += waiting.len() as u64;
-        let job = Job { model, priority, place, deadline, queued_at: now, waiting, waiting_tokens: tokens };
-        self.jobs.insert(request, job);
+        counts.items += items.len() as u64;
     }
 
     /// An item of a given-up batch waits again, in front of its request's others.
@@ -174,7 +191,6 @@ impl WorkQueue {
         batch: &mut Vec<BatchItem>,
     ) -> u64 {
         let mut tokens = 0;
-        let mut served = None;
         'fill: for (place, request) in &self.order[priority as usize] {
             let Some(job) = self.jobs.get_mut(*request).filter(|job| job.model == model) else {
                 continue;
@@ -184,7 +200,7 @@ impl WorkQueue {
                 let row = u32::try_from(batch.len()).unwrap_or(u32::MAX);
                 let item_tokens = u64::from(item.tokens);
                 if row >= sequences_max || row > 0 && tokens + item_tokens > tokens_max {
-                    served = Some((*request, tokens - before)).filter(|(_, taken)| *taken > 0);
+                    self.served.push((*place, *request, tokens - before));
                     break 'fill;
                 }
                 job.waiting.pop_front();
@@ -192,31 +208,20 @@ impl WorkQueue {
                 tokens += item_tokens;
                 batch.push(BatchItem { request: *request, index: item.index, tokens: item.tokens, row });
             }
-            self.emptied.push(*place);
+            self.served.push((*place, *request, tokens - before));
         }
         let counts = &mut self.models[model.index()];
         counts.tokens[priority as usize] -= tokens;
         counts.items -= batch.len() as u64;
-        for place in self.emptied.drain(..) {
+        for (place, request, taken) in self.served.drain(..) {
             self.order[priority as usize].remove(&place);
-        }
-        if let Some((request, taken)) = served {
-            self.move_back(request, seconds_to_duration(token_time * taken as f64));
+            let job = &mut self.jobs[request];
+            job.move_back(seconds_to_duration(token_time * taken as f64));
+            if !job.waiting.is_empty() {
+                self.order[priority as usize].insert(job.place, request);
+            }
         }
         tokens
-    }
-
-    /// The request has had `served` of the device and wants more: those that had less come before it, its deadline
-    /// permitting. (Least attained service first, but never past a deadline.)
-    fn move_back(&mut self, request: RequestKey, served: Duration) {
-        let Some(job) = self.jobs.get_mut(request) else {
-            return;
-        };
-        let order = &mut self.order[job.priority as usize];
-        order.remove(&job.place);
-        let due = job.place.due + served * SERVED_FACTOR;
-        job.place.due = job.deadline.map_or(due, |deadline| due.min(deadline.max(job.place.due)));
-        order.insert(job.place, request);
     }
 
     /// Every queued request, interactive first, in order of urgency.

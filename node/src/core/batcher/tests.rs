@@ -34,7 +34,7 @@ impl Queue {
         let items: Vec<ItemTokens> =
             (0..).zip(tokens).map(|(index, tokens)| ItemTokens { index, tokens: *tokens }).collect();
         let deadline = deadline.map(|time| self.now + time);
-        self.queue.handle_job(request, ModelKey(model), Priority::Interactive, deadline, &items, self.now);
+        self.queue.handle_items(request, ModelKey(model), Priority::Interactive, deadline, &items, self.now);
         request
     }
 

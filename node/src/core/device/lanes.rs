@@ -36,7 +36,7 @@ impl DeviceCore {
                 request.handle_computed(ended.took);
                 request.items_running -= 1;
                 request.items_left -= 1;
-                if request.items_left == 0 {
+                if request.is_answered() {
                     self.finish(item.request, now);
                 }
             }

@@ -13,13 +13,13 @@ use std::time::Instant;
 use shoal_protocol::message::Priority;
 use slotmap::SlotMap;
 
-use self::request::{Progress, Request};
+use self::request::Request;
 use super::admission::{Admission, bounded_retry};
 use super::batcher::Batcher;
 use super::config::CoreConfig;
 use super::drain::{Drain, DrainOutput};
 use super::error::RequestError;
-use super::event::{BatchItem, ItemTokens, Output, RequestSpec, StageTimes};
+use super::event::{BatchItem, Output, RequestSpec, StageTimes, TokenizedPiece};
 use super::ids::{ModelKey, RequestKey};
 use super::residency::{Residency, ResidencyOutput};
 
@@ -36,8 +36,8 @@ use super::residency::{Residency, ResidencyOutput};
 ///
 /// # The life of a request
 /// [`handle_request`](Self::handle_request) (gate 1: bytes) gives a [`RequestKey`] or refuses; the model starts to
-/// load if need be. The shell tokenizes and calls [`handle_tokenized`](Self::handle_tokenized) (gate 2: tokens,
-/// deadline). Items are batched, run and delivered by [`handle_batch_done`](Self::handle_batch_done). The request
+/// load if need be. The shell tokenizes and calls [`handle_tokenized`](Self::handle_tokenized) for each piece (gate 2:
+/// tokens, deadline). Items are batched, run and delivered by [`handle_batch_done`](Self::handle_batch_done). The request
 /// ends in exactly one of `Output::Finished`, `Output::Failed` and [`handle_cancel`](Self::handle_cancel); its key
 /// names nothing afterwards, and events about it are ignored.
 ///
@@ -122,7 +122,8 @@ impl DeviceCore {
             model: spec.model,
             priority: spec.priority,
             deadline: spec.deadline,
-            progress: Progress::Tokenizing,
+            queued_at: None,
+            is_tokenizing: true,
             items_left: 0,
             items_running: 0,
             requeued: false,
@@ -144,40 +145,59 @@ impl DeviceCore {
         Ok(())
     }
 
-    /// Gate 2, after tokenizing: exact tokens against the queue's bound and the deadline. A refusal comes as
-    /// `Output::Failed`. Items that failed by themselves (too long) are left out; with no item left the request
-    /// is finished at once.
-    pub fn handle_tokenized(&mut self, request: RequestKey, items: &[ItemTokens], now: Instant) {
-        if let Err(error) = self.enqueue(request, items, now) {
+    /// Gate 2, for each piece as it is tokenized: tokens against the queue's bound and, once, the deadline, both for
+    /// the whole request as far as the first piece foretells it. A refusal comes as `Output::Failed`. A request
+    /// whose items all failed by themselves is finished after its last piece.
+    pub fn handle_tokenized(&mut self, request: RequestKey, piece: TokenizedPiece<'_>, now: Instant) {
+        if let Err(error) = self.enqueue(request, piece, now) {
             self.admission.handle_shed();
             self.fail(request, error, now);
         }
         self.advance(now);
     }
 
-    fn enqueue(&mut self, key: RequestKey, items: &[ItemTokens], now: Instant) -> Result<(), RequestError> {
-        let Some(request) = self.requests.get_mut(key) else {
+    fn enqueue(
+        &mut self,
+        key: RequestKey,
+        TokenizedPiece { items, bytes_left }: TokenizedPiece<'_>,
+        now: Instant,
+    ) -> Result<(), RequestError> {
+        let Some(request) = self.requests.get_mut(key).filter(|request| request.is_tokenizing) else {
             return Ok(());
         };
-        if request.progress != Progress::Tokenizing {
-            return Ok(());
-        }
-        request.progress = Progress::Queued { since: now };
-        request.items_left = items.len();
-        if items.is_empty() {
+        request.is_tokenizing = bytes_left.is_some();
+        request.items_left += items.len();
+        if request.is_answered() {
             self.finish(key, now);
             return Ok(());
         }
+        if items.is_empty() {
+            return Ok(());
+        }
+        let is_first = request.queued_at.is_none();
+        request.queued_at.get_or_insert(now);
         let tokens = items.iter().map(|item| u64::from(item.tokens)).sum();
+        let bytes_left = bytes_left.unwrap_or(0);
         let (model, priority, deadline) = (request.model, request.priority, request.deadline);
-        if let Some(deadline) = deadline {
-            self.check_deadline(model, priority, tokens, deadline, now)?;
+        if let Some(deadline) = deadline.filter(|_| is_first) {
+            let expected = request.permit.tokens_expected(tokens, bytes_left);
+            self.check_deadline(model, priority, expected, deadline, now)?;
         }
         if let Some(request) = self.requests.get_mut(key) {
-            self.admission.handle_queued(&mut request.permit, tokens, now)?;
+            self.admission.handle_queued(&mut request.permit, tokens, bytes_left, now)?;
         }
-        self.batcher.handle_job(key, model, priority, deadline, items, now);
+        self.batcher.handle_items(key, model, priority, deadline, items, now);
         Ok(())
+    }
+
+    /// The shell has no room (`what`) for a request that gate 1 admitted: it is shed as by a gate.
+    pub fn handle_shed(&mut self, request: RequestKey, what: &'static str, now: Instant) {
+        if let Some(model) = self.requests.get(request).map(|request| request.model) {
+            let retry_after = bounded_retry(self.predicted(model, 0, now));
+            self.admission.handle_shed();
+            self.fail(request, RequestError::Overloaded { what, retry_after }, now);
+        }
+        self.advance(now);
     }
 
     /// Refuses at arrival what by the measured rates cannot meet its deadline.

@@ -8,11 +8,10 @@ use shoal_protocol::{Bytes, Micros, Tokens};
 
 use super::super::ids::{ModelKey, RequestKey};
 use super::DeviceCore;
-use super::request::Progress;
 
 impl DeviceCore {
     /// Where every unfinished request stands: call it every 100-250 ms and send each beacon to its caller. Running
-    /// requests come first, then the queue in its order, then those that are being tokenized. Silent while a lane
+    /// requests come first, then the queue in its order, then those that wait for the tokenizer. Silent while a lane
     /// hangs: a beacon proves progress.
     pub fn for_each_beacon(&self, now: Instant, mut visit: impl FnMut(RequestKey, Beacon)) {
         if self.batcher.is_hung() {
@@ -41,7 +40,7 @@ impl DeviceCore {
             ahead += queued.tokens;
             wait += self.batcher.work_time(queued.model, queued.tokens);
         }
-        for (key, _) in self.requests.iter().filter(|(_, request)| request.progress == Progress::Tokenizing) {
+        for (key, _) in self.requests.iter().filter(|(_, request)| request.items_left == 0) {
             visit(key, beacon(Phase::Queued, ahead, wait));
         }
     }

@@ -8,15 +8,6 @@ use super::super::admission::Permit;
 use super::super::event::StageTimes;
 use super::super::ids::ModelKey;
 
-/// How far a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Past gate 1, not yet at gate 2.
-    Tokenizing,
-    /// Its items wait or run.
-    Queued { since: Instant },
-}
-
 /// What a device remembers of an unfinished request.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -24,8 +15,11 @@ pub(super) struct Request {
     pub(super) model: ModelKey,
     pub(super) priority: Priority,
     pub(super) deadline: Option<Instant>,
-    pub(super) progress: Progress,
-    /// Items not delivered yet.
+    /// When its first item passed gate 2.
+    pub(super) queued_at: Option<Instant>,
+    /// Whether there are texts that are not tokenized yet.
+    pub(super) is_tokenizing: bool,
+    /// Items past gate 2 and not delivered yet.
     pub(super) items_left: usize,
     /// Items in running batches.
     pub(super) items_running: usize,
@@ -38,16 +32,18 @@ pub(super) struct Request {
 impl Request {
     /// Its first batch starts: loading and queueing end here.
     pub(super) fn handle_started(&mut self, ready_since: Option<Instant>, now: Instant) {
-        let Progress::Queued { since } = self.progress else {
+        let Some(since) = self.queued_at.filter(|_| !self.started) else {
             return;
         };
-        if self.started {
-            return;
-        }
         self.started = true;
         let resident = ready_since.map_or(since, |ready| ready.clamp(since, now));
         self.stages.load = resident.saturating_duration_since(since).into();
         self.stages.queue = now.saturating_duration_since(resident).into();
+    }
+
+    /// Whether nothing of it is left to come.
+    pub(super) fn is_answered(&self) -> bool {
+        self.items_left == 0 && !self.is_tokenizing
     }
 
     /// A batch with one of its items ended.

@@ -54,7 +54,7 @@ impl Residency {
                 return None;
             };
             let reload_s = self.load_time(model).as_secs_f64();
-            (!model.pinned).then_some(Candidate {
+            (!model.pinned && !model.is_owed_a_batch()).then_some(Candidate {
                 key,
                 bytes: model.bytes,
                 evictable_at: since + self.residency_min,

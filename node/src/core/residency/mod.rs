@@ -58,9 +58,10 @@ pub(super) enum LoadEnd {
 ///
 /// Loads are single-flight per model, one at a time, first wanted first; one that does not end within
 /// [`LOAD_TIME_MAX`](model::LOAD_TIME_MAX) no longer holds up the others. A load that does not fit chooses victims
-/// and waits for them: until their minimum residency is over, their batches are done and their memory is free. What
-/// is chosen runs no further batch, and if requests wait for it, it queues up behind to come back. Two models that
-/// do not fit together so alternate at most once per `residency_min`, and both are served.
+/// and waits for them: until their minimum residency is over, they have served whom they were loaded for, their batches
+/// are done and their memory is free. What is chosen runs no further batch, and if requests wait for it, it queues up
+/// behind to come back. Two models that do not fit together so alternate at most once per `residency_min`, and each
+/// load serves a batch unless nobody waits for it any more.
 #[derive(Debug)]
 pub(super) struct Residency {
     budget: u64,
@@ -150,7 +151,9 @@ impl Residency {
     }
 
     pub(super) fn handle_batch_started(&mut self, model: ModelKey) {
-        self.models[model.index()].running += 1;
+        let used = &mut self.models[model.index()];
+        used.running += 1;
+        used.served = true;
     }
 
     pub(super) fn handle_batch_ended(&mut self, model: ModelKey) {
@@ -171,6 +174,7 @@ impl Residency {
         loaded.bytes = bytes;
         loaded.failures = 0;
         loaded.preload = false;
+        loaded.served = false;
         loaded.load_time = Some(took);
         loaded.last_used = loaded.last_used.or(Some(now));
         loaded.state = State::Ready { since: now };

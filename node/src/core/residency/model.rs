@@ -46,6 +46,8 @@ pub(super) struct Model {
     pub(super) users: u32,
     /// Batches on the device.
     pub(super) running: u32,
+    /// Whether a batch has run since the last load.
+    pub(super) served: bool,
     pub(super) preload: bool,
     pub(super) failures: u32,
     pub(super) load_time: Option<Duration>,
@@ -61,6 +63,7 @@ impl Model {
             state: State::Absent,
             users: 0,
             running: 0,
+            served: false,
             preload: false,
             failures: 0,
             load_time: None,
@@ -97,5 +100,11 @@ impl Model {
 
     pub(super) fn is_wanted(&self) -> bool {
         self.users > 0 || self.preload
+    }
+
+    /// Whether it was loaded for somebody who has had nothing of it yet. To evict it then would be to load it for
+    /// nothing, and two models could do so to each other for ever.
+    pub(super) fn is_owed_a_batch(&self) -> bool {
+        self.users > 0 && !self.served
     }
 }

@@ -46,6 +46,13 @@ impl Loader {
         Ok(())
     }
 
+    /// One batch of a model, from its start to its end.
+    fn batch(&mut self, model: u32) {
+        self.residency.handle_batch_started(ModelKey(model));
+        self.residency.handle_batch_ended(ModelKey(model));
+        self.advance();
+    }
+
     fn release(&mut self, model: u32) {
         self.residency.handle_released(ModelKey(model), self.now);
         self.advance();
@@ -112,6 +119,7 @@ fn a_wish_waits_for_the_minimum_residency_with_a_named_timer() {
     loader.ask(0).unwrap();
     loader.loaded(0);
     loader.outputs();
+    loader.batch(0);
     let ready_at = loader.now;
     loader.pass(3 * SECOND);
     loader.ask(1).unwrap();
@@ -122,6 +130,26 @@ fn a_wish_waits_for_the_minimum_residency_with_a_named_timer() {
     assert_eq!(loader.outputs(), [ResidencyOutput::Evict(ModelKey(0))]);
     loader.evicted(0);
     assert_eq!(loader.outputs(), [load(1)]);
+}
+
+#[test]
+fn a_model_stays_until_it_has_served_whom_it_was_loaded_for() {
+    let mut loader = Loader::new(15, &[10, 10]);
+    loader.ask(0).unwrap();
+    loader.loaded(0);
+    loader.outputs();
+    loader.ask(1).unwrap();
+    loader.pass(100 * SECOND);
+    assert_eq!((loader.outputs(), loader.residency.poll_timeout()), (vec![], None), "it waits for an event");
+    loader.batch(0);
+    assert_eq!(loader.outputs(), [ResidencyOutput::Evict(ModelKey(0))]);
+    loader.evicted(0);
+    assert_eq!(loader.outputs(), [load(1)]);
+    loader.loaded(1);
+    loader.pass(10 * SECOND);
+    assert_eq!(loader.outputs(), [], "and so does the other, for which a request waits");
+    loader.release(1);
+    assert_eq!(loader.outputs(), [ResidencyOutput::Evict(ModelKey(1))], "nobody waits for it any more");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 use shoal_mesh::{ClientError, Encoded, WhenOverloaded};
 use shoal_protocol::ErrorCode;
+use shoal_protocol::message::{Input, Priority, Truncate};
 use tokio::task::JoinSet;
 
 use super::gate::{Act, Gate, OpenAtEnd};
 use super::*;
 use crate::edge::NodeView;
 use crate::node::StartError;
+use crate::tasks::pool::{JOBS_MAX, TokenizeJob};
 
 async fn start_gated(config: NodeConfig) -> (Node, Gate, OpenAtEnd) {
     let gate = Gate::default();
@@ -68,8 +70,7 @@ async fn overload_sheds_with_a_hint() {
     config.device.admitted_bytes_max = 2000;
     let (node, gate, _open) = start_gated(config).await;
     gate.stall_all(true);
-    let half =
-        || Encode::new("mean", ["word ".repeat(200)]).truncate(shoal_protocol::message::Truncate::Right);
+    let half = || Encode::new("mean", ["word ".repeat(200)]).truncate(Truncate::Right);
     let held = [under_way(&node, half()), under_way(&node, half())];
     until(&node, "the budget is used", |_, gauges| gauges.admitted_bytes.0 == 2000).await;
     let refused = node.client().encode(text().when_overloaded(WhenOverloaded::Fail)).await;
@@ -81,6 +82,35 @@ async fn overload_sheds_with_a_hint() {
     for call in held {
         outcome(call).await.expect("answered");
     }
+}
+
+#[tokio::test]
+async fn a_full_tokenizer_queue_sheds() {
+    let node = start(golden_config(&["mean"])).await;
+    let front = node.service.fronts.make("mean").await.expect("preloaded");
+    let (blocker, blocked) = std::sync::mpsc::sync_channel::<()>(0);
+    // The first one holds the only thread until `blocker` is dropped.
+    let mut jobs = (0..JOBS_MAX).map(|_| TokenizeJob {
+        items: Arc::new([Input::Text(String::new())]),
+        prompt: None,
+        tokenizer: Arc::clone(&front.tokenizer),
+        truncate: Truncate::Refuse,
+        priority: Priority::Interactive,
+        cancelled: Arc::default(),
+        span: tracing::Span::none(),
+        deliver: Box::new(|_| ()),
+    });
+    let mut first = jobs.next().expect("a job");
+    first.deliver = Box::new(move |_| {
+        let _ = blocked.recv();
+    });
+    node.service.tokenizers.submit(first).expect("room");
+    jobs.for_each(|job| node.service.tokenizers.submit(job).expect("room"));
+    let refused = node.client().encode(text().when_overloaded(WhenOverloaded::Fail)).await;
+    assert_eq!(refused.expect_err("no room").code(), ErrorCode::Overloaded);
+    until(&node, "shed", |requests, gauges| requests == 0 && gauges.shed == 1 && gauges.cancelled == 0).await;
+    drop(blocker);
+    assert!(node.client().encode(text()).await.is_ok());
 }
 
 #[tokio::test]

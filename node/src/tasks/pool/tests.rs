@@ -51,8 +51,10 @@ fn chunks_come_in_order_and_cover_every_text() {
             .sum();
         assert_eq!(tokens as usize, chunk.ids.len());
         seen += chunk.items.len();
-        if chunk.last {
-            break;
+        let left = bytes_of(&texts(1000)[seen..], None);
+        match chunk.bytes_left {
+            Some(bytes) => assert_eq!(bytes, left),
+            None => break,
         }
     }
     assert_eq!(seen, 1000);
@@ -67,7 +69,7 @@ fn a_cancelled_job_stops_and_frees_its_place() {
     chunks.recv_timeout(PATIENCE).expect("the first chunk");
     cancelled.store(true, Ordering::Release);
     // The channel closes once the pool has dropped the job: far before its last chunk.
-    let rest = chunks.iter().filter(|chunk| chunk.last).count();
+    let rest = chunks.iter().filter(|chunk| chunk.bytes_left.is_none()).count();
     assert_eq!(rest, 0);
     // The place is given back right after.
     let deadline = clock::now() + PATIENCE;

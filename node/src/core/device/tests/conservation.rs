@@ -64,7 +64,7 @@ fn device(threads: u16, limited: bool) -> (VirtualDevice, Vec<ModelKey>) {
         let behaviour = Behaviour { bytes, poison_tokens, ..Behaviour::default() };
         device.register(behaviour, ModelSpec { bytes_estimate: Bytes(bytes), pinned: bytes == 50 })
     });
-    device.tokenize_takes(Duration::from_micros(300));
+    device.tokenize_takes(Duration::from_micros(300), 7);
     (device, models.to_vec())
 }
 

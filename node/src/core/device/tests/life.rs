@@ -119,6 +119,19 @@ fn cancelled_and_expired_work_is_dropped_before_compute() {
 }
 
 #[test]
+fn what_the_shell_has_no_room_for_is_shed_and_not_cancelled() {
+    let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
+    device.tokenize_takes(MS, 1);
+    let request = device.submit(model, Priority::Interactive, None, &[10]).unwrap();
+    device.handle(|core, now| core.handle_shed(request, "tokenizer queue", now));
+    let error = device.failure(request);
+    assert!(matches!(error, RequestError::Overloaded { what: "tokenizer queue", .. }), "{error:?}");
+    assert!(error.retry_after() > Some(Duration::ZERO));
+    let gauges = device.core.gauges(device.now);
+    assert_eq!((gauges.shed, gauges.cancelled), (1, 0));
+}
+
+#[test]
 fn a_request_that_waits_too_long_expires_on_time() {
     let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
     // Slower than it was measured, so that admission lets it in.

@@ -55,7 +55,7 @@ fn the_first_request_loads_and_everybody_waits_for_that_one_load() {
 fn loading_starts_while_the_text_is_tokenized() {
     let mut device = device();
     let model = device.model(Behaviour::default());
-    device.tokenize_takes(50 * Duration::from_millis(1));
+    device.tokenize_takes(50 * Duration::from_millis(1), usize::MAX);
     let request = ask(&mut device, model);
     assert_eq!(device.core.model_state(model), ModelState::Loading);
     device.run_until_idle();
@@ -134,6 +134,36 @@ fn two_models_that_do_not_fit_together_take_turns_of_the_minimum_residency() {
     device.run_until_idle();
     for request in requests {
         assert!(device.is_finished(request), "{:?}", device.outcome(request));
+    }
+}
+
+#[test]
+fn without_a_minimum_residency_every_load_still_serves() {
+    let mut device = VirtualDevice::new(CoreConfig {
+        threads: 2,
+        resident_bytes_max: 200,
+        residency_min: Duration::ZERO,
+        ..CoreConfig::default()
+    });
+    let big = Behaviour { bytes: 150, ..Behaviour::default() };
+    let (first, second) = (device.model(big), device.model(big));
+    let mut requests = Vec::new();
+    for _ in 0..100 {
+        requests.extend([ask(&mut device, first), ask(&mut device, second)]);
+        device.run_for(Duration::from_millis(100));
+    }
+    device.run_until_idle();
+    assert!(requests.into_iter().all(|request| device.is_finished(request)));
+    assert!(loads(&device, first) > 10 && loads(&device, second) > 10, "they took turns");
+    let loaded = device.signals.iter().filter_map(|(at, output)| match output {
+        Output::Load { model } => Some((*at, *model)),
+        _ => None,
+    });
+    let loaded: Vec<_> = loaded.collect();
+    for turn in loaded.windows(2) {
+        let [(from, model), (until, _)] = turn else { continue };
+        let served = device.runs.iter().any(|(at, run)| run.model == *model && (from..until).contains(&at));
+        assert!(served, "loaded at {:?} for nothing", *from - device.start);
     }
 }
 

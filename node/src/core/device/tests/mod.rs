@@ -5,5 +5,6 @@ mod latency;
 mod life;
 mod loading;
 mod obey;
+mod pieces;
 mod trouble;
 mod virtual_device;

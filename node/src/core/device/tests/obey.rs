@@ -1,5 +1,6 @@
 //! The virtual device does what the core says, and checks at every output what must always hold.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shoal_protocol::Bytes;
@@ -102,6 +103,10 @@ impl VirtualDevice {
             "a leak"
         );
         assert_eq!(usize::from(load.running), self.running.len());
+        let hung = self.events.values().any(|event| matches!(event, Event::LaneReplaced(_)));
+        let mut alive = BTreeSet::new();
+        self.core.for_each_beacon(self.now, |request, _| assert!(alive.insert(request), "two beacons"));
+        assert!(hung || alive == self.unfinished, "whoever waits hears a beacon");
         for request in self.unfinished.iter().map(|key| &self.requests[key]) {
             assert!(request.deadline.is_none_or(|deadline| deadline > self.now), "outlived its deadline");
         }

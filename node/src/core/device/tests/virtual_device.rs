@@ -10,11 +10,14 @@ use shoal_protocol::{BatchId, Bytes, ErrorCode};
 use super::super::super::config::CoreConfig;
 use super::super::super::error::RequestError;
 use super::super::super::event::{
-    BatchItem, BatchRun, ItemTokens, ModelSpec, Output, RequestSpec, StageTimes,
+    BatchItem, BatchRun, ItemTokens, ModelSpec, Output, RequestSpec, StageTimes, TokenizedPiece,
 };
 use super::super::super::ids::{LaneIndex, ModelKey, RequestKey};
 use super::super::super::testing::origin;
 use super::super::DeviceCore;
+
+/// Bytes of text for each token.
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl Default for Behaviour {
 
 #[derive(Debug)]
 pub(super) enum Event {
-    Tokenized(RequestKey, Vec<ItemTokens>),
+    Tokenized { request: RequestKey, items: Vec<ItemTokens>, bytes_left: Option<u64> },
     BatchDone(BatchId),
     LaneReplaced(LaneIndex),
     LoadEnded(ModelKey),
@@ -88,6 +91,7 @@ pub(super) struct VirtualDevice {
     pub(super) events: BTreeMap<(Instant, u64), Event>,
     pub(super) sequence: u64,
     pub(super) tokenize: Duration,
+    pub(super) piece_items: usize,
     pub(super) overshot: Option<ModelKey>,
 }
 
@@ -109,6 +113,7 @@ impl VirtualDevice {
             events: BTreeMap::new(),
             sequence: 0,
             tokenize: Duration::ZERO,
+            piece_items: usize::MAX,
             overshot: None,
         }
     }
@@ -144,8 +149,10 @@ impl VirtualDevice {
         change(&mut self.models[model.index()]);
     }
 
-    pub(super) fn tokenize_takes(&mut self, time: Duration) {
+    /// Every request is tokenized in pieces of so many texts, each of which takes so long.
+    pub(super) fn tokenize_takes(&mut self, time: Duration, piece_items: usize) {
         self.tokenize = time;
+        self.piece_items = piece_items;
     }
 
     /// Gate 1 now, gate 2 once tokenized. Items are numbered from 0.
@@ -157,7 +164,7 @@ impl VirtualDevice {
         tokens: &[u32],
     ) -> Result<RequestKey, RequestError> {
         let deadline = time.map(|time| self.now + time);
-        let bytes = tokens.iter().map(|tokens| u64::from(*tokens) * 4).sum();
+        let bytes = tokens.iter().map(|tokens| u64::from(*tokens) * BYTES_PER_TOKEN).sum();
         let admitted = self.core.handle_request(RequestSpec { model, priority, bytes, deadline }, self.now);
         if let Ok(request) = admitted {
             let items: Vec<ItemTokens> =
@@ -171,14 +178,32 @@ impl VirtualDevice {
             assert!(self.requests.insert(request, tracked).is_none(), "a key names two requests");
             self.unfinished.insert(request);
             self.pump();
-            if self.tokenize.is_zero() {
-                self.core.handle_tokenized(request, &items, self.now);
-            } else {
-                self.at(self.now + self.tokenize, Event::Tokenized(request, items));
-            }
+            self.tokenize(request, &items);
         }
         self.pump();
         admitted
+    }
+
+    fn tokenize(&mut self, request: RequestKey, items: &[ItemTokens]) {
+        let mut ready_at = self.now;
+        let mut rest = items;
+        loop {
+            let (piece, left) = rest.split_at(rest.len().min(self.piece_items));
+            rest = left;
+            let bytes: u64 = rest.iter().map(|item| u64::from(item.tokens) * BYTES_PER_TOKEN).sum();
+            let bytes_left = (!rest.is_empty()).then_some(bytes);
+            ready_at += self.tokenize;
+            if self.tokenize.is_zero() {
+                self.core.handle_tokenized(request, TokenizedPiece { items: piece, bytes_left }, self.now);
+                self.pump();
+            } else {
+                let items = piece.to_vec();
+                self.at(ready_at, Event::Tokenized { request, items, bytes_left });
+            }
+            if rest.is_empty() {
+                return;
+            }
+        }
     }
 
     pub(super) fn cancel(&mut self, request: RequestKey) {
@@ -277,7 +302,9 @@ impl VirtualDevice {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Tokenized(request, items) => self.core.handle_tokenized(request, &items, self.now),
+            Event::Tokenized { request, items, bytes_left } => {
+                self.core.handle_tokenized(request, TokenizedPiece { items: &items, bytes_left }, self.now);
+            }
             Event::LaneReplaced(lane) => self.core.handle_lane_replaced(lane, self.now),
             Event::BatchDone(batch) => self.finish_batch(batch),
             Event::Evicted(model) => {
