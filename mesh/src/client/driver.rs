@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use futures_util::Stream;
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use shoal_protocol::message::Input;
 use shoal_protocol::{Frame, Message};
 use tokio::runtime::Handle;
@@ -36,15 +36,16 @@ struct Flight {
     event: BoxFuture<'static, Event>,
 }
 
-/// The results of a call in input order: `(index, result)` for every text, or one error and nothing after it. Memory
-/// is bounded whatever the length of the call; dropping the stream cancels what is left.
+/// The results of a call in input order: `(index, result)` for every text; if the call fails, for those before the
+/// first text without one, then one error and nothing after it. Memory is bounded whatever the length of the call;
+/// dropping the stream cancels what is left.
 ///
 /// The call proceeds only while the stream is polled.
 #[must_use = "a call proceeds only while its stream is polled"]
 pub struct EncodeStream {
     client: Arc<Inner>,
     call: Call,
-    inputs: Box<dyn Iterator<Item = Input> + Send>,
+    inputs: BoxStream<'static, Input>,
     total: Option<u64>,
     progress: Option<Progress>,
     reported: u64,
@@ -57,7 +58,7 @@ impl EncodeStream {
     pub(super) fn new(
         client: Arc<Inner>,
         call: Call,
-        inputs: Box<dyn Iterator<Item = Input> + Send>,
+        inputs: BoxStream<'static, Input>,
         total: Option<u64>,
         progress: Option<Progress>,
     ) -> Self {
@@ -86,19 +87,25 @@ impl EncodeStream {
         self.call.items()
     }
 
-    /// Takes input, drops what is cancelled, sends what is due.
-    fn advance(&mut self, now: Instant) {
-        let client = self.client.clone();
-        let mut shared = client.shared();
+    /// Takes the input that is there. The input is the application's and may use the client itself: nothing is locked
+    /// while it is asked.
+    fn take_input(&mut self, cx: &mut Context<'_>) {
         while self.call.wants_input() {
-            match self.inputs.next() {
-                Some(input) => self.call.handle_input(input, &shared),
-                None => {
+            match self.inputs.poll_next_unpin(cx) {
+                Poll::Ready(Some(input)) => self.call.handle_input(input, &self.client.shared()),
+                Poll::Ready(None) => {
                     self.call.handle_input_end();
                     self.total = Some(self.call.items().1);
                 }
+                Poll::Pending => return self.call.handle_input_pause(),
             }
         }
+    }
+
+    /// Drops what is cancelled, sends what is due.
+    fn advance(&mut self, now: Instant) {
+        let client = self.client.clone();
+        let mut shared = client.shared();
         while let Some((key, reason)) = self.call.poll_cancel() {
             let flying = self.flights.iter().position(|flight| flight.key == key);
             if let Some(flight) = flying.map(|at| self.flights.swap_remove(at)) {
@@ -220,6 +227,7 @@ impl Stream for EncodeStream {
                 this.flights.clear();
                 return Poll::Ready(error.map(Err));
             }
+            this.take_input(cx);
             this.advance(now());
             if this.listen(cx) {
                 this.report();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use shoal_protocol::message::{DenseDtype, EncodeOptions, Input, Numerics, Priority, Truncate};
 
 use crate::core::WhenOverloaded;
@@ -20,7 +21,7 @@ pub(super) type Progress = Box<dyn FnMut(u64, Option<u64>) + Send>;
 #[must_use = "a call is made by Client::encode or Client::encode_stream"]
 pub struct Encode {
     pub(super) model: String,
-    pub(super) inputs: Box<dyn Iterator<Item = Input> + Send>,
+    pub(super) inputs: BoxStream<'static, Input>,
     pub(super) total: Option<u64>,
     pub(super) options: EncodeOptions,
     pub(super) priority: Priority,
@@ -52,15 +53,22 @@ impl Encode {
     }
 
     /// Inputs that are pulled as the call proceeds, so that a file of any length is never held as a whole. The
-    /// iterator is asked on the caller's task and must not block for long.
+    /// iterator is asked on the caller's task and must not block for long; one that would is a [`live`](Self::live)
+    /// input.
     pub fn lazy<I>(model: impl Into<String>, inputs: I) -> Self
     where
         I: IntoIterator<Item = Input>,
         I::IntoIter: Send + 'static,
     {
+        Self::live(model, stream::iter(inputs))
+    }
+
+    /// Inputs that come in their own time, from a pipe for example. Those that are there are sent without waiting for
+    /// more as soon as nothing else of the call is under way.
+    pub fn live(model: impl Into<String>, inputs: impl Stream<Item = Input> + Send + 'static) -> Self {
         Self {
             model: model.into(),
-            inputs: Box::new(inputs.into_iter().fuse()),
+            inputs: inputs.boxed(),
             total: None,
             options: EncodeOptions::default(),
             priority: Priority::Interactive,

@@ -27,15 +27,17 @@ const _: () = assert!(REQUEST_ITEMS_MAX <= u32::MAX as usize);
 
 /// One call. The driver repeats, in this order, until [`Call::poll_outcome`] gives something:
 ///
-/// 1. while [`wants_input`](Self::wants_input): [`handle_input`](Self::handle_input) or
-///    [`handle_input_end`](Self::handle_input_end);
+/// 1. while [`wants_input`](Self::wants_input): [`handle_input`](Self::handle_input),
+///    [`handle_input_end`](Self::handle_input_end), or, where the source has nothing now,
+///    [`handle_input_pause`](Self::handle_input_pause) and on to the next step;
 /// 2. [`poll_cancel`](Self::poll_cancel): drop these attempts; [`poll_submit`](Self::poll_submit): send these;
 /// 3. [`poll_item`](Self::poll_item), as far as the application takes results: what it does not take holds back input;
 /// 4. feed what happened: [`handle_sent`](Self::handle_sent), [`handle_frame`](Self::handle_frame),
 ///    [`handle_failed`](Self::handle_failed); and, only when nothing more is there to read, a passed
 ///    [`poll_timeout`](Self::poll_timeout) to [`handle_timeout`](Self::handle_timeout).
 ///
-/// Every item ends in exactly one result, or the call fails as a whole and no further result is given.
+/// Every item ends in exactly one result; or the call fails as a whole, and only the results before the first item
+/// without one are given.
 #[derive(Debug)]
 pub struct Call {
     spec: CallSpec,
@@ -90,6 +92,16 @@ impl Call {
     pub fn handle_input(&mut self, input: Input, shared: &Shared) {
         self.items_taken += 1;
         if let Some(items) = self.split.push(input, &self.spec.model, shared) {
+            self.add_part(items);
+        }
+    }
+
+    /// There are no more texts for now. What is open is sent if nothing else is under way: a slow source's texts do not
+    /// wait for those after them, and a fast one's still travel together (as Nagle's rule has it, RFC 896).
+    pub fn handle_input_pause(&mut self) {
+        if self.parts.iter().all(|part| matches!(part.state, State::Done))
+            && let Some(items) = self.split.cut()
+        {
             self.add_part(items);
         }
     }
@@ -268,14 +280,27 @@ impl Call {
         }
     }
 
+    /// Keeps of the parts only what is answered before the first item that is not.
     fn fail(&mut self, error: ClientError) {
-        for part in self.parts.drain(..) {
-            if let State::Flying(flight) = part.state {
+        for part in &self.parts {
+            if let State::Flying(flight) = &part.state {
                 let (part, attempt) = (part.number, flight.attempt);
                 self.cancelled.push_back((AttemptKey { part, attempt }, CancelReason::Unwanted));
             }
         }
+        let whole = self.parts.iter().take_while(|part| part.unanswered == 0).count();
+        self.parts.truncate(whole + 1);
+        self.parts.iter_mut().for_each(Part::close);
         self.outcome = Some(Err(error));
+        self.finish_if_done();
+    }
+
+    /// Items answered before the first that is not: what is given whatever happens to the others.
+    fn items_in_order(&self) -> u64 {
+        match self.parts.iter().find(|part| part.unanswered > 0) {
+            Some(part) => part.first() + part.answered_in_order() as u64,
+            None => self.parts.back().map_or(self.summary.items, |part| part.first() + part.items_len()),
+        }
     }
 
     /// The next result, in input order. Results that are not taken hold back input once enough are held.
@@ -295,10 +320,11 @@ impl Call {
         }
     }
 
-    /// How the call ended, once it has: after the last item was taken, or at once when it failed.
+    /// How the call ended, once it has and the last item was taken.
     #[must_use]
     pub fn poll_outcome(&self) -> Option<Result<&Summary, &ClientError>> {
-        Some(self.outcome.as_ref()?.as_ref().map(|()| &self.summary))
+        let outcome = self.outcome.as_ref().filter(|_| self.parts.is_empty())?;
+        Some(outcome.as_ref().map(|()| &self.summary))
     }
 
     /// Items answered, and items given so far.
@@ -330,7 +356,7 @@ impl Call {
             return;
         }
         if self.spec.deadline.is_some_and(|deadline| now >= deadline) {
-            let answered = self.items_answered;
+            let answered = self.items_in_order();
             return self.fail(ClientError::DeadlineExceeded { answered });
         }
         let silent = |part: &Part| match &part.state {

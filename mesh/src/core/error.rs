@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shoal_protocol::ErrorCode;
 
-/// Why a call failed as a whole. Items that were already handed out stay answered; no other item will be.
+/// Why a call failed as a whole. The items that were handed out before it stay answered; no other item will be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// The call breaks a limit and was not sent: change it.
@@ -26,7 +26,7 @@ pub enum ClientError {
     /// The deadline passed first; what ran at the node was cancelled.
     #[error("deadline exceeded with {answered} items answered")]
     DeadlineExceeded {
-        /// Items that were answered in time.
+        /// Items that were answered in time, up to the first that was not.
         answered: u64,
     },
     /// No node could be reached for as long as the call was willing to wait; nothing is running.

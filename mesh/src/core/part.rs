@@ -209,6 +209,17 @@ impl Part {
         Some((index, item))
     }
 
+    /// Items answered before its first that is not.
+    pub(super) fn answered_in_order(&self) -> usize {
+        self.slots.iter().position(|slot| matches!(slot, Slot::Open)).unwrap_or(self.slots.len())
+    }
+
+    /// Nothing more is coming: what is left to hand out are the items before the first that is not answered.
+    pub(super) fn close(&mut self) {
+        self.slots.truncate(self.answered_in_order());
+        self.state = State::Done;
+    }
+
     /// Whether nothing of it is left to do or to hand out.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Done) && self.handed_out == self.slots.len()

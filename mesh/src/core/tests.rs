@@ -1,6 +1,8 @@
 //! A call against a hostile node, in virtual time: late, duplicated, missing and foreign results, streams that end
 //! without a word, refusals, silence. Whatever it does, every item has one outcome and what is in flight is bounded.
 
+mod endings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -271,11 +273,11 @@ impl Scene {
 
     /// Lets pass what comes first: an event, or the moment at which the machine wants to be woken.
     fn step(&mut self) {
-        let event = self.world.events.first_key_value().map(|((at, _), _)| *at);
-        let timeout = self.call.poll_timeout().map(|(at, _)| at);
-        let Some(next) = event.into_iter().chain(timeout).min() else {
+        let Some((timeout, _)) = self.call.poll_timeout() else {
             return; // only the application is behind
         };
+        let event = self.world.events.first_key_value().map(|((at, _), _)| *at);
+        let next = event.map_or(timeout, |event| event.min(timeout));
         self.now = self.now.max(next);
         if event.is_none_or(|at| at > self.now) {
             return self.call.handle_timeout(&mut self.shared, self.now);

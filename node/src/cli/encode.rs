@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use half::f16;
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 use serde_json::json;
-use shoal_mesh::{Client, Encode, Encoded, ItemResult, Vector};
-use shoal_protocol::message::{DenseDtype, EncodeOptions, Priority, ServedBy, Truncate};
-use tokio::sync::mpsc;
+use shoal_mesh::{ClientError, Encode, EncodeStream, ItemResult, Vector};
+use shoal_protocol::message::{DenseDtype, EncodeOptions, Input, Priority, ServedBy, Truncate};
+use tokio::sync::{mpsc, oneshot};
 
 use super::args::{EncodeArgs, OutputKind};
 use super::exit::{Exit, Stop};
@@ -20,10 +20,10 @@ use super::runtime::run_interruptible;
 use super::target::Target;
 use crate::clock;
 
-/// Chunks that are read ahead of the calls.
+/// Chunks that are read ahead of the call.
 const CHUNKS_AHEAD_MAX: usize = 2;
-/// Calls in flight: enough that the device never waits for the next chunk.
-const CALLS_MAX: usize = 4;
+/// Lines that are printed before they are made visible, unless the next result must be waited for anyway.
+const LINES_UNSEEN_MAX: usize = 1024;
 
 pub(super) fn run(args: EncodeArgs) -> Result<Exit, Stop> {
     run_interruptible(encode(args))
@@ -33,49 +33,49 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
     let started = clock::now();
     let target = Target::open(&args.mesh, &args.device, &args.model).await?;
     require_dense(&args, &target.model)?;
-    let source = match args.input.input.clone() {
+    let (texts, mut input_ended) = read_on_a_thread(match args.input.input.clone() {
         Some(path) => InputSource::File { path, jsonl: args.jsonl },
         None => InputSource::Texts(args.input.texts.clone()),
-    };
-    // Somebody who types texts waits for them; a file yields to those who wait.
-    let priority = match source {
-        InputSource::Texts(_) => Priority::Interactive,
-        InputSource::File { .. } => Priority::Bulk,
-    };
-    let (chunks, input_ended) = read_on_a_thread(source);
-    let caller = Caller {
-        client: target.client().clone(),
-        model: target.model.clone(),
-        options: EncodeOptions {
+    });
+    let mut call = Encode::live(&target.model, texts)
+        .options(EncodeOptions {
             dims: args.dims,
             output_dtype: args.output_dtype.into(),
             normalize: None,
             prompt_name: args.prompt_name.clone(),
             truncate: if args.truncate { Truncate::Right } else { Truncate::Refuse },
             numerics: target.numerics,
-        },
-        priority,
-        deadline: args.deadline.and_then(|after| started.checked_add(after)),
+        })
+        // Somebody who types texts waits for them; a file yields to those who wait.
+        .priority(if args.input.input.is_none() { Priority::Interactive } else { Priority::Bulk });
+    call = match args.deadline {
+        Some(after) => call.deadline(after.saturating_sub(clock::now() - started)),
+        None => call.no_deadline(),
     };
-    let calls = Box::pin(stream::unfold(chunks, async |mut chunks: mpsc::Receiver<Chunk>| {
-        chunks.recv().await.map(|chunk| (chunk, chunks))
-    }));
-    let mut answers = calls.map(|chunk| caller.call(chunk)).buffered(CALLS_MAX);
+    let mut answers = target.client().encode_stream(call);
     let mut printer = Printer::new();
-    while let Some(encoded) = answers.next().await {
-        printer.print(encoded?)?;
+    let failure = printer.print_all(&mut answers).await?;
+    if let Some(error) = failure {
+        let printed = printer.texts;
+        drop(printer);
+        return Err(half_way(error, printed, answers.items().1, input_ended.try_recv().ok()));
     }
-    drop(answers);
-    let summary = printer.summary;
-    if let Some(served_by) = &summary.served_by {
+    if let Some(summary) = answers.summary()
+        && let Some(served_by) = &summary.served_by
+    {
         let (device, reason) = target.device_of(served_by).await;
-        tell_summary(&args, &summary, clock::now() - started, &device, &reason);
+        let took = clock::now() - started;
+        let Printer { texts, failed, .. } = printer;
+        let tokens = summary.tokens;
+        tell_summary(args.json, &Summary { texts, failed, tokens, took, served_by, device, reason });
     }
+    let failed = printer.failed;
+    drop(printer);
     target.close().await;
     if let Ok(Err(error)) = input_ended.await {
         return Err(Stop::new(Exit::Input, error.to_string()));
     }
-    Ok(if summary.failed == 0 { Exit::Ok } else { Exit::Input })
+    Ok(if failed == 0 { Exit::Ok } else { Exit::Input })
 }
 
 /// The models that are covered give dense vectors.
@@ -90,106 +90,116 @@ fn require_dense(args: &EncodeArgs, model: &str) -> Result<(), Stop> {
     }
 }
 
-type Ended = tokio::sync::oneshot::Receiver<Result<(), InputError>>;
+/// A call that failed: what was answered is printed, and this is what became of the rest. `taken` texts were given to
+/// the call; `ended` is what reading came to, if it has ended.
+fn half_way(error: ClientError, printed: u64, taken: u64, ended: Option<Result<u64, InputError>>) -> Stop {
+    let rest = match ended {
+        Some(Ok(total)) => format!("{} of {total} texts have no answer", total - printed),
+        // The call's failure is what ended the command, whatever else is wrong with the input.
+        Some(Err(_)) | None => {
+            let open = taken - printed;
+            format!("{open} of the {taken} texts read so far have no answer, nor has the rest of the input")
+        }
+    };
+    let Stop { exit, message } = Stop::from(error);
+    Stop::new(exit, format!("{message}; {rest}"))
+}
+
+/// How many texts there were, once all are read.
+type Ended = oneshot::Receiver<Result<u64, InputError>>;
 
 /// Reading blocks, so it has a thread of its own; the channel's bound is what keeps memory bounded.
-fn read_on_a_thread(source: InputSource) -> (mpsc::Receiver<Chunk>, Ended) {
-    let (send, chunks) = mpsc::channel(CHUNKS_AHEAD_MAX);
-    let (end, ended) = tokio::sync::oneshot::channel();
+fn read_on_a_thread(source: InputSource) -> (impl Stream<Item = Input> + Send, Ended) {
+    let (send, mut chunks) = mpsc::channel::<Chunk>(CHUNKS_AHEAD_MAX);
+    let (end, ended) = oneshot::channel();
     std::thread::spawn(move || {
-        let read = read_chunks(source, |chunk| send.blocking_send(chunk).is_ok());
+        let mut total = 0;
+        let read = read_chunks(source, |chunk| {
+            total += chunk.len() as u64;
+            send.blocking_send(chunk).is_ok()
+        });
         // Nobody listens any more once the command has failed otherwise.
-        drop(end.send(read));
+        drop(end.send(read.map(|()| total)));
     });
-    (chunks, ended)
-}
-
-struct Caller {
-    client: Client,
-    model: String,
-    options: EncodeOptions,
-    priority: Priority,
-    deadline: Option<std::time::Instant>,
-}
-
-impl Caller {
-    async fn call(&self, chunk: Chunk) -> Result<Encoded, Stop> {
-        let mut call = Encode::new(&self.model, chunk).options(self.options.clone()).priority(self.priority);
-        call = match self.deadline {
-            Some(deadline) => call.deadline(deadline.saturating_duration_since(clock::now())),
-            None => call.no_deadline(),
-        };
-        Ok(self.client.encode(call).await?)
-    }
-}
-
-#[derive(Default)]
-struct Summary {
-    texts: u64,
-    failed: u64,
-    tokens: u64,
-    served_by: Option<ServedBy>,
+    let chunks = stream::poll_fn(move |cx| chunks.poll_recv(cx));
+    (chunks.flat_map(|chunk| stream::iter(chunk.into_iter().map(Input::Text))), ended)
 }
 
 struct Printer {
     output: Output,
     progress: TextsProgress,
-    summary: Summary,
+    texts: u64,
+    failed: u64,
 }
 
 impl Printer {
     fn new() -> Self {
-        Self { output: Output::new(), progress: TextsProgress::new(), summary: Summary::default() }
+        Self { output: Output::new(), progress: TextsProgress::new(), texts: 0, failed: 0 }
     }
 
-    fn print(&mut self, encoded: Encoded) -> Result<(), Stop> {
-        let count = encoded.items.len() as u64;
-        for item in encoded.items {
-            let index = self.summary.texts;
-            self.summary.texts += 1;
-            match item {
-                ItemResult::Vector { tokens, truncated, vector } => {
-                    self.output.json(&VectorLine { index, tokens, truncated, dense: Values(vector) })?
-                }
-                ItemResult::Failed { code, message, tokens, limit } => {
-                    self.summary.failed += 1;
-                    let mut error = json!({ "code": code.as_str(), "message": message });
-                    for (key, value) in [("tokens", tokens), ("limit", limit)] {
-                        if value > 0 {
-                            error[key] = value.into();
-                        }
-                    }
-                    self.output.json(&json!({ "index": index, "error": error }))?;
+    /// Prints every result as it comes; gives back why the call failed, if it did.
+    async fn print_all(&mut self, answers: &mut EncodeStream) -> Result<Option<ClientError>, Stop> {
+        let mut ready = answers.ready_chunks(LINES_UNSEEN_MAX);
+        let mut failure = None;
+        while let Some(results) = ready.next().await {
+            for result in results {
+                match result {
+                    Ok((index, item)) => self.print(index, item)?,
+                    Err(error) => failure = Some(error),
                 }
             }
+            self.output.flush()?;
         }
-        self.summary.tokens += encoded.tokens;
-        self.summary.served_by = encoded.served_by.or(self.summary.served_by.take());
-        self.progress.advance(count);
-        self.output.flush()
+        Ok(failure)
+    }
+
+    fn print(&mut self, index: u64, item: ItemResult) -> Result<(), Stop> {
+        self.texts += 1;
+        self.progress.advance(1);
+        match item {
+            ItemResult::Vector { tokens, truncated, vector } => {
+                self.output.json(&VectorLine { index, tokens, truncated, dense: Values(vector) })
+            }
+            ItemResult::Failed { code, message, tokens, limit } => {
+                self.failed += 1;
+                let mut error = json!({ "code": code.as_str(), "message": message });
+                for (key, value) in [("tokens", tokens), ("limit", limit)] {
+                    if value > 0 {
+                        error[key] = value.into();
+                    }
+                }
+                self.output.json(&json!({ "index": index, "error": error }))
+            }
+        }
     }
 }
 
-fn tell_summary(args: &EncodeArgs, summary: &Summary, took: Duration, device: &str, reason: &str) {
-    let seconds = took.as_secs_f64();
-    let speed = (summary.tokens as f64 / seconds.max(1e-9)).round();
-    if args.json {
+/// What is told at the end.
+struct Summary<'a> {
+    texts: u64,
+    failed: u64,
+    tokens: u64,
+    took: Duration,
+    served_by: &'a ServedBy,
+    device: String,
+    reason: String,
+}
+
+fn tell_summary(as_json: bool, summary: &Summary<'_>) {
+    let Summary { texts, failed, tokens, device, reason, .. } = summary;
+    let seconds = summary.took.as_secs_f64();
+    let speed = (*tokens as f64 / seconds.max(1e-9)).round();
+    if as_json {
         let json = json!({
-            "texts": summary.texts, "failed": summary.failed, "tokens": summary.tokens, "seconds": seconds,
-            "tokens_per_s": speed, "device": device, "reason": reason,
-            "node": summary.served_by.as_ref().map(|served_by| served_by.node.to_string()),
+            "texts": texts, "failed": failed, "tokens": tokens, "seconds": seconds, "tokens_per_s": speed,
+            "device": device, "reason": reason, "node": summary.served_by.node.to_string(),
         });
-        tell(&json.to_string());
-        return;
+        return tell(&json.to_string());
     }
-    let failed = match summary.failed {
-        0 => String::new(),
-        failed => format!(" ({failed} failed)"),
-    };
+    let failed = if *failed == 0 { String::new() } else { format!(" ({failed} failed)") };
     let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
     tell(&format!(
-        "{} texts{failed}, {} tokens in {seconds:.2} s, {speed} tokens/s on {device}{reason}",
-        summary.texts, summary.tokens
+        "{texts} texts{failed}, {tokens} tokens in {seconds:.2} s, {speed} tokens/s on {device}{reason}"
     ));
 }
 

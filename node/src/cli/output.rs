@@ -71,3 +71,8 @@ pub(super) fn tell(message: &str) {
 pub(super) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
+
+/// Whether stdout goes elsewhere than to a terminal.
+pub(super) fn is_piped() -> bool {
+    !io::stdout().is_terminal()
+}

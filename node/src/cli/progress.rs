@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::{is_watched, tell};
+use super::output::{is_piped, is_watched, tell};
 use crate::store::pull::Progress;
 
 /// Shows a pull.
@@ -58,18 +58,20 @@ impl Drop for PullProgress {
     }
 }
 
-/// Shows how many texts are done; the total may be unknown.
+/// Shows how many texts are done, unless the results scroll by on the same terminal.
 pub(super) struct TextsProgress {
     bar: ProgressBar,
 }
 
 impl TextsProgress {
     pub(super) fn new() -> Self {
-        let target = if is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if is_watched() && is_piped() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
         let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        bar.enable_steady_tick(Duration::from_millis(200));
         Self { bar }
     }
 

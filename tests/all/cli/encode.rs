@@ -114,6 +114,40 @@ fn a_slow_writer_gets_each_answer_before_its_next_line() {
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
 
+/// The largest memory that a process has held so far, in KiB.
+fn memory_max_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a high-water mark");
+    line.trim().trim_end_matches(" kB").parse().expect("KiB")
+}
+
+#[test]
+fn memory_does_not_grow_with_the_input() {
+    let home = Home::new();
+    let model = golden(MODEL).display().to_string();
+    let args = ["encode", "--model", &model, "--truncate", "--input", "-"];
+    let mut command = home.shoal(args);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut answers = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let pid = child.id();
+    // The tokenizer reads all of a text and the model its first 48 tokens: many bytes for little work.
+    let line = format!("{}\n", "abcdefghij".repeat(100));
+    let mut after = |texts: usize| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..texts).for_each(|_| stdin.write_all(line.as_bytes()).expect("writes")));
+            assert_eq!(answers.by_ref().take(texts).filter(Result::is_ok).count(), texts);
+        });
+        memory_max_kib(pid)
+    };
+    let settled = after(2000);
+    let grown = after(4000) - settled;
+    assert!(grown < 2 << 10, "{grown} KiB more for 4 MB of texts");
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
 #[test]
 fn a_closed_pipe_ends_silently() {
     let home = Home::new();
@@ -220,11 +254,49 @@ fn a_bare_encoder_is_pooled_by_the_mean_with_a_warning() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_is_code_five() {
+fn a_call_that_fails_half_way_prints_what_was_answered() {
     let home = Home::new();
-    let file = home.write("in.txt", "a line of text\n".repeat(200_000)).display().to_string();
-    let ran = home.encode(&["--deadline", "300ms", "--input", &file]).expect(5);
-    assert!(ran.err.contains("deadline"), "{}", ran.err);
+    home.run(["mesh", "init"]).expect(0);
+    // Two seconds of work.
+    let config = home.write(
+        "node.toml",
+        "version = 1\n[http]\naddr = \"off\"\n[quic]\naddr = \"127.0.0.1:0\"\n[device]\ntokens_per_s_max = 5000\n",
+    );
+    let config = config.display().to_string();
+    let model = golden(MODEL).display().to_string();
+    let serving = Serving::start(&home, ["--config", &config, "--threads", "1", "--preload", &model]);
+    let quic = serving.address("quic");
+    let file = home.write("in.txt", "a line of text\n".repeat(1500)).display().to_string();
+    let args = ["encode", "--mesh", &quic, "--model", MODEL, "--deadline", "3s", "--input", &file];
+    let mut command = home.shoal(args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let first = lines.next().expect("an answer").expect("reads");
+    serving.signal("-KILL");
+    let lines: Vec<_> = std::iter::once(first).chain(lines.map(|line| line.expect("reads"))).collect();
+    assert!(lines.len() < 1500);
+    for (index, line) in lines.iter().enumerate() {
+        let line: Value = serde_json::from_str(line).expect("a whole line");
+        assert_eq!((&line["index"], line["dense"].is_array()), (&index.into(), true));
+    }
+    let ran = Ran::of(child.wait_with_output().expect("ends")).expect(5);
+    let told = format!("; {} of 1500 texts have no answer", 1500 - lines.len());
+    assert!(ran.err.contains(&told), "{told}: {}", ran.err);
+}
+
+#[test]
+fn a_deadline_that_passes_while_the_input_waits_is_code_five() {
+    let home = Home::new();
+    let model = golden(MODEL).display().to_string();
+    let args = ["encode", "--model", &model, "--threads", "1", "--deadline", "1s", "--input", "-"];
+    let mut command = home.shoal(args);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("runs");
+    let stdin = child.stdin.take().expect("piped");
+    let ran = Ran::of(child.wait_with_output().expect("ends")).expect(5);
+    drop(stdin);
+    let told = "0 of the 0 texts read so far have no answer, nor has the rest of the input";
+    assert!(ran.err.contains(told), "{}", ran.err);
 }
 
 #[test]

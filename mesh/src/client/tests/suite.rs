@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::poll_fn;
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Priority};
 
@@ -33,8 +34,8 @@ macro_rules! over_both_links {
 }
 
 over_both_links! {
-    one_text, many_texts_keep_their_order, an_item_fails_alone, a_dropped_future_frees_the_slot,
-    a_dropped_stream_frees_the_slot, the_deadline_cancels, a_reply_dropped_half_way_is_retried_for_the_rest,
+    one_text, many_texts_keep_their_order, a_slow_input_is_answered_as_it_comes, an_item_fails_alone,
+    a_dropped_future_frees_the_slot, a_dropped_stream_frees_the_slot, the_deadline_cancels, a_reply_dropped_half_way_is_retried_for_the_rest,
     missing_end_loses_nothing, a_panic_is_answered, overload_is_waited_out_or_told, silence_is_noticed, status,
     invalid_calls_are_not_sent,
 }
@@ -92,6 +93,21 @@ async fn many_texts_keep_their_order(world: World) {
         reported = report;
     }
     assert_eq!(reported, (50_000, Some(50_000)));
+}
+
+async fn a_slow_input_is_answered_as_it_comes(world: World) {
+    let (lines, mut read) = tokio::sync::mpsc::channel(1);
+    let mut stream = world.client.encode_stream(Encode::live("m", poll_fn(move |cx| read.poll_recv(cx))));
+    for index in 0..3 {
+        let text = format!("line {index}");
+        lines.send(Input::Text(text.clone())).await.expect("the call lives");
+        let (found, item) = stream.next().await.expect("an answer before the next line").expect("served");
+        assert_eq!(found, index);
+        assert_vector(&item, &text);
+    }
+    drop(lines);
+    assert!(stream.next().await.is_none());
+    assert_eq!(stream.summary().expect("over").parts, 3);
 }
 
 async fn an_item_fails_alone(world: World) {
