@@ -98,9 +98,9 @@ impl Service for Echo {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let net = Builder::new_current_thread().enable_all().build()?;
     let service = Arc::new(Echo { dims: arguments.dims });
-    let authority = Authority::create()?;
+    let issuer = Authority::create()?.issuer()?;
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options = QuicServerOptions::new(addr, authority.issue(Role::Node, "bench")?);
+    let options = QuicServerOptions::new(addr, issuer.issue(Role::Node, "bench")?);
     let server = QuicServer::bind(options.net(TokioNet::new(net.handle().clone())), service.clone())?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (near, far) = std::thread::scope(|threads| {
@@ -109,7 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
         let measured = callers_runtime(arguments.client_threads).and_then(|caller| {
             caller.block_on(async {
                 let options =
-                    ConnectOptions::new([server.local_addr()], authority.issue(Role::Client, "bench")?);
+                    ConnectOptions::new([server.local_addr()], issuer.issue(Role::Client, "bench")?);
                 let clients = [Client::in_process(service), Client::connect(options).await?];
                 measure(arguments, &clients).await
             })

@@ -106,13 +106,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
 
 async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyError> {
     let scratch = tempfile::tempdir()?;
-    let authority = Authority::create()?;
-    authority.issue(Role::Node, "bench-node")?.save(&scratch.path().join("node"))?;
+    let issuer = Authority::create()?.issuer()?;
+    issuer.issue(Role::Node, "bench-node")?.save(&scratch.path().join("node"))?;
     let started_at = Instant::now();
     let node = Node::start(config(arguments, scratch.path())?).await?;
     let start_to_ready_ms = started_at.elapsed().as_secs_f64() * 1e3;
     let address = node.quic_addr().ok_or("no QUIC address")?;
-    let identity = authority.issue(Role::Client, "bench-client")?;
+    let identity = issuer.issue(Role::Client, "bench-client")?;
     let quic = Client::connect(ConnectOptions::new([address], identity)).await?;
     let mut ready = lanes(arguments, arguments.threads, 1)?;
 

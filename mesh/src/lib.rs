@@ -17,11 +17,15 @@ mod testing;
 
 #[cfg(feature = "link")]
 pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};
-pub use core::{ClientError, ItemResult, Vector, WhenOverloaded};
+pub use core::{ClientError, ItemResult, Standing, Vector, WhenOverloaded};
 #[cfg(feature = "link")]
-pub use identity::{Authority, Identity, IdentityError};
+pub use identity::{
+    Authority, Identity, IdentityError, Issuer, LiveIdentity, Registrar, Token, TokenError, TokenTerms,
+    WallClock, unix_time_s,
+};
 #[cfg(feature = "link")]
 pub use link::{
-    BindError, BoxFuture, ConnectError, LinkError, LinkLimits, Net, Peer, QuicServer, QuicServerOptions,
-    Reply, Service, SetupError, TokioNet,
+    BindError, BoxFuture, ConnectError, Door, JoinError, JoinOptions, JoinServer, JoinServerOptions,
+    LinkError, LinkLimits, Net, Peer, QuicServer, QuicServerOptions, Renewing, RenewingOptions, Reply,
+    Service, SetupError, TokioNet, join, renew,
 };

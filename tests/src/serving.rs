@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shoal::config::{Environment, Machine, NodeConfig, Overrides, TokenIdsPolicy, resolve};
 use shoal_kernels::DtypePolicy;
-use shoal_mesh::{Authority, Client, ConnectOptions};
+use shoal_mesh::{Authority, Client, ConnectOptions, Issuer};
 use shoal_protocol::message::Role;
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ pub const MODEL: &str = "served";
 pub struct Ground {
     /// Resolved as the command line would.
     pub config: NodeConfig,
-    authority: Authority,
+    issuer: Issuer,
     _scratch: TempDir,
 }
 
@@ -27,8 +27,8 @@ pub struct Ground {
 pub fn ground(dir: &Path, dtype: DtypePolicy) -> Ground {
     let scratch = tempfile::tempdir().expect("a directory");
     let identity_dir = scratch.path().join("identity");
-    let authority = Authority::create().expect("an authority");
-    let identity = authority.issue(Role::Node, "node").expect("an identity");
+    let issuer = Authority::create().and_then(|root| root.issuer()).expect("an issuer");
+    let identity = issuer.issue(Role::Node, "node").expect("an identity");
     identity.save(&identity_dir).expect("saved");
     let flags = Overrides {
         data_dir: Some(scratch.path().to_path_buf()),
@@ -47,7 +47,7 @@ pub fn ground(dir: &Path, dtype: DtypePolicy) -> Ground {
         model.aliases.push(MODEL.to_owned());
     }
     config.models.token_ids = TokenIdsPolicy::Model;
-    Ground { config, authority, _scratch: scratch }
+    Ground { config, issuer, _scratch: scratch }
 }
 
 impl Ground {
@@ -56,7 +56,7 @@ impl Ground {
     /// # Panics
     /// When the node does not take it.
     pub async fn connect(&self, node: &shoal::node::Node) -> Client {
-        let identity = self.authority.issue(Role::Client, "client").expect("an identity");
+        let identity = self.issuer.issue(Role::Client, "client").expect("an identity");
         let address = node.quic_addr().expect("it listens");
         let connected = Client::connect(ConnectOptions::new([address], identity)).await;
         connected.expect("the node takes its authority's clients")

@@ -5,23 +5,26 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::api::{Client, Link};
-use crate::identity::Identity;
+use crate::identity::LiveIdentity;
 use crate::link::{ConnectError, Net, QuicLink, TokioNet};
 
 /// Whom to reach, and as whom.
 pub struct ConnectOptions {
     addresses: Vec<String>,
-    identity: Identity,
+    identity: LiveIdentity,
     net: Option<Arc<dyn Net>>,
 }
 
 impl ConnectOptions {
     /// Addresses (`host:port`, tried in order) and the identity to show.
     #[must_use]
-    pub fn new<A: ToString>(addresses: impl IntoIterator<Item = A>, identity: Identity) -> Self {
+    pub fn new<A: ToString>(
+        addresses: impl IntoIterator<Item = A>,
+        identity: impl Into<LiveIdentity>,
+    ) -> Self {
         Self {
             addresses: addresses.into_iter().map(|address| address.to_string()).collect(),
-            identity,
+            identity: identity.into(),
             net: None,
         }
     }

@@ -35,6 +35,12 @@ pub enum IdentityError {
         /// What is wrong with it.
         what: String,
     },
+    /// Another process issues certificates from this directory: two would count the uses of tokens apart.
+    #[error("{path}: another process issues certificates from this directory")]
+    Busy {
+        /// The file that it holds.
+        path: PathBuf,
+    },
     /// A certificate cannot be made or is not one of a mesh.
     #[error("certificate: {0}")]
     Certificate(String),
@@ -49,10 +55,15 @@ impl From<rcgen::Error> for IdentityError {
     }
 }
 
+pub(super) const CHAIN_FILE: &str = "identity.crt";
+pub(super) const KEY_FILE: &str = "identity.key";
+pub(super) const AUTHORITY_FILE: &str = "authority.crt";
+pub(super) const ISSUERS_FILE: &str = "issuers";
+
 /// A file to be written.
 pub(super) struct Written<'a> {
     pub(super) name: &'a str,
-    pub(super) pem: &'a str,
+    pub(super) text: &'a str,
     /// Whether only its owner may read it.
     pub(super) secret: bool,
 }
@@ -74,7 +85,30 @@ pub(super) fn write_all(dir: &Path, files: &[Written<'_>]) -> Result<(), Identit
             });
         }
     }
-    Ok(())
+    sync_dir(dir).map_err(|source| IdentityError::Io { path: dir.to_owned(), source })
+}
+
+/// Replaces a file that others may read by a new one: whatever happens, one of the two is there, whole.
+pub(super) fn replace(dir: &Path, name: &str, text: &str) -> Result<(), IdentityError> {
+    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+    let written = || {
+        let mut out = File::create(&new)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        sync_dir(dir)
+    };
+    written().map_err(|source| IdentityError::Io { path: path.clone(), source })
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// For `map_err`: a file that does not hold what it should.
+pub(super) fn malformed<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> IdentityError {
+    move |error| IdentityError::Malformed { path: path.to_owned(), what: error.to_string() }
 }
 
 fn write(path: &Path, file: &Written<'_>, done: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -87,7 +121,7 @@ fn write(path: &Path, file: &Written<'_>, done: &mut Vec<PathBuf>) -> io::Result
     }
     let mut out = options.open(path)?;
     done.push(path.to_owned());
-    out.write_all(file.pem.as_bytes())?;
+    out.write_all(file.text.as_bytes())?;
     out.sync_all()
 }
 

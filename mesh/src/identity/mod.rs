@@ -2,13 +2,26 @@
 
 mod authority;
 mod files;
+mod issuer;
+mod ledger;
+mod live;
+mod newcomer;
 mod own;
+mod registrar;
 mod subject;
+mod time;
+mod token;
 
 pub use authority::Authority;
 pub use files::IdentityError;
+pub use issuer::Issuer;
+pub use live::LiveIdentity;
+pub(crate) use newcomer::Newcomer;
 pub use own::Identity;
-pub(crate) use subject::{NODE_SERVER_NAME, Subject};
+pub use registrar::Registrar;
+pub(crate) use subject::{NODE_SERVER_NAME, Subject, key_pin, spki_of};
+pub use time::{WallClock, unix_time_s};
+pub use token::{Token, TokenError, TokenTerms};
 
 #[cfg(test)]
 mod tests;

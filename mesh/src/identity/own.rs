@@ -1,35 +1,40 @@
 //! The identity of this process: a certificate chain and the key that proves it.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{KeyPair, PublicKeyData};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use shoal_protocol::NodeId;
+use shoal_protocol::limits::JOIN_ISSUERS_MAX;
 use shoal_protocol::message::Role;
 
-use super::files::{self, IdentityError, Written};
+use super::files::{self, AUTHORITY_FILE, CHAIN_FILE, ISSUERS_FILE, IdentityError, KEY_FILE, Written};
 use super::subject::{Subject, key_id};
-
-const CHAIN_FILE: &str = "identity.crt";
-const KEY_FILE: &str = "identity.key";
-const AUTHORITY_FILE: &str = "authority.crt";
+use crate::core::Lease;
 
 /// A certificate chain (leaf, then issuer), its key, and the authority that it trusts.
 ///
-/// On disk: `identity.crt`, `identity.key` (readable by its owner only) and `authority.crt`, all PEM.
+/// On disk: `identity.crt`, `identity.key` (readable by its owner only) and `authority.crt`, all PEM, and `issuers`:
+/// where the certificate is renewed, one `host:port` a line, which may be edited.
+#[derive(Clone)]
 pub struct Identity {
     chain_pem: String,
     key_pem: String,
     authority_pem: String,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: PrivatePkcs8KeyDer<'static>,
+    issuers: Vec<String>,
+    pub(crate) key: Arc<PrivatePkcs8KeyDer<'static>>,
     pub(crate) authority: CertificateDer<'static>,
+    /// Chain and key as TLS shows them.
+    pub(crate) certified: Arc<CertifiedKey>,
     subject: Subject,
 }
 
 impl Identity {
-    /// Puts an identity together and checks that the parts belong together.
+    /// Puts an identity together and checks that the parts belong together; an error names the file that is wrong.
     pub(super) fn from_pem(
         chain_pem: String,
         key_pem: String,
@@ -47,10 +52,21 @@ impl Identity {
         }
         let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes())
             .map_err(|error| (AUTHORITY_FILE, error.to_string()))?;
-        Ok(Self { chain_pem, key_pem, authority_pem, chain, key, authority, subject })
+        let signing = rustls::crypto::ring::sign::any_supported_type(&key.clone_key().into())
+            .map_err(|error| (KEY_FILE, error.to_string()))?;
+        Ok(Self {
+            chain_pem,
+            key_pem,
+            authority_pem,
+            issuers: Vec::new(),
+            key: Arc::new(key),
+            authority,
+            certified: Arc::new(CertifiedKey::new(chain, signing)),
+            subject,
+        })
     }
 
-    /// Reads the three files of `dir`.
+    /// Reads the files of `dir`.
     ///
     /// # Errors
     /// [`IdentityError::Missing`], [`IdentityError::Io`] and [`IdentityError::Malformed`] name the file.
@@ -59,24 +75,57 @@ impl Identity {
         let (key_path, key) = files::read(dir, KEY_FILE)?;
         let (_, authority) = files::read(dir, AUTHORITY_FILE)?;
         files::warn_if_exposed(&key_path);
-        Self::from_pem(chain, key, authority)
-            .map_err(|(name, what)| IdentityError::Malformed { path: dir.join(name), what })
+        let identity = Self::from_pem(chain, key, authority)
+            .map_err(|(name, what)| IdentityError::Malformed { path: dir.join(name), what })?;
+        match files::read(dir, ISSUERS_FILE) {
+            Ok((_, issuers)) => Ok(identity.with_issuers(issuers.lines().map(str::to_owned))),
+            Err(IdentityError::Missing { .. }) => Ok(identity), // made by hand: nobody renews it
+            Err(error) => Err(error),
+        }
     }
 
-    /// Writes the three files into `dir`, which is made if it is not there.
+    /// Writes the files into `dir`, which is made if it is not there.
     ///
     /// # Errors
     /// [`IdentityError::Exists`] and [`IdentityError::Io`]; nothing was written then.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
-        let file = |name, pem, secret| Written { name, pem, secret };
+        let file = |name, text, secret| Written { name, text, secret };
+        let issuers: String = self.issuers.iter().map(|issuer| format!("{issuer}\n")).collect();
         files::write_all(
             dir,
             &[
                 file(KEY_FILE, &self.key_pem, true),
-                file(CHAIN_FILE, &self.chain_pem, false),
                 file(AUTHORITY_FILE, &self.authority_pem, false),
+                file(ISSUERS_FILE, &issuers, false),
+                file(CHAIN_FILE, &self.chain_pem, false),
             ],
         )
+    }
+
+    /// Replaces the certificate in `dir` by this one, which is of the same key.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`]; the former certificate is there then.
+    pub fn save_certificate(&self, dir: &Path) -> Result<(), IdentityError> {
+        files::replace(dir, CHAIN_FILE, &self.chain_pem)
+    }
+
+    /// The same identity with another certificate for its key.
+    pub(super) fn with_chain(&self, chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        let chain_pem = chain.iter().map(|certificate| pem_of(certificate)).collect();
+        let next = Self::from_pem(chain_pem, self.key_pem.clone(), self.authority_pem.clone());
+        let next = next.map_err(|(_, what)| IdentityError::Certificate(what))?;
+        Ok(next.with_issuers(self.issuers.iter().cloned()))
+    }
+
+    pub(crate) fn with_issuers(mut self, issuers: impl IntoIterator<Item = String>) -> Self {
+        let issuers = issuers.into_iter().map(|issuer| issuer.trim().to_owned());
+        self.issuers = issuers.filter(|issuer| !issuer.is_empty()).take(JOIN_ISSUERS_MAX).collect();
+        self
+    }
+
+    pub(super) fn key_pair(&self) -> Result<KeyPair, IdentityError> {
+        Ok(KeyPair::try_from(&*self.key)?)
     }
 
     /// The id of its key: SHA-256 of the SubjectPublicKeyInfo, first 16 bytes.
@@ -96,20 +145,23 @@ impl Identity {
     pub fn name(&self) -> &str {
         &self.subject.name
     }
+
+    /// When its certificate is valid.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.subject.lease
+    }
+
+    /// Where its certificate is renewed, in order of preference.
+    #[must_use]
+    pub fn issuers(&self) -> &[String] {
+        &self.issuers
+    }
 }
 
-impl Clone for Identity {
-    fn clone(&self) -> Self {
-        Self {
-            chain_pem: self.chain_pem.clone(),
-            key_pem: self.key_pem.clone(),
-            authority_pem: self.authority_pem.clone(),
-            chain: self.chain.clone(),
-            key: self.key.clone_key(),
-            authority: self.authority.clone(),
-            subject: self.subject.clone(),
-        }
-    }
+pub(super) fn pem_of(certificate_der: &[u8]) -> String {
+    let pem = Pem::new("CERTIFICATE", certificate_der);
+    pem::encode_config(&pem, EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 impl std::fmt::Debug for Identity {

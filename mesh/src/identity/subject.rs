@@ -3,8 +3,11 @@
 use sha2::{Digest, Sha256};
 use shoal_protocol::NodeId;
 use shoal_protocol::message::Role;
+use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+use crate::core::Lease;
 
 /// The DNS name in every node's certificate and in no other, under which clients verify whichever node they reach.
 /// Which node it is says its key.
@@ -20,6 +23,8 @@ pub(crate) struct Subject {
     pub(crate) name: String,
     /// The id of the key: SHA-256 of the SubjectPublicKeyInfo, first 16 bytes.
     pub(crate) key_id: NodeId,
+    /// When it is valid.
+    pub(crate) lease: Lease,
 }
 
 impl Subject {
@@ -29,8 +34,7 @@ impl Subject {
 
     /// Reads a certificate; the error says for people why it is none of a mesh.
     pub(crate) fn of(certificate_der: &[u8]) -> Result<Self, String> {
-        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate_der)
-            .map_err(|error| format!("not a certificate: {error}"))?;
+        let certificate = parse(certificate_der)?;
         let names = certificate
             .subject_alternative_name()
             .map_err(|error| format!("subject alternative names: {error}"))?;
@@ -47,14 +51,49 @@ impl Subject {
             .into_iter()
             .find(|known| role_name(*known) == role)
             .ok_or_else(|| format!("names the unknown role {role:?}"))?;
-        Ok(Self { role, name: name.to_owned(), key_id: key_id(certificate.public_key().raw) })
+        Ok(Self {
+            role,
+            name: name.to_owned(),
+            key_id: key_id(certificate.public_key().raw),
+            lease: lease(&certificate),
+        })
     }
+}
+
+fn parse(certificate_der: &[u8]) -> Result<X509Certificate<'_>, String> {
+    let parsed = X509Certificate::from_der(certificate_der);
+    parsed.map(|(_, certificate)| certificate).map_err(|error| format!("not a certificate: {error}"))
+}
+
+fn lease(certificate: &X509Certificate<'_>) -> Lease {
+    // Before 1970 is as good as 1970.
+    let unix_s = |time: i64| u64::try_from(time).unwrap_or(0);
+    let validity = certificate.validity();
+    Lease {
+        from_unix_s: unix_s(validity.not_before.timestamp()),
+        until_unix_s: unix_s(validity.not_after.timestamp()),
+    }
+}
+
+/// When a certificate is valid.
+pub(super) fn lease_of(certificate_der: &[u8]) -> Result<Lease, String> {
+    Ok(lease(&parse(certificate_der)?))
+}
+
+/// A certificate's SubjectPublicKeyInfo.
+pub(crate) fn spki_of(certificate_der: &[u8]) -> Result<Vec<u8>, String> {
+    Ok(parse(certificate_der)?.public_key().raw.to_vec())
+}
+
+/// The pin of a key, given its SubjectPublicKeyInfo (RFC 7469): all of its SHA-256.
+pub(crate) fn key_pin(spki_der: &[u8]) -> [u8; 32] {
+    Sha256::digest(spki_der).into()
 }
 
 /// The id of a key, given its SubjectPublicKeyInfo.
 pub(super) fn key_id(spki_der: &[u8]) -> NodeId {
     let mut id = NodeId::default();
-    id.0.copy_from_slice(&Sha256::digest(spki_der)[..16]);
+    id.0.copy_from_slice(&key_pin(spki_der)[..16]);
     id
 }
 

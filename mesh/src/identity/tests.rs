@@ -1,29 +1,36 @@
 //! Identities on disk and what they say.
 
 use std::path::Path;
+use std::time::Duration;
 
 use shoal_protocol::message::Role;
 
-use super::{Authority, Identity, IdentityError, Subject};
+use super::{Authority, Identity, IdentityError, Issuer, Subject, Token, TokenError, TokenTerms};
+
+fn issuer() -> Issuer {
+    Authority::create().unwrap().issuer().unwrap()
+}
 
 #[test]
 fn identities_survive_the_disk_and_keys_are_private() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::create().unwrap();
-    authority.save(&dir.path().join("authority")).unwrap();
-    std::fs::remove_file(dir.path().join("authority/root.key")).unwrap(); // moved offline
-    let authority = Authority::load(&dir.path().join("authority")).unwrap();
-    let node = authority.issue(Role::Node, "node-1").unwrap();
+    let root = Authority::create().unwrap();
+    root.save(&dir.path().join("authority")).unwrap();
+    let root = Authority::load(&dir.path().join("authority")).unwrap();
+    let issuer = root.issuer().unwrap();
+    let node = issuer.issue(Role::Node, "node-1").unwrap();
     node.save(dir.path()).unwrap();
+    assert!(!Issuer::is_in(dir.path()), "a node holds no signing key");
+    issuer.save(dir.path()).unwrap();
     let again = Identity::load(dir.path()).unwrap();
     assert_eq!(again.node_id(), node.node_id());
     assert_eq!((again.role(), again.name()), (Role::Node, "node-1"));
-    for key in ["identity.key", "authority/issuer.key"] {
+    for key in ["identity.key", "issuer.key", "authority/root.key"] {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
-    let other = authority.issue(Role::Node, "node-1").unwrap();
+    let other = Issuer::load(dir.path()).unwrap().issue(Role::Node, "node-1").unwrap();
     assert_ne!(other.node_id(), node.node_id(), "the key is the identity");
     assert!(matches!(other.save(dir.path()), Err(IdentityError::Exists { .. })));
 }
@@ -32,7 +39,7 @@ fn identities_survive_the_disk_and_keys_are_private() {
 fn nothing_is_left_when_a_file_is_in_the_way() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("authority.crt"), "mine").unwrap();
-    let identity = Authority::create().unwrap().issue(Role::Client, "c").unwrap();
+    let identity = issuer().issue(Role::Client, "c").unwrap();
     assert!(matches!(identity.save(dir.path()), Err(IdentityError::Exists { .. })));
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(left.len(), 1);
@@ -42,8 +49,8 @@ fn nothing_is_left_when_a_file_is_in_the_way() {
 #[test]
 fn damaged_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::create().unwrap();
-    authority.issue(Role::Client, "a").unwrap().save(dir.path()).unwrap();
+    let issuer = issuer();
+    issuer.issue(Role::Client, "a").unwrap().save(dir.path()).unwrap();
     let broken = |name: &str, text: &str| {
         let kept = std::fs::read(dir.path().join(name)).unwrap();
         std::fs::write(dir.path().join(name), text).unwrap();
@@ -58,7 +65,7 @@ fn damaged_files_are_named() {
         assert!(broken(name, &huge).contains(name));
     }
     let other = tempfile::tempdir().unwrap();
-    authority.issue(Role::Client, "b").unwrap().save(other.path()).unwrap();
+    issuer.issue(Role::Client, "b").unwrap().save(other.path()).unwrap();
     let foreign = std::fs::read_to_string(other.path().join("identity.key")).unwrap();
     assert!(broken("identity.key", &foreign).contains("does not belong"));
     assert!(Identity::load(dir.path()).is_ok());
@@ -67,9 +74,9 @@ fn damaged_files_are_named() {
 
 #[test]
 fn names_are_checked() {
-    let authority = Authority::create().unwrap();
+    let issuer = issuer();
     for name in ["", "a/b", "ü", "a b", &"x".repeat(65)] {
-        let refused = authority.issue(Role::Client, name);
+        let refused = issuer.issue(Role::Client, name);
         assert!(matches!(refused, Err(IdentityError::Name(_))), "{name}");
     }
 }
@@ -94,4 +101,41 @@ fn certificates_without_a_role_are_none_of_a_mesh() {
         assert!(of(wrong).is_err(), "{wrong:?}");
     }
     assert!(Subject::of(b"rubbish").is_err());
+}
+
+fn terms() -> TokenTerms {
+    TokenTerms {
+        role: Role::Node,
+        label: "spot".to_owned(),
+        ttl: Duration::from_secs(600),
+        uses_max: 1,
+        issuer_address: "10.0.0.1:7001".to_owned(),
+    }
+}
+
+#[test]
+fn a_token_is_one_line_and_half_of_it_is_none() {
+    let token = issuer().mint(terms(), 1_000).unwrap();
+    let line = token.to_string();
+    assert!(line.len() < 300 && !line.contains(char::is_whitespace), "{line}");
+    assert_eq!(format!("  {line}\n").parse(), Ok(token.clone()));
+    assert_eq!((token.role(), token.expires_at_unix_s()), (Role::Node, 1_600));
+    for cut in 0..line.len() {
+        assert!(matches!(line[..cut].parse::<Token>(), Err(TokenError::Text(_))), "cut at {cut}");
+    }
+    assert!(format!("shoal-join-{}", "A".repeat(1 << 20)).parse::<Token>().is_err());
+    assert!(!format!("{token:?}").contains("mac"), "a log does not tell the secret");
+}
+
+#[test]
+fn tokens_are_made_within_bounds_only() {
+    let issuer = issuer();
+    let refused = |terms: TokenTerms| assert!(issuer.mint(terms.clone(), 0).is_err(), "{terms:?}");
+    refused(TokenTerms { ttl: Duration::ZERO, ..terms() });
+    refused(TokenTerms { ttl: Duration::from_secs(86_401), ..terms() });
+    refused(TokenTerms { uses_max: 0, ..terms() });
+    refused(TokenTerms { uses_max: 4097, ..terms() });
+    refused(TokenTerms { label: "a/b".to_owned(), ..terms() });
+    refused(TokenTerms { issuer_address: "nowhere".to_owned(), ..terms() });
+    refused(TokenTerms { issuer_address: format!("{}:1", "a".repeat(300)), ..terms() });
 }

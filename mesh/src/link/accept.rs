@@ -48,7 +48,7 @@ pub(super) async fn run(endpoint: Endpoint, shared: Arc<Shared>) {
     }
 }
 
-fn log_panic(done: Result<(), JoinError>) {
+pub(super) fn log_panic(done: Result<(), JoinError>) {
     if let Err(error) = done {
         tracing::error!(%error, "a task of the link panicked; its peer was told");
     }
@@ -107,6 +107,10 @@ async fn greet(
             return None;
         }
     };
+    if !shared.door.admits(subject.role) {
+        refuse(Code::Forbidden, &format!("role {:?} may not use this port", subject.role));
+        return None;
+    }
     let greeting = timeout(GREETING_WAIT, hello::answer(&connection, &shared.own, subject.key_id));
     let version = match greeting.await {
         Ok(Ok(version)) => version,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::Shared;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig};
 use shoal_protocol::message::Role;
 use shoal_protocol::{ErrorCode, Frame, NodeId};
 use tokio::time::timeout;
@@ -17,9 +17,9 @@ use super::frames::Exchange;
 use super::hello::{self, HelloError, Own};
 use super::net::Net;
 use super::reply::BoxFuture;
-use super::transport::{SetupError, client_config, endpoint_config};
+use super::transport::{Door, SetupError, client_config, endpoint_config};
 use crate::core::AttemptFailure;
-use crate::identity::{Identity, NODE_SERVER_NAME};
+use crate::identity::{LiveIdentity, NODE_SERVER_NAME, Subject};
 
 /// For one address: handshake and hello are two round trips, with room for two lost packets.
 const DIAL_WAIT: Duration = Duration::from_secs(3);
@@ -137,7 +137,7 @@ enum State {
 
 struct Dialer {
     addresses: Vec<String>,
-    identity: Identity,
+    identity: LiveIdentity,
     config: ClientConfig,
     own: Own,
     net: Arc<dyn Net>,
@@ -146,16 +146,16 @@ struct Dialer {
 impl QuicLink {
     pub(crate) fn new(
         addresses: Vec<String>,
-        identity: Identity,
+        identity: LiveIdentity,
         net: Arc<dyn Net>,
     ) -> Result<Self, ConnectError> {
         if addresses.is_empty() {
             return Err(ConnectError::NoAddress);
         }
         let dialer = Dialer {
-            config: client_config(&identity)?,
+            config: client_config(&identity, Door::Clients)?,
             own: Own {
-                node: identity.node_id(),
+                node: identity.current().node_id(),
                 generation: 0,
                 software: concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned(),
             },
@@ -221,7 +221,7 @@ impl Dialer {
     async fn dial(&self) -> Result<Arc<Linked>, ConnectError> {
         let mut last = ConnectError::NoAddress;
         for name in &self.addresses {
-            let resolved = self.resolve(name).await;
+            let resolved = resolve(name).await;
             let addresses = match resolved {
                 Ok(addresses) => addresses,
                 Err(error) => {
@@ -241,45 +241,10 @@ impl Dialer {
         Err(last)
     }
 
-    async fn resolve(&self, name: &str) -> Result<Vec<SocketAddr>, ConnectError> {
-        if let Ok(address) = name.parse() {
-            return Ok(vec![address]);
-        }
-        let failed = |what: String| ConnectError::Resolve { address: name.to_owned(), what };
-        let found = tokio::net::lookup_host(name).await;
-        let found: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
-        if found.is_empty() {
-            return Err(failed("has no address".to_owned()));
-        }
-        Ok(found)
-    }
-
     async fn dial_one(&self, address: SocketAddr) -> Result<Linked, ConnectError> {
-        let any: IpAddr = match address {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let local = |error: std::io::Error| ConnectError::Local(error.to_string());
-        let socket = self.net.bind(SocketAddr::new(any, 0)).map_err(local)?;
-        let endpoint = Endpoint::new_with_abstract_socket(
-            endpoint_config(&self.identity),
-            None,
-            socket,
-            self.net.quic_runtime(),
-        )
-        .map_err(local)?;
-        let connecting = endpoint
-            .connect_with(self.config.clone(), address, NODE_SERVER_NAME)
-            .map_err(|error| ConnectError::Local(error.to_string()))?;
-        let connection = connecting.await.map_err(|error| refused(address, &error))?;
-        let untrusted = |what: String| {
-            connection.close(Code::Forbidden.into(), what.as_bytes());
-            ConnectError::Untrusted { address, what }
-        };
-        let subject = certified(&connection).map_err(untrusted)?;
-        if subject.role != Role::Node {
-            return Err(untrusted(format!("its certificate has role {:?}", subject.role)));
-        }
+        let endpoint = endpoint_for(address, endpoint_config(&self.identity.current()), &*self.net)?;
+        let connection = handshake(&endpoint, self.config.clone(), address).await?;
+        let subject = certified_node(&connection, address)?;
         let version = self.greet(&connection, address, subject.key_id).await?;
         Ok(Linked { connection, version })
     }
@@ -311,13 +276,64 @@ impl Dialer {
     }
 }
 
+/// The addresses of `host:port`.
+pub(super) async fn resolve(name: &str) -> Result<Vec<SocketAddr>, ConnectError> {
+    if let Ok(address) = name.parse() {
+        return Ok(vec![address]);
+    }
+    let failed = |what: String| ConnectError::Resolve { address: name.to_owned(), what };
+    let found = tokio::net::lookup_host(name).await;
+    let found: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
+    if found.is_empty() {
+        return Err(failed("has no address".to_owned()));
+    }
+    Ok(found)
+}
+
+/// An endpoint of its own for one connection.
+pub(super) fn endpoint_for(
+    address: SocketAddr,
+    config: EndpointConfig,
+    net: &dyn Net,
+) -> Result<Endpoint, ConnectError> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let local = |error: std::io::Error| ConnectError::Local(error.to_string());
+    let socket = net.bind(SocketAddr::new(any, 0)).map_err(local)?;
+    Endpoint::new_with_abstract_socket(config, None, socket, net.quic_runtime()).map_err(local)
+}
+
+pub(super) async fn handshake(
+    endpoint: &Endpoint,
+    config: ClientConfig,
+    address: SocketAddr,
+) -> Result<Connection, ConnectError> {
+    let connecting = endpoint.connect_with(config, address, NODE_SERVER_NAME);
+    let connecting = connecting.map_err(|error| ConnectError::Local(error.to_string()))?;
+    connecting.await.map_err(|error| refused(address, &error))
+}
+
+/// What the certificate of a dialed node says; the connection is closed where it is not a node's.
+pub(super) fn certified_node(connection: &Connection, address: SocketAddr) -> Result<Subject, ConnectError> {
+    let subject = certified(connection).and_then(|subject| match subject.role {
+        Role::Node => Ok(subject),
+        role => Err(format!("its certificate has role {role:?}")),
+    });
+    subject.map_err(|what| {
+        connection.close(Code::Forbidden.into(), what.as_bytes());
+        ConnectError::Untrusted { address, what }
+    })
+}
+
 /// TLS alerts travel as QUIC transport errors 0x100 to 0x1ff (RFC 9001, section 4.8).
 fn is_alert(code: quinn::TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
 }
 
 /// What a connection error means for the one who dialed.
-fn refused(address: SocketAddr, error: &ConnectionError) -> ConnectError {
+pub(super) fn refused(address: SocketAddr, error: &ConnectionError) -> ConnectError {
     let what = error.to_string();
     match error {
         // The own TLS refuses the peer.

@@ -5,6 +5,7 @@ mod codes;
 mod dial;
 mod frames;
 mod hello;
+mod join;
 mod memory;
 mod net;
 mod reply;
@@ -14,11 +15,14 @@ mod transport;
 pub use dial::ConnectError;
 pub(crate) use dial::QuicLink;
 pub(crate) use frames::{Exchange, FrameError};
+pub use join::{
+    JoinError, JoinOptions, JoinServer, JoinServerOptions, Renewing, RenewingOptions, join, renew,
+};
 pub(crate) use memory::MemoryLink;
 pub use net::{Net, TokioNet};
 pub use reply::{BoxFuture, LinkError, Peer, Reply, Service};
 pub use server::{BindError, LinkLimits, QuicServer, QuicServerOptions};
-pub use transport::SetupError;
+pub use transport::{Door, SetupError};
 
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,8 @@ use super::codes::Code;
 use super::hello::Own;
 use super::net::{Net, TokioNet};
 use super::reply::Service;
-use super::transport::{SetupError, endpoint_config, server_config};
-use crate::identity::Identity;
+use super::transport::{Door, SetupError, endpoint_config, server_config};
+use crate::identity::LiveIdentity;
 
 /// How long the last packets (the closing ones) may take once everything is over.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -49,7 +49,8 @@ impl Default for LinkLimits {
 /// How a node listens.
 pub struct QuicServerOptions {
     addr: SocketAddr,
-    identity: Identity,
+    identity: LiveIdentity,
+    door: Door,
     limits: LinkLimits,
     generation: u64,
     software: String,
@@ -57,17 +58,25 @@ pub struct QuicServerOptions {
 }
 
 impl QuicServerOptions {
-    /// Listens on `addr` (port 0: any free one) as `identity`, which must be a node's.
+    /// Listens on `addr` (port 0: any free one) as `identity`, which must be a node's, for clients.
     #[must_use]
-    pub fn new(addr: SocketAddr, identity: Identity) -> Self {
+    pub fn new(addr: SocketAddr, identity: impl Into<LiveIdentity>) -> Self {
         Self {
             addr,
-            identity,
+            identity: identity.into(),
+            door: Door::Clients,
             limits: LinkLimits::default(),
             generation: 0,
             software: concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned(),
             net: None,
         }
+    }
+
+    /// For whom it listens.
+    #[must_use]
+    pub fn door(mut self, door: Door) -> Self {
+        self.door = door;
+        self
     }
 
     /// Other limits than the default ones.
@@ -109,6 +118,9 @@ pub enum BindError {
     /// TLS refuses the identity.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// The system has no thread for the issuer.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// There is no tokio runtime to run on.
     #[error("bind must be called inside a tokio runtime")]
     NoRuntime,
@@ -127,6 +139,7 @@ pub struct QuicServer {
 pub(super) struct Shared {
     pub(super) service: Arc<dyn Service>,
     pub(super) own: Own,
+    pub(super) door: Door,
     pub(super) limits: LinkLimits,
     pub(super) connections: Arc<Semaphore>,
     pub(super) handshakes: Arc<Semaphore>,
@@ -142,7 +155,8 @@ impl QuicServer {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(options: QuicServerOptions, service: Arc<dyn Service>) -> Result<Self, BindError> {
-        let QuicServerOptions { addr, identity, limits, .. } = options;
+        let QuicServerOptions { addr, identity: live, door, limits, .. } = options;
+        let identity = live.current();
         if identity.role() != shoal_protocol::message::Role::Node {
             return Err(BindError::Role(identity.role()));
         }
@@ -154,7 +168,7 @@ impl QuicServer {
             }
         };
         let failed = |source| BindError::Socket { addr, source };
-        let config = server_config(&identity)?;
+        let config = server_config(&live, door)?;
         let socket = net.bind(addr).map_err(failed)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(&identity),
@@ -169,6 +183,7 @@ impl QuicServer {
         let shared = Arc::new(Shared {
             service,
             own: Own { node: identity.node_id(), generation: options.generation, software: options.software },
+            door,
             limits,
             connections: semaphore(limits.connections_max),
             handshakes: semaphore(limits.handshakes_max),

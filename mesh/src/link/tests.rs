@@ -16,12 +16,12 @@ use super::codes::Code;
 use super::frames::{FrameError, FrameSource};
 use super::net::{Net, TokioNet};
 use super::server::{LinkLimits, QuicServer, QuicServerOptions};
-use super::transport::{client_config, endpoint_config, server_config};
+use super::transport::{Door, client_config, endpoint_config, server_config};
 use crate::client::{Client, ConnectOptions, Encode};
-use crate::core::ClientError;
-use crate::identity::{Identity, NODE_SERVER_NAME};
+use crate::core::{ClientError, Lease};
+use crate::identity::{Identity, LiveIdentity, NODE_SERVER_NAME};
 use crate::link::ConnectError;
-use crate::testing::{LOOPBACK, Mood, TestService, connect, identity, serve};
+use crate::testing::{ISSUER, LOOPBACK, Mood, TestService, connect, identity, serve};
 
 fn endpoint(identity: &Identity, server: Option<quinn::ServerConfig>) -> Endpoint {
     let net = TokioNet::new(Handle::current());
@@ -31,8 +31,12 @@ fn endpoint(identity: &Identity, server: Option<quinn::ServerConfig>) -> Endpoin
 
 /// A connection that has said nothing yet.
 async fn raw(server: &QuicServer, identity: &Identity) -> Connection {
+    raw_to(server, identity, Door::Clients).await
+}
+
+async fn raw_to(server: &QuicServer, identity: &Identity, door: Door) -> Connection {
     let endpoint = endpoint(identity, None);
-    let config = client_config(identity).unwrap();
+    let config = client_config(&identity.clone().into(), door).unwrap();
     let connecting = endpoint.connect_with(config, server.local_addr(), NODE_SERVER_NAME);
     connecting.unwrap().await.expect("mutual trust")
 }
@@ -183,11 +187,69 @@ async fn a_client_without_a_certificate_is_refused() {
 #[tokio::test]
 async fn a_client_certificate_cannot_act_as_a_node() {
     let impostor = identity(Role::Client);
-    let listening = endpoint(&impostor, Some(server_config(&impostor).unwrap()));
+    let listening =
+        endpoint(&impostor, Some(server_config(&impostor.clone().into(), Door::Clients).unwrap()));
     let options = ConnectOptions::new([listening.local_addr().unwrap()], identity(Role::Client));
     let accept = async { listening.accept().await.expect("dialed").await };
     let (dialed, _accepted) = tokio::join!(Client::connect(options), accept);
     assert!(matches!(dialed.map(drop), Err(ConnectError::Untrusted { .. })));
+}
+
+/// Roles and ports: a member's port is closed to everybody but nodes, whatever the ALPN that they say.
+#[tokio::test]
+async fn only_nodes_come_in_where_members_are() {
+    let options = QuicServerOptions::new(LOOPBACK, identity(Role::Node)).door(Door::Members);
+    let server = QuicServer::bind(options, TestService::new()).unwrap();
+    for role in [Role::Client, Role::Operator] {
+        let connection = raw_to(&server, &identity(role), Door::Members).await;
+        assert_eq!(closed_with(&connection).await, Code::Forbidden, "{role:?}");
+        let options = ConnectOptions::new([server.local_addr()], identity(role));
+        let dialed = Client::connect(options).await.map(drop);
+        assert!(matches!(dialed, Err(ConnectError::Forbidden { .. })), "no protocol in common: {dialed:?}");
+    }
+    let node = identity(Role::Node);
+    let connection = raw_to(&server, &node, Door::Members).await;
+    let own = bytes_of(hello(node.node_id(), WIRE_VERSION, WIRE_VERSION));
+    let answer = FrameSource::Quic(write(&connection, &own).await).read().await.unwrap();
+    assert!(matches!(answer.message, Message::Hello(_)));
+}
+
+/// A certificate that is over is none, on either side.
+#[tokio::test]
+async fn expired_certificates_are_refused_both_ways() {
+    let expired =
+        |role| ISSUER.issue_for(role, "old", Lease { from_unix_s: 1_000_000, until_unix_s: 2_000_000 });
+    let server = serve(&TestService::new(), LOOPBACK);
+    let options = ConnectOptions::new([server.local_addr()], expired(Role::Client).unwrap());
+    assert!(matches!(Client::connect(options).await.map(drop), Err(ConnectError::Forbidden { .. })));
+    let options = QuicServerOptions::new(LOOPBACK, expired(Role::Node).unwrap());
+    let server = QuicServer::bind(options, TestService::new()).unwrap();
+    let options = ConnectOptions::new([server.local_addr()], identity(Role::Client));
+    assert!(matches!(Client::connect(options).await.map(drop), Err(ConnectError::Untrusted { .. })));
+}
+
+/// A renewed certificate is shown from the next handshake on; what is connected stays connected.
+#[tokio::test]
+async fn a_replaced_certificate_is_shown_and_old_connections_go_on() {
+    let now = crate::identity::unix_time_s();
+    let brief = Lease { from_unix_s: now - 60, until_unix_s: now + 600 };
+    let live = LiveIdentity::from(ISSUER.issue_for(Role::Node, "n", brief).unwrap());
+    let options = QuicServerOptions::new(LOOPBACK, live.clone());
+    let server = QuicServer::bind(options, TestService::new()).unwrap();
+    let shown = async || {
+        let connection = raw(&server, &identity(Role::Client)).await;
+        super::accept::certified(&connection).unwrap()
+    };
+    let old = greeted(&server).await;
+    assert_eq!(shown().await.lease, brief);
+    live.replace(ISSUER.renew(&live.current(), now).unwrap()).unwrap();
+    let renewed = shown().await;
+    assert_eq!(renewed.key_id, live.current().node_id(), "the key is who it is");
+    assert!(renewed.lease.until_unix_s > brief.until_unix_s);
+    let answer = FrameSource::Quic(write(&old, &bytes_of(request())).await).read().await;
+    assert!(matches!(answer.unwrap().message, Message::EncodeResult(_)));
+    assert!(live.replace(identity(Role::Node)).is_err(), "another key is another node");
+    assert_eq!(shown().await.lease, renewed.lease);
 }
 
 #[tokio::test]
@@ -237,7 +299,7 @@ async fn connections_beyond_the_limit_are_told_so() {
 /// A node that greets properly and answers every request with `answer`.
 async fn hostile_node(answer: Vec<u8>) -> (Client, tokio::task::JoinSet<()>) {
     let own = identity(Role::Node);
-    let listening = endpoint(&own, Some(server_config(&own).unwrap()));
+    let listening = endpoint(&own, Some(server_config(&own.clone().into(), Door::Clients).unwrap()));
     let addr = listening.local_addr().unwrap();
     let mut node = tokio::task::JoinSet::new();
     node.spawn(async move {

@@ -11,11 +11,37 @@ use rustls::client::Resumption;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, version::TLS13};
 
-use crate::identity::Identity;
+use shoal_protocol::message::Role;
 
-/// Clients speak this; members of the mesh will speak another on another port, so that a flood of clients cannot
-/// touch membership.
-const ALPN_CLIENT: &[u8] = b"shoal-client/1";
+use crate::identity::{Identity, LiveIdentity};
+
+/// What an endpoint is for. Each has its own ALPN and, in a node, its own port, so that a flood of clients cannot touch
+/// membership.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Door {
+    /// Attempts, from any certificate of the mesh: nodes submit work too, for their HTTP callers.
+    #[default]
+    Clients,
+    /// Members among themselves: nodes only.
+    Members,
+}
+
+impl Door {
+    fn alpn(self) -> Vec<u8> {
+        match self {
+            Self::Clients => b"shoal-client/1".to_vec(),
+            Self::Members => b"shoal-node/1".to_vec(),
+        }
+    }
+
+    /// Whether a peer with this role may come in.
+    pub(super) fn admits(self, role: Role) -> bool {
+        match self {
+            Self::Clients => true,
+            Self::Members => role == Role::Node,
+        }
+    }
+}
 
 /// After this much silence the peer counts as gone. Nothing else in QUIC notices a peer that vanished.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(5);
@@ -41,11 +67,11 @@ const _: () = assert!(IDLE_MAX.as_millis() > 3 * KEEP_ALIVE.as_millis());
 #[error("identity cannot be used for TLS: {0}")]
 pub struct SetupError(String);
 
-fn setup(error: impl std::fmt::Display) -> SetupError {
+pub(super) fn setup(error: impl std::fmt::Display) -> SetupError {
     SetupError(error.to_string())
 }
 
-fn transport() -> TransportConfig {
+pub(super) fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -59,16 +85,25 @@ fn transport() -> TransportConfig {
     transport
 }
 
-/// For dialing nodes. Session tickets are off: a handshake costs a millisecond, and every connection proves its
-/// certificates anew.
-pub(super) fn client_config(identity: &Identity) -> Result<ClientConfig, SetupError> {
+/// For dialing nodes as a client, or as a member.
+pub(super) fn client_config(identity: &LiveIdentity, door: Door) -> Result<ClientConfig, SetupError> {
+    dial_config(identity, door.alpn())
+}
+
+/// For dialing with the own certificate.
+pub(super) fn dial_config(identity: &LiveIdentity, alpn: Vec<u8>) -> Result<ClientConfig, SetupError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(setup)?
-        .with_root_certificates(roots(identity)?)
-        .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key().into())
-        .map_err(setup)?;
-    tls.alpn_protocols = vec![ALPN_CLIENT.to_vec()];
+        .with_root_certificates(roots(&identity.current())?)
+        .with_client_cert_resolver(Arc::new(identity.clone()));
+    tls.alpn_protocols = vec![alpn];
+    dialing(tls)
+}
+
+/// What all that dial have in common. Session tickets are off: a handshake costs a millisecond, and every connection
+/// proves its certificates anew.
+pub(super) fn dialing(mut tls: rustls::ClientConfig) -> Result<ClientConfig, SetupError> {
     tls.resumption = Resumption::disabled();
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(setup)?));
     let mut transport = transport();
@@ -77,16 +112,16 @@ pub(super) fn client_config(identity: &Identity) -> Result<ClientConfig, SetupEr
     Ok(config)
 }
 
-/// For serving clients.
-pub(super) fn server_config(identity: &Identity) -> Result<ServerConfig, SetupError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity)?), provider());
+/// For serving clients, or members.
+pub(super) fn server_config(identity: &LiveIdentity, door: Door) -> Result<ServerConfig, SetupError> {
+    let roots = Arc::new(roots(&identity.current())?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(setup)?
         .with_client_cert_verifier(verifier.build().map_err(setup)?)
-        .with_single_cert(identity.chain.clone(), identity.key.clone_key().into())
-        .map_err(setup)?;
-    tls.alpn_protocols = vec![ALPN_CLIENT.to_vec()];
+        .with_cert_resolver(Arc::new(identity.clone()));
+    tls.alpn_protocols = vec![door.alpn()];
     tls.send_tls13_tickets = 0;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(setup)?));
     let mut transport = transport();
@@ -110,11 +145,11 @@ pub(super) fn endpoint_config(identity: &Identity) -> EndpointConfig {
     config
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn roots(identity: &Identity) -> Result<RootCertStore, SetupError> {
+pub(super) fn roots(identity: &Identity) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
     roots.add(identity.authority.clone()).map_err(setup)?;
     Ok(roots)

@@ -6,4 +6,4 @@ mod world;
 
 pub(crate) use net::VirtualNet;
 pub(crate) use service::{Mood, TestService, vector};
-pub(crate) use world::{AUTHORITY, LOOPBACK, World, connect, identity, in_process, over_quic, serve};
+pub(crate) use world::{ISSUER, LOOPBACK, World, connect, identity, in_process, over_quic, serve};

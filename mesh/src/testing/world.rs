@@ -7,16 +7,17 @@ use shoal_protocol::message::Role;
 
 use super::service::TestService;
 use crate::client::{Client, ConnectOptions};
-use crate::identity::{Authority, Identity};
+use crate::identity::{Authority, Identity, Issuer};
 use crate::link::{QuicServer, QuicServerOptions};
 
 pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The mesh of all tests.
-pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::create().expect("randomness"));
+pub(crate) static ISSUER: LazyLock<Issuer> =
+    LazyLock::new(|| Authority::create().and_then(|root| root.issuer()).expect("randomness"));
 
 pub(crate) fn identity(role: Role) -> Identity {
-    AUTHORITY.issue(role, "test").expect("randomness")
+    ISSUER.issue(role, "test").expect("randomness")
 }
 
 pub(crate) struct World {

@@ -14,10 +14,12 @@ pub(super) fn init(args: &MeshInitArgs) -> Result<Exit, Stop> {
     let (authority, identity, client) = (home.join("authority"), home.join("identity"), home.join("client"));
     let refused = |error: IdentityError| Stop::new(Exit::Model, error.to_string());
     let root = Authority::create().map_err(refused)?;
-    let node = root.issue(Role::Node, &args.node).map_err(refused)?;
+    let issuer = root.issuer().map_err(refused)?;
+    let node = issuer.issue(Role::Node, &args.node).map_err(refused)?;
     root.save(&authority).map_err(refused)?;
     node.save(&identity).map_err(refused)?;
-    let first_client = root.issue(Role::Client, "client").map_err(refused)?;
+    issuer.save(&identity).map_err(refused)?;
+    let first_client = issuer.issue(Role::Client, "client").map_err(refused)?;
     first_client.save(&client).map_err(refused)?;
     let mut output = Output::new();
     let paths = [&authority, &identity, &client].map(|path| path.display().to_string());
@@ -28,8 +30,8 @@ pub(super) fn init(args: &MeshInitArgs) -> Result<Exit, Stop> {
         }))?;
     } else {
         let [authority, identity, client] = paths;
-        output.line(&format!("authority  {authority}  (keep root.key offline)"))?;
-        output.line(&format!("node       {identity}  {}", node.node_id()))?;
+        output.line(&format!("authority  {authority}  (the root key: move this directory offline)"))?;
+        output.line(&format!("issuer     {identity}  {}", node.node_id()))?;
         output.line(&format!("client     {client}"))?;
     }
     output.flush()?;

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use crate::client::{Client, ConnectOptions, Encode};
 use crate::identity::Authority;
 use crate::link::{BindError, ConnectError, QuicServer, QuicServerOptions, TokioNet};
-use crate::testing::{AUTHORITY, LOOPBACK, Mood, TestService, connect, identity, over_quic, serve};
+use crate::testing::{ISSUER, LOOPBACK, Mood, TestService, connect, identity, over_quic, serve};
 
 #[tokio::test]
 async fn a_restarted_node_is_found_again_in_the_middle_of_a_call() {
@@ -135,7 +135,7 @@ async fn a_client_that_vanishes_frees_its_slot() {
 async fn strangers_are_refused_on_both_sides() {
     let service = TestService::new();
     let server = serve(&service, LOOPBACK);
-    let elsewhere = Authority::create().unwrap();
+    let elsewhere = Authority::create().unwrap().issuer().unwrap();
     let stranger = elsewhere.issue(Role::Client, "stranger").unwrap();
     let refused = Client::connect(ConnectOptions::new([server.local_addr()], stranger)).await;
     // The stranger does not trust the node either, and finds out first.
@@ -200,7 +200,7 @@ async fn shutdown_cuts_what_does_not_finish() {
 async fn a_port_in_use_and_a_silent_port_are_told() {
     let taken = std::net::UdpSocket::bind(LOOPBACK).unwrap();
     let addr = taken.local_addr().unwrap();
-    let options = QuicServerOptions::new(addr, AUTHORITY.issue(Role::Node, "n").unwrap());
+    let options = QuicServerOptions::new(addr, ISSUER.issue(Role::Node, "n").unwrap());
     let bound = QuicServer::bind(options, TestService::new());
     assert!(matches!(bound.map(drop), Err(BindError::Socket { .. })));
     let dialed = Client::connect(ConnectOptions::new([addr], identity(Role::Client))).await;

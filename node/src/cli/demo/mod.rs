@@ -83,9 +83,9 @@ fn configure(args: &DemoArgs, identity_dir: &Path) -> Result<NodeConfig, Stop> {
 
 /// An authority that only this process knows: the node's identity on disk, the client's in memory.
 fn throw_away_mesh(identity_dir: &Path) -> Result<Identity, IdentityError> {
-    let authority = Authority::create()?;
-    authority.issue(Role::Node, "demo-node")?.save(identity_dir)?;
-    authority.issue(Role::Client, "demo-client")
+    let issuer = Authority::create()?.issuer()?;
+    issuer.issue(Role::Node, "demo-node")?.save(identity_dir)?;
+    issuer.issue(Role::Client, "demo-client")
 }
 
 async fn show(

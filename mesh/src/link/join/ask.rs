@@ -1,0 +1,217 @@
+//! The asking side.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{ClientConfig, EndpointConfig};
+use shoal_protocol::message::{JoinGrant, RefusalReason, Role};
+use shoal_protocol::wire::VersionRange;
+use shoal_protocol::{Frame, Message};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::super::codes::Code;
+use super::super::dial::{ConnectError, certified_node, endpoint_for, handshake, refused, resolve};
+use super::super::frames::{FrameError, FrameSink, FrameSource};
+use super::super::net::{Net, TokioNet};
+use super::super::transport::endpoint_config;
+use super::transport::{member_config, newcomer_config};
+use crate::identity::{Identity, IdentityError, LiveIdentity, Newcomer, Token, unix_time_s};
+
+/// For one address: an address check, a handshake, a question, and a disk that records the use of a token.
+const ASK_WAIT: Duration = Duration::from_secs(10);
+/// Rounds over all addresses of a newcomer, and the pause between them.
+const JOIN_ROUNDS: usize = 3;
+const JOIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// No connection to the issuer.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The issuer says no. The token is not used up by it.
+    #[error("{address}: {message}")]
+    Refused {
+        /// Who was asked.
+        address: SocketAddr,
+        /// For machines.
+        reason: RefusalReason,
+        /// The issuer's words: what to do.
+        message: String,
+    },
+    /// What came back is no answer, or only half of one. The same key may ask again at no cost.
+    #[error("{address}: no answer to the request for a certificate: {what}")]
+    Answer {
+        /// Who was asked.
+        address: SocketAddr,
+        /// What came.
+        what: String,
+    },
+    /// No key could be made, or the issuer gave something else than was asked for.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl JoinError {
+    /// Whether the same question may be answered otherwise elsewhere or later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Answer { .. } => true,
+            Self::Refused { reason, .. } => matches!(
+                reason,
+                RefusalReason::WrongIssuer | RefusalReason::Overloaded | RefusalReason::Internal
+            ),
+            Self::Identity(_) => false,
+        }
+    }
+}
+
+/// How a newcomer joins.
+pub struct JoinOptions {
+    addresses: Vec<String>,
+    token: Token,
+    role: Role,
+    net: Option<Arc<dyn Net>>,
+}
+
+impl JoinOptions {
+    /// Asks at `address` (`host:port`), then at the one that the token names, to become `role`.
+    #[must_use]
+    pub fn new(address: &str, token: Token, role: Role) -> Self {
+        let mut addresses = vec![address.to_owned(), token.issuer_address().to_owned()];
+        addresses.dedup();
+        Self { addresses, token, role, net: None }
+    }
+
+    /// Where sockets and tasks come from; by default the operating system and the caller's runtime.
+    #[must_use]
+    pub fn net(mut self, net: impl Net) -> Self {
+        self.net = Some(Arc::new(net));
+        self
+    }
+}
+
+/// Makes a key and gets it a certificate. A lost answer is asked for again with the same key, which uses the token only
+/// once.
+///
+/// # Errors
+/// See [`JoinError`]; nothing was stored.
+pub async fn join(options: JoinOptions) -> Result<Identity, JoinError> {
+    let JoinOptions { addresses, token, role, net } = options;
+    let net = net_or_current(net)?;
+    let newcomer = Newcomer::new(token, role)?;
+    let mut last = JoinError::Connect(ConnectError::NoAddress);
+    for round in 0..JOIN_ROUNDS {
+        if round > 0 {
+            tokio::time::sleep(JOIN_PAUSE).await;
+        }
+        for name in &addresses {
+            match join_at(name, &newcomer, &*net).await {
+                Ok(identity) => return Ok(identity),
+                Err(error) if !error.may_pass() => return Err(error),
+                Err(error) => last = error,
+            }
+            tracing::debug!(issuer = name, error = %last, "no certificate yet");
+        }
+        if matches!(last, JoinError::Refused { reason: RefusalReason::WrongIssuer, .. }) {
+            break; // no pause makes it the right one
+        }
+    }
+    Err(last)
+}
+
+async fn join_at(name: &str, newcomer: &Newcomer, net: &dyn Net) -> Result<Identity, JoinError> {
+    let request = newcomer.request(unix_time_s())?;
+    let config = newcomer_config(newcomer.token().message()).map_err(ConnectError::from)?;
+    let message = Message::JoinRequest(Box::new(request));
+    let grant = ask_any(name, &EndpointConfig::default(), &config, &message, net).await?;
+    Ok(newcomer.handle_grant(grant)?)
+}
+
+/// Gets the next certificate of an identity from the issuer at `address` (`host:port`).
+///
+/// # Errors
+/// See [`JoinError`]; the identity is as good as it was.
+pub async fn renew(
+    identity: &LiveIdentity,
+    address: &str,
+    net: Option<Arc<dyn Net>>,
+) -> Result<Identity, JoinError> {
+    let net = net_or_current(net)?;
+    let current = identity.current();
+    let message = Message::RenewRequest(current.renew_request(unix_time_s())?);
+    let config = member_config(identity).map_err(ConnectError::from)?;
+    let grant = ask_any(address, &endpoint_config(&current), &config, &message, &*net).await?;
+    Ok(current.handle_grant(grant)?)
+}
+
+pub(super) fn net_or_current(net: Option<Arc<dyn Net>>) -> Result<Arc<dyn Net>, ConnectError> {
+    match net {
+        Some(net) => Ok(net),
+        None => {
+            let runtime = Handle::try_current().map_err(|error| ConnectError::Local(error.to_string()))?;
+            Ok(Arc::new(TokioNet::new(runtime)))
+        }
+    }
+}
+
+/// Asks at every address of a name until one answers.
+async fn ask_any(
+    name: &str,
+    endpoint: &EndpointConfig,
+    config: &ClientConfig,
+    message: &Message,
+    net: &dyn Net,
+) -> Result<JoinGrant, JoinError> {
+    let mut last = JoinError::Connect(ConnectError::NoAddress);
+    for address in resolve(name).await? {
+        let asked = timeout(ASK_WAIT, ask(address, endpoint.clone(), config.clone(), message.clone(), net));
+        match asked.await {
+            Ok(Ok(grant)) => return Ok(grant),
+            Ok(Err(error)) if !error.may_pass() => return Err(error),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = ConnectError::NoAnswer { address }.into(),
+        }
+    }
+    Err(last)
+}
+
+/// One question on a connection of its own, in the oldest wire version: there is no hello to agree on another.
+pub(super) async fn ask(
+    address: SocketAddr,
+    endpoint: EndpointConfig,
+    config: ClientConfig,
+    message: Message,
+    net: &dyn Net,
+) -> Result<JoinGrant, JoinError> {
+    let endpoint = endpoint_for(address, endpoint, net)?;
+    let connection = handshake(&endpoint, config, address).await?;
+    certified_node(&connection, address)?;
+    let exchange = async {
+        let (send, recv) = connection.open_bi().await.map_err(|error| FrameError::Lost(error.to_string()))?;
+        let mut sink = FrameSink::quic(send, VersionRange::OURS.min);
+        // An issuer that stops reading has said why, or is gone: the answer tells.
+        let _ = sink.write(message.into()).await;
+        sink.finish();
+        FrameSource::Quic(recv).read().await
+    };
+    let answer = exchange.await;
+    let result = match answer {
+        Ok(Frame { message: Message::JoinGrant(grant), .. }) => Ok(*grant),
+        Ok(Frame { message: Message::JoinRefusal(refusal), .. }) => {
+            Err(JoinError::Refused { address, reason: refusal.reason, message: refusal.message })
+        }
+        Ok(Frame { message, .. }) => {
+            Err(JoinError::Answer { address, what: format!("a {:?}", message.kind()) })
+        }
+        Err(error) => match connection.close_reason() {
+            Some(reason) => Err(refused(address, &reason).into()),
+            None => Err(JoinError::Answer { address, what: error.to_string() }),
+        },
+    };
+    connection.close(Code::Done.into(), b"");
+    endpoint.wait_idle().await;
+    result
+}
