@@ -27,6 +27,17 @@ pub struct BatchId(pub u64);
 )]
 pub struct DeviceIndex(pub u16);
 
+/// A device of the mesh: where an attempt goes.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
+)]
+pub struct Place {
+    /// The node.
+    pub node: NodeId,
+    /// Its device.
+    pub device: DeviceIndex,
+}
+
 /// Text that is not 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id is 32 hexadecimal digits")]

@@ -15,6 +15,6 @@ pub mod wire;
 pub use code::{ErrorCode, Retry};
 pub use frame::{Frame, Message, decode, encode};
 pub use header::{Header, HeaderError, Kind};
-pub use ids::{BatchId, DeviceIndex, NodeId, RequestId};
+pub use ids::{BatchId, DeviceIndex, NodeId, Place, RequestId};
 pub use units::{Bytes, Micros, Tokens};
 pub use wire::{DecodeError, EncodeError, VersionRange, WIRE_VERSION, WIRE_VERSION_MIN, Wire};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use shoal_protocol::message::Failure;
 use shoal_protocol::{ErrorCode, Retry};
 
+use super::chance::{mix, unit};
 use super::error::ClientError;
 use super::part::Part;
 use super::shared::Shared;
@@ -81,7 +82,7 @@ impl Context<'_> {
     /// `pause` with the upper half left to chance, so that parts that failed together do not return together.
     fn jittered(&self, part: &Part, pause: Duration) -> Duration {
         let random = mix(self.seed ^ u64::from(part.number) << 32 ^ u64::from(part.attempts));
-        pause / 2 + pause.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64) / 2
+        pause / 2 + pause.mul_f64(unit(random)) / 2
     }
 
     fn pause_after(&self, part: &Part, failures: u32) -> Duration {
@@ -143,12 +144,4 @@ impl Context<'_> {
             }
         }
     }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): one step.
-fn mix(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

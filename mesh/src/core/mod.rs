@@ -8,14 +8,17 @@
 
 mod attempts;
 mod call;
+mod chance;
 mod error;
 mod item;
 mod member;
 mod part;
 mod renewal;
+mod router;
 mod shared;
 mod spec;
 mod split;
+mod view;
 
 pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
 pub use call::Call;
@@ -23,9 +26,16 @@ pub use error::ClientError;
 pub use item::{ItemResult, Vector};
 pub use member::{Life, MemberState};
 pub use renewal::{Lease, Renewal, Standing};
+pub use router::{
+    Candidate, Choice, Copies, CopyWindow, CopyWish, Decision, DecisionError, Estimate, Miss, NoRoute, Probe,
+    Query, Reason, Route, Router, Source, further_holder, place_miss,
+};
 pub use shared::Shared;
 pub use spec::{CallSpec, Submit, Summary, WhenOverloaded};
 pub use split::Split;
+pub use view::View;
 
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod tests;

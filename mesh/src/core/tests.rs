@@ -12,27 +12,8 @@ use shoal_protocol::message::{
 };
 use shoal_protocol::{DeviceIndex, ErrorCode, Message, Micros, NodeId, RequestId};
 
+use super::chance::Chance;
 use super::{AttemptFailure, AttemptKey, Call, CallSpec, ClientError, ItemResult, Shared, WhenOverloaded};
-
-/// SplitMix64: the seed is the whole history.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 enum Event {
     Sent,
@@ -204,7 +185,7 @@ struct Scene {
 impl Scene {
     fn new(seed: u64, hostile_percent: u64, deadline: Option<Duration>) -> Self {
         let start = origin();
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let items = chance.below(4000);
         let inputs: Vec<_> = (0..items)
             .map(|n| Input::Text(format!("{n} {}", "x".repeat(chance.below(120) as usize))))

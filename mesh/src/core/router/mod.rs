@@ -1,0 +1,398 @@
+//! Which device gets an attempt.
+//!
+//! Gossip is seconds old: whoever binds to its minimum sends everybody to the same device, and starts loads that evict
+//! what others need. So gossip only makes a shortlist; two or three holders (and the model's owner, where a load there
+//! could win) are asked how busy they are, the answers serve for what follows within 200 ms, and among them the cheapest
+//! that is not hot is chosen. Without an answer two are drawn at random and the better one is taken (Mitzenmacher 2000);
+//! the minimum of the whole gossip never is. A model that nobody holds is loaded by its rendezvous owner only.
+
+mod copies;
+mod decision;
+mod estimate;
+mod offers;
+mod placement;
+mod pool;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::{LoadProbe, LoadReply, Numerics, Priority};
+use shoal_protocol::{DeviceIndex, ErrorCode, NodeId, Place};
+
+use super::chance::Chance;
+use super::view::{Holding, ModelView, Standing, View};
+pub use copies::{Copies, CopyWindow, CopyWish};
+use decision::CANDIDATES_MAX;
+pub use decision::{Candidate, Decision, DecisionError, Reason, Source};
+pub use estimate::Estimate;
+use offers::{Found, Offer};
+pub use placement::{Miss, further_holder, place_miss};
+use pool::Pool;
+
+/// Holders asked in one round: with two instead of three, p99 rises by a seventh.
+const PROBES_HOLDERS: usize = 3;
+/// Shortest wait for answers: a datagram each way in one data centre, with room for a busy receiver.
+const PROBE_WAIT_MIN: Duration = Duration::from_millis(3);
+/// Longest wait: choosing worse is cheaper than waiting longer.
+const PROBE_WAIT_MAX: Duration = Duration::from_millis(50);
+/// The wait where no round trip was measured yet.
+const PROBE_WAIT_FIRST: Duration = Duration::from_millis(20);
+/// A load must win by this factor over the holders (in halves): a copy costs others more than its time.
+const FURTHER_HALVES: u64 = 3;
+/// Unused answers below which the next probes go out ahead of need.
+const ANSWERS_LOW: usize = 2;
+/// Probes that wait to be sent. The driver takes them after each event; what it does not take, the oldest, is dropped,
+/// and is a device that did not answer.
+const OUTBOX_MAX: usize = 64;
+
+/// What is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Model name or alias.
+    pub model: &'a str,
+    /// The precision class that its vectors must have.
+    pub numerics: Numerics,
+    /// Tokens, estimated.
+    pub tokens: u64,
+    /// Who waits.
+    pub priority: Priority,
+    /// When the caller gives up.
+    pub deadline: Option<Instant>,
+    /// Nodes that must not get it.
+    pub excluded: &'a [NodeId],
+    /// The time in the [`Route::Wait`] with which this query was answered first; `None` at first.
+    pub waits_until: Option<Instant>,
+}
+
+/// Where an attempt goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The node.
+    pub node: NodeId,
+    /// Its device; `None` leaves it to the node.
+    pub device: Option<DeviceIndex>,
+    /// The model's canonical name, where it is known.
+    pub model: Option<String>,
+    /// Why.
+    pub decision: Decision,
+}
+
+impl Choice {
+    /// The node and its device, where both are known.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.device.map(|device| Place { node: self.node, device })
+    }
+}
+
+/// The answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Send it there.
+    To(Choice),
+    /// Probes are out: ask again after each of their answers, at the latest at this time.
+    Wait(Instant),
+}
+
+/// A probe to be sent as a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Whom to ask.
+    pub to: NodeId,
+    /// What.
+    pub probe: LoadProbe,
+}
+
+/// Why no device can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoute {
+    /// Nobody is there.
+    #[error("no node is known")]
+    NoNode,
+    /// No node lists the model: pull it somewhere, or mend the name.
+    #[error("no node has the model")]
+    UnknownModel,
+    /// The model is there, but nowhere in the precision that was asked for.
+    #[error("no node runs the model in the numerics that were asked for")]
+    Numerics,
+    /// No device has so much memory.
+    #[error("the model fits nowhere: it needs {bytes} bytes, the largest budget has {budget_bytes}")]
+    FitsNowhere {
+        /// What the model needs, the least that any node says.
+        bytes: u64,
+        /// The largest budget of a device that has the model on disk.
+        budget_bytes: u64,
+    },
+    /// Every node that has the model was tried.
+    #[error("every node that has the model was tried")]
+    Excluded,
+    /// Every node that has the model is leaving.
+    #[error("every node that has the model is leaving")]
+    AllDraining,
+    /// Every node that has the model is suspected to be dead.
+    #[error("no node that has the model answers")]
+    NoneAlive,
+}
+
+impl NoRoute {
+    /// Whether waiting may mend it.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoNode | Self::Excluded | Self::AllDraining | Self::NoneAlive => true,
+            Self::UnknownModel | Self::Numerics | Self::FitsNowhere { .. } => false,
+        }
+    }
+
+    /// The code under which it is reported.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownModel => ErrorCode::ModelNotFound,
+            Self::Numerics | Self::FitsNowhere { .. } => ErrorCode::ModelUnsupported,
+            Self::NoNode | Self::Excluded | Self::AllDraining | Self::NoneAlive => ErrorCode::Draining,
+        }
+    }
+}
+
+/// Chooses devices for one client. [`Router::route`] decides; [`Router::poll_probe`] says what to ask,
+/// [`Router::handle_reply`] takes the answers.
+#[derive(Debug)]
+pub struct Router {
+    chance: Chance,
+    pool: Pool,
+    outbox: VecDeque<Probe>,
+}
+
+impl Router {
+    /// A router whose chance comes from `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { chance: Chance::new(seed), pool: Pool::default(), outbox: VecDeque::new() }
+    }
+
+    /// Where the query goes. A choice counts as sent: its tokens are added to what the view knows of the device's load.
+    ///
+    /// # Errors
+    /// When no device can take it: see [`NoRoute`].
+    pub fn route(&mut self, view: &mut View, query: &Query<'_>, now: Instant) -> Result<Route, NoRoute> {
+        let Some(model) = view.model(query.model) else {
+            let none = if view.has_facts() { NoRoute::UnknownModel } else { NoRoute::NoNode };
+            return entry(view, query, now).ok_or(none);
+        };
+        let (choice, holding) = match offers::find(view, &model, query, &mut self.chance, now)? {
+            Found::Owner { owner, is_second } => {
+                let reason = if is_second { Reason::SecondOwner } else { Reason::Owner };
+                choice(&model, reason, u32::MAX, vec![owner], 0)
+            }
+            Found::Holders { holders, owner } => {
+                match self.among(view, &model, (holders, owner), query, now) {
+                    Ok(chosen) => chosen,
+                    Err(until) => return Ok(Route::Wait(until)),
+                }
+            }
+        };
+        view.handle_sent(&holding, query.tokens);
+        Ok(Route::To(choice))
+    }
+
+    /// Chooses among holders, and the owner that would load the model next; or waits for probes until then.
+    fn among(
+        &mut self,
+        view: &View,
+        model: &ModelView<'_>,
+        (mut holders, owner): (Vec<Offer>, Option<Offer>),
+        query: &Query<'_>,
+        now: Instant,
+    ) -> Result<(Choice, Holding), Instant> {
+        let (fresh, fresh_owner) = self.answered(view, model, owner.as_ref(), query, now);
+        let is_loading = |offers: &[Offer]| offers.iter().any(|offer| offer.estimate.cold_us > 0);
+        let owner = owner.filter(|_| !is_loading(&holders) && !is_loading(&fresh));
+        let could_win = |offers: &[Offer]| owner.as_ref().is_some_and(|owner| wins(owner, offers));
+        if holders.len() == 1 && fresh.len() <= 1 && !could_win(&holders) {
+            return Ok(choice(model, Reason::Only, u32::MAX, holders, 0));
+        }
+        let round = self.pool.round(model.name);
+        let has_waited = query.waits_until.is_some_and(|until| now >= until || round.is_none());
+        let asks_owner = fresh_owner.is_none() && could_win(&fresh);
+        if !fresh.is_empty() && (has_waited || !asks_owner) {
+            let chosen = self.by_answers(model, fresh, fresh_owner, query, now);
+            self.pool.spend(model.name, &chosen.1);
+            if holders.len() > 1 && round.is_none() && self.pool.unspent(model.name) < ANSWERS_LOW {
+                self.ask(view, model, &mut holders, None, now);
+            }
+            return Ok(chosen);
+        }
+        if !has_waited {
+            let owner = owner.filter(|owner| wins(owner, &holders));
+            let until = round.or_else(|| self.ask(view, model, &mut holders, owner, now));
+            if let Some(until) = until {
+                return Err(query.waits_until.map_or(until, |first| first.min(until)));
+            }
+        }
+        Ok(self.two_choices(model, holders))
+    }
+
+    /// The answers that may bind a choice: of holders, and of the owner.
+    fn answered(
+        &mut self,
+        view: &View,
+        model: &ModelView<'_>,
+        owner: Option<&Offer>,
+        query: &Query<'_>,
+        now: Instant,
+    ) -> (Vec<Offer>, Option<Offer>) {
+        let (mut holders, mut of_owner) = (Vec::new(), None);
+        for answer in self.pool.fresh(model.name, now) {
+            let (node, holding) = (view.node(answer.holding.slot), &answer.holding);
+            let is_same_life = node.id == answer.node && node.generation == answer.generation;
+            if !is_same_life || !offers::is_open(view, holding, query, Standing::Good, now) {
+                continue;
+            }
+            let offer = || Offer::answered(view, holding, answer.ready_in_us(now), query, now);
+            if holding.is_held() {
+                holders.push(offer());
+            } else if owner.is_some_and(|owner| owner.holding.is_at(holding)) {
+                of_owner = Some(offer());
+            }
+        }
+        (holders, of_owner)
+    }
+
+    /// Prequal's rule: of those that are not hot the cheapest; where all are hot, the one with the fewest requests.
+    fn by_answers(
+        &self,
+        model: &ModelView<'_>,
+        mut fresh: Vec<Offer>,
+        owner: Option<Offer>,
+        query: &Query<'_>,
+        now: Instant,
+    ) -> (Choice, Holding) {
+        if let Some(owner) = owner.filter(|owner| wins(owner, &fresh)) {
+            fresh.insert(0, owner);
+            return choice(model, Reason::Further, self.pool.requests_hot(), fresh, 0);
+        }
+        let requests_hot = self.pool.requests_hot();
+        let left = query.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let is_late =
+            |offer: &Offer| left.is_some_and(|left| u128::from(offer.total_us()) > left.as_micros());
+        let numbered = || fresh.iter().enumerate();
+        let cold = numbered().filter(|(_, offer)| offer.requests <= requests_hot);
+        let (reason, at) = match cold.min_by_key(|(_, offer)| offer.total_us()) {
+            Some((at, _)) => (Reason::Cheapest, at),
+            None => {
+                let rank = |offer: &Offer| (is_late(offer), offer.requests, offer.total_us());
+                let fewest = numbered().min_by_key(|(_, offer)| rank(offer));
+                (Reason::FewestRequests, fewest.map_or(0, |(at, _)| at))
+            }
+        };
+        choice(model, reason, requests_hot, fresh, at)
+    }
+
+    /// The better of two at random.
+    fn two_choices(&mut self, model: &ModelView<'_>, holders: Vec<Offer>) -> (Choice, Holding) {
+        let first = self.chance.below(holders.len() as u64) as usize;
+        let other = self.chance.below(holders.len().saturating_sub(1) as u64) as usize;
+        let second = if other < first { other } else { (other + 1).min(holders.len() - 1) };
+        let at = if holders[second].total_us() < holders[first].total_us() { second } else { first };
+        choice(model, Reason::TwoChoices, self.pool.requests_hot(), holders, at)
+    }
+
+    /// Sends probes to the cheapest of the drawn holders and to the owner; until when their answers are waited for.
+    /// `None` where there is no room for more probes.
+    fn ask(
+        &mut self,
+        view: &View,
+        model: &ModelView<'_>,
+        holders: &mut [Offer],
+        owner: Option<Offer>,
+        now: Instant,
+    ) -> Option<Instant> {
+        holders.sort_by_key(Offer::total_us);
+        let asked: Vec<_> = holders.iter().take(PROBES_HOLDERS).chain(&owner).collect();
+        if !self.pool.has_room(asked.len()) {
+            return None;
+        }
+        let nodes = asked.iter().map(|offer| view.node(offer.holding.slot));
+        let round_trip = nodes.map(|node| node.round_trip()).max()?;
+        let wait = round_trip.map_or(PROBE_WAIT_FIRST, |round_trip| 2 * round_trip);
+        let until = now + wait.clamp(PROBE_WAIT_MIN, PROBE_WAIT_MAX);
+        let probes: Vec<_> = asked.iter().map(|offer| (self.chance.next(), offer.holding)).collect();
+        self.pool.open(model.name, &probes, until, view, now);
+        for ((nonce, holding), offer) in probes.into_iter().zip(asked) {
+            let probe = LoadProbe { nonce, device: holding.device, model: model.name.to_owned() };
+            if self.outbox.len() == OUTBOX_MAX {
+                self.outbox.pop_front();
+            }
+            self.outbox.push_back(Probe { to: offer.node, probe });
+        }
+        Some(until)
+    }
+
+    /// The next probe to send.
+    pub fn poll_probe(&mut self) -> Option<Probe> {
+        self.outbox.pop_front()
+    }
+
+    /// An answer to a probe; one that came too late, or from another than was asked, changes nothing.
+    pub fn handle_reply(&mut self, view: &mut View, from: NodeId, reply: &LoadReply, now: Instant) {
+        if let Some(round_trip) = self.pool.take(from, reply, now) {
+            view.handle_answer(from, &reply.load, now);
+            view.handle_heard(from, Some(round_trip));
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due next, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        Some((self.pool.poll_timeout()?, "probes unanswered"))
+    }
+
+    /// Time passed: probes that were not answered are not waited for any longer.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.pool.handle_timeout(now);
+    }
+}
+
+/// Whether a load at the owner is over sooner than any of the holders would be done, by far enough.
+fn wins(owner: &Offer, holders: &[Offer]) -> bool {
+    let best = holders.iter().map(Offer::total_us).min();
+    best.is_some_and(|best| owner.total_us().saturating_mul(FURTHER_HALVES) / 2 < best)
+}
+
+/// The entry node, which knows what no facts say here; `None` where there is none that may be asked.
+fn entry(view: &View, query: &Query<'_>, now: Instant) -> Option<Route> {
+    let node = view.entry().filter(|node| !query.excluded.contains(node))?;
+    if view.find(node).is_some_and(|node| node.standing(now) > Standing::Doubted) {
+        return None;
+    }
+    let decision = Decision::bare(Reason::Entry);
+    Some(Route::To(Choice { node, device: None, model: None, decision }))
+}
+
+/// The choice of one offer, with what else was considered as far as the record has room.
+fn choice(
+    model: &ModelView<'_>,
+    reason: Reason,
+    requests_hot: u32,
+    mut offers: Vec<Offer>,
+    at: usize,
+) -> (Choice, Holding) {
+    offers.swap(0, at);
+    let Offer { node, holding, .. } = offers[0];
+    let candidate = |offer: &Offer| Candidate {
+        place: Place { node: offer.node, device: offer.holding.device },
+        state: offer.holding.state,
+        source: offer.source,
+        age_ms: offer.age_ms,
+        requests: u16::try_from(offer.requests).unwrap_or(u16::MAX),
+        estimate: offer.estimate,
+    };
+    let candidates = offers.iter().take(CANDIDATES_MAX).map(candidate).collect();
+    let decision = Decision { reason, requests_hot, candidates };
+    let (device, model) = (Some(holding.device), Some(model.name.to_owned()));
+    (Choice { node, device, model, decision }, holding)
+}
+
+#[cfg(test)]
+mod tests;

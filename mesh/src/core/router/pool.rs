@@ -1,0 +1,209 @@
+//! Answers to probes, used again while they are fresh: so that most requests pay no round trip for their choice.
+//!
+//! After Prequal (Wydrowski et al., NSDI 2024): probes are asynchronous and their answers are shared by what follows.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use shoal_protocol::NodeId;
+use shoal_protocol::message::{LoadReply, ModelState};
+
+use crate::core::view::{Holding, View};
+
+/// Answers kept for a model.
+const ANSWERS_MAX: usize = 16;
+/// How long an answer binds a choice: simulated at 70 % load, choices on second-old load are 40 times worse in p99.
+const ANSWER_AGE_MAX: Duration = Duration::from_millis(200);
+/// How often an answer is chosen: a device that looked idle must not get all that follows.
+const ANSWER_USES_MAX: u8 = 2;
+/// Models with answers; the one that was not asked about for longest gives way.
+const MODELS_MAX: usize = 256;
+/// Probes out at once. Beyond it none are sent and choices fall back on gossip.
+const PROBES_MAX: usize = 1024;
+/// Answers from which the share of hot devices is told.
+const COUNTS_MAX: usize = 64;
+/// Fewer answers than this tell nothing.
+const COUNTS_MIN: usize = 8;
+/// Devices with more requests than this share of the answers are hot (Prequal finds 0.6 to 0.9 equally good).
+const QUANTILE_COLD: f64 = 0.8;
+
+/// A device's answer about a model.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) node: NodeId,
+    pub(super) generation: u64,
+    /// As the facts say, with the state that the device answered.
+    pub(super) holding: Holding,
+    pub(super) at: Instant,
+    ready_in_us: u64,
+    uses: u8,
+}
+
+impl Answer {
+    /// Time until the model is ready there, as it said and aged.
+    pub(super) fn ready_in_us(&self, now: Instant) -> u64 {
+        let age_us = now.saturating_duration_since(self.at).as_micros() as u64;
+        self.ready_in_us.saturating_sub(age_us)
+    }
+}
+
+/// A probe that was not answered yet.
+#[derive(Debug)]
+struct Sent {
+    model: String,
+    node: NodeId,
+    generation: u64,
+    holding: Holding,
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct Answers {
+    list: Vec<Answer>,
+    /// Until when the probes that are out are waited for, and how many are.
+    round: Option<(Instant, usize)>,
+    asked: Instant,
+}
+
+/// The pools of all models.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    models: BTreeMap<String, Answers>,
+    sent: BTreeMap<u64, Sent>,
+    /// Requests in flight by the last answers, a ring.
+    counts: Vec<u32>,
+    counts_next: usize,
+}
+
+impl Pool {
+    /// The answers that may bind a choice now.
+    pub(super) fn fresh(&mut self, model: &str, now: Instant) -> &[Answer] {
+        let Some(answers) = self.models.get_mut(model) else {
+            return &[];
+        };
+        answers.asked = now;
+        answers.list.retain(|answer| {
+            answer.uses < ANSWER_USES_MAX && now.saturating_duration_since(answer.at) <= ANSWER_AGE_MAX
+        });
+        &answers.list
+    }
+
+    /// A choice used the answer of this device.
+    pub(super) fn spend(&mut self, model: &str, holding: &Holding) {
+        let answers = self.models.get_mut(model);
+        let mut list = answers.map(|answers| &mut answers.list).into_iter().flatten();
+        if let Some(answer) = list.find(|answer| answer.holding.is_at(holding)) {
+            answer.uses += 1;
+        }
+    }
+
+    /// How many more choices the answers would bind.
+    pub(super) fn unspent(&self, model: &str) -> usize {
+        let list = self.models.get(model).map(|answers| &answers.list).into_iter().flatten();
+        list.map(|answer| usize::from(ANSWER_USES_MAX.saturating_sub(answer.uses))).sum()
+    }
+
+    /// Until when probes about the model are waited for, where some are out.
+    pub(super) fn round(&self, model: &str) -> Option<Instant> {
+        Some(self.models.get(model)?.round?.0)
+    }
+
+    /// Whether this many more probes may be sent.
+    pub(super) fn has_room(&self, probes: usize) -> bool {
+        self.sent.len() + probes <= PROBES_MAX
+    }
+
+    /// Probes about a model go out, by nonce.
+    pub(super) fn open(
+        &mut self,
+        model: &str,
+        probes: &[(u64, Holding)],
+        until: Instant,
+        view: &View,
+        now: Instant,
+    ) {
+        if !self.models.contains_key(model) && self.models.len() >= MODELS_MAX {
+            let oldest = self.models.iter().min_by_key(|(_, answers)| answers.asked);
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                self.models.remove(&oldest);
+                self.sent.retain(|_, sent| sent.model != oldest);
+            }
+        }
+        for (nonce, holding) in probes {
+            let node = view.node(holding.slot);
+            let (node, generation) = (node.id, node.generation);
+            let sent = Sent { model: model.to_owned(), node, generation, holding: *holding, at: now };
+            self.sent.insert(*nonce, sent);
+        }
+        let answers = self.models.entry(model.to_owned()).or_insert_with(|| Answers {
+            list: Vec::new(),
+            round: None,
+            asked: now,
+        });
+        answers.round = Some((until, probes.len()));
+    }
+
+    /// Takes an answer; the round trip that it took. `None` for one that nobody waits for.
+    pub(super) fn take(&mut self, from: NodeId, reply: &LoadReply, now: Instant) -> Option<Duration> {
+        if self.sent.get(&reply.nonce)?.node != from {
+            return None;
+        }
+        let sent = self.sent.remove(&reply.nonce)?;
+        let answers = self.models.get_mut(&sent.model)?;
+        answers.round = answers.round.and_then(|(until, out)| (out > 1).then_some((until, out - 1)));
+        if let Some(state) = reply.model {
+            let same = |answer: &Answer| answer.node == from && answer.holding.is_at(&sent.holding);
+            answers.list.retain(|answer| !same(answer));
+            if answers.list.len() == ANSWERS_MAX {
+                answers.list.remove(0); // the oldest: answers are kept in the order in which they came
+            }
+            answers.list.push(Answer {
+                node: from,
+                generation: sent.generation,
+                holding: sent.holding.now(state),
+                at: now,
+                ready_in_us: if state == ModelState::Loading { reply.ready_in_us.0 } else { 0 },
+                uses: 0,
+            });
+        }
+        self.count(reply.load.requests);
+        Some(now.saturating_duration_since(sent.at))
+    }
+
+    fn count(&mut self, requests: u32) {
+        if self.counts.len() < COUNTS_MAX {
+            self.counts.push(requests);
+        } else {
+            self.counts[self.counts_next] = requests;
+            self.counts_next = (self.counts_next + 1) % COUNTS_MAX;
+        }
+    }
+
+    /// Devices with more requests than this are hot.
+    pub(super) fn requests_hot(&self) -> u32 {
+        if self.counts.len() < COUNTS_MIN {
+            return u32::MAX;
+        }
+        let mut counts = [0; COUNTS_MAX];
+        let counts = &mut counts[..self.counts.len()];
+        counts.copy_from_slice(&self.counts);
+        let rank = (counts.len() as f64 * QUANTILE_COLD) as usize;
+        *counts.select_nth_unstable(rank.min(counts.len() - 1)).1
+    }
+
+    /// When the next round ends.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.models.values().filter_map(|answers| answers.round).map(|(until, _)| until).min()
+    }
+
+    /// Ends the rounds that are over: what was not answered is not in the sample.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let Self { models, sent, .. } = self;
+        for (name, answers) in models {
+            if answers.round.is_some_and(|(until, _)| until <= now) {
+                answers.round = None;
+                sent.retain(|_, sent| sent.model != *name);
+            }
+        }
+    }
+}

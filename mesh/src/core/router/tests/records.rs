@@ -1,0 +1,108 @@
+//! A node's own side of placement, and the record of a choice.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use shoal_protocol::limits::{DECISION_BYTES_MAX, REDIRECTS_MAX};
+use shoal_protocol::message::ModelState;
+use shoal_protocol::{DeviceIndex, NodeId, Place};
+
+use super::*;
+use crate::core::fleet::{load, node, origin};
+
+#[test]
+fn a_miss_is_loaded_by_its_owner_and_redirected_by_all_others() {
+    let now = origin();
+    let cold = view(&[STORED; 5], now);
+    let owner = further_holder(&cold, &query("m"), now).expect("five have it");
+    let loads: Vec<_> = (0..5)
+        .filter(|number| place_miss(&cold, node(*number), &query("m"), 0, now) == Miss::Load)
+        .map(node)
+        .collect();
+    assert_eq!(loads, [owner.node]);
+    let other = (0..5).map(node).find(|node| *node != owner.node).expect("five");
+    assert_eq!(place_miss(&cold, other, &query("m"), 0, now), Miss::Redirect(vec![owner]));
+    assert_eq!(place_miss(&cold, other, &query("m"), REDIRECTS_MAX, now), Miss::Load);
+    assert_eq!(place_miss(&cold, other, &query("unknown"), 0, now), Miss::Load);
+    let mut held = view(&[READY, READY, STORED, STORED], now);
+    held.handle_load(node(0), &load(2, 80), now);
+    let owner = further_holder(&held, &query("m"), now).expect("two have it on disk");
+    let other = if owner.node == node(2) { node(3) } else { node(2) };
+    let Miss::Redirect(places) = place_miss(&held, other, &query("m"), 1, now) else {
+        panic!("holders are sooner");
+    };
+    assert_eq!(places.iter().map(|place| place.node).collect::<Vec<_>>(), [node(1), node(0), owner.node]);
+}
+
+#[test]
+fn copies_come_on_measured_waits_and_go_under_pressure_only() {
+    let busy = CopyWindow {
+        wait_us: 60_000,
+        load_us: 100_000,
+        use_percent: 90,
+        holders: 1,
+        is_worst_placed: true,
+        is_pressed: false,
+        idle: Duration::ZERO,
+    };
+    let wishes = |windows: &[CopyWindow]| {
+        let mut copies = Copies::default();
+        windows.iter().map(|window| copies.handle_window(window)).collect::<Vec<_>>()
+    };
+    let calm = CopyWindow { wait_us: 40_000, ..busy };
+    use CopyWish::{Further, GiveBack, Keep};
+    assert_eq!(wishes(&[busy, busy, busy, busy]), [Keep, Further, Keep, Further]);
+    assert_eq!(wishes(&[busy, calm, busy, calm]), [Keep; 4], "one window is an accident");
+    assert_eq!(wishes(&[CopyWindow { use_percent: 70, ..busy }; 3]), [Keep; 3], "capacity is there");
+    let idle = CopyWindow { wait_us: 30_000, holders: 2, is_pressed: true, ..busy };
+    assert_eq!(wishes(&[idle, idle]), [Keep, GiveBack]);
+    assert_eq!(wishes(&[CopyWindow { wait_us: 34_000, ..idle }; 3]), [Keep; 3], "between the thresholds");
+    assert_eq!(wishes(&[CopyWindow { is_pressed: false, ..idle }; 3]), [Keep; 3]);
+    assert_eq!(wishes(&[CopyWindow { is_worst_placed: false, ..idle }; 3]), [Keep; 3]);
+    let last = CopyWindow { holders: 1, ..idle };
+    assert_eq!(wishes(&[last; 3]), [Keep; 3], "the last copy stays");
+    assert_eq!(wishes(&[CopyWindow { idle: Duration::from_secs(600), ..last }; 2]), [Keep, GiveBack]);
+}
+
+fn candidate() -> impl Strategy<Value = Candidate> {
+    let states = vec![STORED, ModelState::Loading, READY, ModelState::Failed];
+    let sources = vec![Source::Facts, Source::Gossip, Source::Probe];
+    let small = (any::<[u8; 16]>(), any::<u16>(), any::<u16>(), any::<u16>());
+    let choice = (prop::sample::select(states), prop::sample::select(sources));
+    (small, choice, any::<[u32; 5]>()).prop_map(|((id, device, age_ms, requests), (state, source), parts)| {
+        let [wait_us, exec_us, cold_us, net_us, risk_us] = parts.map(u64::from);
+        Candidate {
+            place: Place { node: NodeId(id), device: DeviceIndex(device) },
+            state,
+            source,
+            age_ms,
+            requests,
+            estimate: Estimate { wait_us, exec_us, cold_us, net_us, risk_us },
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_decision_comes_back_and_is_small(
+        reason in 0..10u8,
+        requests_hot in any::<u32>(),
+        candidates in prop::collection::vec(candidate(), 0..=CANDIDATES_MAX),
+    ) {
+        let reason = Decision::decode(&[1, reason, 0, 0, 0, 0, 0, 0]).expect("known").reason;
+        let decision = Decision { reason, requests_hot, candidates };
+        let bytes = decision.encode();
+        prop_assert!(bytes.len() <= DECISION_BYTES_MAX);
+        prop_assert_eq!(Decision::decode(&bytes), Ok(decision));
+        for cut in 0..bytes.len() {
+            prop_assert!(Decision::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn bytes_of_others_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        if let Ok(decision) = Decision::decode(&bytes) {
+            prop_assert_eq!(decision.encode(), bytes);
+        }
+    }
+}

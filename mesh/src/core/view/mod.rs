@@ -1,0 +1,273 @@
+//! What one client or node knows of the mesh: who is there, which model stands where, how loaded each device is.
+//!
+//! Facts come from their owners (by way of the Facts machine), lives from membership, loads from gossip, probes and
+//! answers, and doubts from what this process itself saw. Nothing is decided here: the router asks.
+
+mod models;
+mod node;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_protocol::NodeId;
+use shoal_protocol::message::{LoadRecord, NodeFacts};
+
+use super::member::{Life, MemberState};
+pub(crate) use models::{Holding, ModelView};
+use models::{ModelIndex, Models};
+use node::Listed;
+pub(crate) use node::{Device, Node, Standing};
+
+/// Nodes known at once, dead ones included: eight cells of 512. A new node then takes the place of the one that is
+/// down longest, or is not taken up where none is down.
+const NODES_MAX: usize = 4096;
+/// Model places (a model on a device) known at once: 512 nodes with 512 models each. Beyond it a record's further
+/// places are not taken up, those on disk first, and counted in [`View::places_dropped`].
+const PLACES_MAX: usize = 1 << 18;
+
+/// A node's place in [`View::nodes`]; reused after the node was forgotten.
+pub(crate) type NodeSlot = u32;
+
+/// The mesh as seen from here. Kept up to date record by record: a change costs as much as the record that brings it.
+#[derive(Debug, Default)]
+pub struct View {
+    slots: BTreeMap<NodeId, NodeSlot>,
+    nodes: Vec<Node>,
+    models: Models,
+    places: usize,
+    places_dropped: u64,
+    entry: Option<NodeId>,
+}
+
+impl View {
+    /// A view of one node whose facts are not known yet and which is asked about everything that no facts answer: the
+    /// node to which a client is connected.
+    #[must_use]
+    pub fn of_entry(entry: NodeId) -> Self {
+        Self { entry: Some(entry), ..Self::default() }
+    }
+
+    /// The node that is asked where facts say nothing.
+    #[must_use]
+    pub fn entry(&self) -> Option<NodeId> {
+        self.entry
+    }
+
+    /// Nodes known, dead ones included.
+    #[must_use]
+    pub fn nodes_len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Model places known.
+    #[must_use]
+    pub fn places_len(&self) -> usize {
+        self.places
+    }
+
+    /// Places that found no room.
+    #[must_use]
+    pub fn places_dropped(&self) -> u64 {
+        self.places_dropped
+    }
+
+    /// Where clients reach a node (`host:port`, in order of preference).
+    #[must_use]
+    pub fn client_addresses(&self, node: NodeId) -> &[String] {
+        self.find(node).map_or(&[], |node| &node.client_addresses)
+    }
+
+    /// A node's own record, whole; whether it was news. A record of an earlier life, of a dead one, or not newer than
+    /// what is known changes nothing.
+    pub fn handle_facts(&mut self, facts: &NodeFacts, now: Instant) -> bool {
+        let life = Life { node: facts.node, generation: facts.generation };
+        let Some(slot) = self.slot_of(life, now) else {
+            return false;
+        };
+        let node = &mut self.nodes[slot as usize];
+        if node.state == MemberState::Down || facts.version <= node.version {
+            return false;
+        }
+        node.version = facts.version;
+        node.draining = facts.draining;
+        node.set_devices(&facts.devices);
+        node.client_addresses.clone_from(&facts.client_addresses);
+        self.set_models(slot, facts);
+        true
+    }
+
+    /// What membership says about a life of a node; whether it changed anything. Down is the last word on a life, and
+    /// a word on an earlier life is none.
+    pub fn handle_member(&mut self, life: Life, state: MemberState, now: Instant) -> bool {
+        let known = |view: &Self| view.find(life.node).map(|node| (node.generation, node.state));
+        let before = known(self);
+        let Some(slot) = self.slot_of(life, now) else {
+            return false;
+        };
+        let node = &mut self.nodes[slot as usize];
+        if node.state != MemberState::Down && node.state != state {
+            node.state = state;
+            node.since = now;
+            if state == MemberState::Down {
+                self.clear(slot);
+            }
+        }
+        before != known(self)
+    }
+
+    /// A device's load, as gossiped; whether it was newer than what is known.
+    pub fn handle_load(&mut self, node: NodeId, record: &LoadRecord, now: Instant) -> bool {
+        self.set_load(node, record, false, now)
+    }
+
+    /// A device's load, as it answered just now.
+    pub(crate) fn handle_answer(&mut self, node: NodeId, record: &LoadRecord, now: Instant) -> bool {
+        self.set_load(node, record, true, now)
+    }
+
+    fn set_load(&mut self, node: NodeId, record: &LoadRecord, is_answer: bool, now: Instant) -> bool {
+        let Some(node) = self.find_mut(node) else {
+            return false;
+        };
+        let is_news = node.set_load(record, is_answer, now);
+        node.draining |= is_news && record.draining;
+        is_news
+    }
+
+    /// The node itself said that it is leaving.
+    pub fn handle_draining(&mut self, node: NodeId) {
+        if let Some(node) = self.find_mut(node) {
+            node.draining = true;
+        }
+    }
+
+    /// This process waited for the node in vain: for a while others are preferred. Membership needs seconds to notice
+    /// a death that a missed beacon shows at once.
+    pub fn handle_doubt(&mut self, node: NodeId, now: Instant) {
+        if let Some(node) = self.find_mut(node) {
+            node.doubt(now);
+        }
+    }
+
+    /// A frame or a reply of the node came: it lives. With its round trip, where that was measured.
+    pub(crate) fn handle_heard(&mut self, node: NodeId, round_trip: Option<Duration>) {
+        if let Some(node) = self.find_mut(node) {
+            node.hear(round_trip);
+        }
+    }
+
+    /// Work was sent to a device: it is added to what the last record says until a newer one comes.
+    pub(crate) fn handle_sent(&mut self, holding: &Holding, tokens: u64) {
+        let node = self.nodes.get_mut(holding.slot as usize);
+        if let Some(device) = node.and_then(|node| node.device_mut(holding.device)) {
+            device.handle_sent(tokens);
+        }
+    }
+
+    /// The node, whatever its state.
+    pub(crate) fn find(&self, node: NodeId) -> Option<&Node> {
+        let slot = self.slots.get(&node)?;
+        self.nodes.get(*slot as usize)
+    }
+
+    fn find_mut(&mut self, node: NodeId) -> Option<&mut Node> {
+        let slot = self.slots.get(&node)?;
+        self.nodes.get_mut(*slot as usize)
+    }
+
+    /// The node in a slot that a [`Holding`] names.
+    pub(crate) fn node(&self, slot: NodeSlot) -> &Node {
+        &self.nodes[slot as usize]
+    }
+
+    /// Whether any node that is not gone has said what it has.
+    pub(crate) fn has_facts(&self) -> bool {
+        self.nodes.iter().any(Node::has_facts)
+    }
+
+    /// The device that a holding names; `None` where its owner lists a model on a device that it does not list.
+    pub(crate) fn device(&self, holding: &Holding) -> Option<&Device> {
+        self.node(holding.slot).device(holding.device)
+    }
+
+    /// A model by its name, or by another name that some node gives it.
+    pub(crate) fn model(&self, name: &str) -> Option<ModelView<'_>> {
+        self.models.find(name)
+    }
+
+    /// The slot of this life of the node; an earlier life gives way to it. `None` for an earlier life than the one
+    /// known, or where there is no room.
+    fn slot_of(&mut self, life: Life, now: Instant) -> Option<NodeSlot> {
+        if let Some(&slot) = self.slots.get(&life.node) {
+            let known = self.nodes[slot as usize].generation;
+            if life.generation > known {
+                self.clear(slot);
+                self.nodes[slot as usize] = Node::new(life, now);
+            }
+            return (life.generation >= known).then_some(slot);
+        }
+        let slot = if self.nodes.len() < NODES_MAX {
+            self.nodes.push(Node::new(life, now));
+            self.nodes.len() - 1
+        } else {
+            let down = (0..self.nodes.len()).filter(|slot| self.nodes[*slot].state == MemberState::Down);
+            let slot = down.min_by_key(|slot| self.nodes[*slot].since)?;
+            self.slots.remove(&self.nodes[slot].id);
+            self.nodes[slot] = Node::new(life, now);
+            slot
+        };
+        let slot = slot as NodeSlot;
+        self.slots.insert(life.node, slot);
+        Some(slot)
+    }
+
+    /// Replaces the models of a node by those of its record.
+    fn set_models(&mut self, slot: NodeSlot, facts: &NodeFacts) {
+        let mut by_rank: Vec<_> = facts.models.iter().collect();
+        by_rank.sort_by_key(|fact| (std::cmp::Reverse(fact.state), fact.device));
+        let node = &mut self.nodes[slot as usize];
+        let before = std::mem::take(&mut node.listed);
+        self.places -= before.holdings.len();
+        let room = PLACES_MAX - self.places;
+        self.places_dropped += by_rank.len().saturating_sub(room) as u64;
+        let mut holdings = Vec::with_capacity(by_rank.len().min(room));
+        let mut aliases: Vec<(Arc<str>, ModelIndex)> = Vec::new();
+        for fact in by_rank.into_iter().take(room) {
+            let model = self.models.intern(&fact.name);
+            self.models.put(model, Holding::new(slot, node, fact));
+            holdings.push((model, fact.device));
+            for alias in &fact.aliases {
+                aliases.push((self.models.add_alias(alias, model), model));
+            }
+        }
+        holdings.sort_unstable();
+        holdings.dedup();
+        aliases.shrink_to_fit();
+        for (alias, model) in before.aliases {
+            self.models.drop_alias(&alias, model);
+        }
+        for (model, device) in before.holdings {
+            if holdings.binary_search(&(model, device)).is_err() {
+                self.models.remove(model, slot, device);
+            }
+        }
+        self.places += holdings.len();
+        self.nodes[slot as usize].listed = Listed { holdings, aliases };
+    }
+
+    /// Forgets what a life had: its models, devices and loads.
+    fn clear(&mut self, slot: NodeSlot) {
+        let Listed { holdings, aliases } = self.nodes[slot as usize].clear();
+        self.places -= holdings.len();
+        for (alias, model) in aliases {
+            self.models.drop_alias(&alias, model);
+        }
+        for (model, device) in holdings {
+            self.models.remove(model, slot, device);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

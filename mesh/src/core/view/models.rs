@@ -1,0 +1,217 @@
+//! Which devices have which model: name -> places, kept incrementally.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_protocol::DeviceIndex;
+use shoal_protocol::message::{ModelFact, ModelState, Numerics};
+
+use super::NodeSlot;
+use super::node::Node;
+use crate::core::chance::{mix, unit};
+
+/// A model's place in the index; reused once no node has the model.
+pub(crate) type ModelIndex = u32;
+
+/// A model on a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Holding {
+    pub(crate) slot: NodeSlot,
+    pub(crate) device: DeviceIndex,
+    pub(crate) state: ModelState,
+    pub(crate) numerics: Numerics,
+    /// Resident bytes, measured or estimated.
+    pub(crate) bytes: u64,
+    /// A load from disk, measured or estimated.
+    pub(crate) load_us: u32,
+    /// Its score in weighted rendezvous hashing, all but the model's name: see [`Holding::new`].
+    rendezvous: f64,
+}
+
+impl Holding {
+    /// The place that a fact of `node` names.
+    ///
+    /// Rendezvous hashing (Thaler, Ravishankar 1998) with weights (Schindelhauer, Schomaker 2005): a device draws
+    /// `-weight / ln(u)` for each model, `u` in (0, 1) from the hash of both, and owns the models for which it draws the
+    /// most: in proportion to its weight, and with as few changes of owner as there can be when devices come and go. The
+    /// weight is what holds of the device for its whole life, so that all who look draw the same: room times speed.
+    pub(super) fn new(slot: NodeSlot, node: &Node, fact: &ModelFact) -> Self {
+        let device = node.device(fact.device);
+        let weight = device.map_or(1.0, |device| {
+            (device.budget_bytes as f64 / f64::from(1 << 20)).max(1.0)
+                * f64::from(device.tokens_per_s_facts.max(1))
+        });
+        let hash = mix(name_hash(&fact.name) ^ mix(node.hash() ^ u64::from(fact.device.0)));
+        Self {
+            slot,
+            device: fact.device,
+            state: fact.state,
+            numerics: fact.numerics,
+            bytes: fact.bytes.0,
+            load_us: u32::try_from(fact.load_us.0).unwrap_or(u32::MAX),
+            rendezvous: -weight / unit(hash).ln(),
+        }
+    }
+
+    /// Whether it serves, or will once a load that runs already is done.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.state, ModelState::Ready | ModelState::Loading)
+    }
+
+    /// The same place with the state that its device told.
+    pub(crate) fn now(self, state: ModelState) -> Self {
+        Self { state, ..self }
+    }
+
+    /// Whether it is the same device.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (self.slot, self.device) == (other.slot, other.device)
+    }
+
+    /// Highest score first; a place whose last load failed comes after all others. The order must not depend on the
+    /// observer: equal scores do not happen with 53 bits of chance, the slot only makes the order total.
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        let failed = |holding: &Self| holding.state == ModelState::Failed;
+        failed(self)
+            .cmp(&failed(other))
+            .then(other.rendezvous.total_cmp(&self.rendezvous))
+            .then(self.slot.cmp(&other.slot))
+            .then(self.device.cmp(&other.device))
+    }
+}
+
+/// FNV-1a, 64 bits.
+fn name_hash(name: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+/// One model as the router sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ModelView<'a> {
+    /// Canonical name.
+    pub(crate) name: &'a str,
+    /// Where it is ready or being loaded.
+    pub(crate) holders: &'a [Holding],
+    /// Where it is on disk only, by falling score of rendezvous hashing; those whose last load failed come last.
+    pub(crate) storers: &'a [Holding],
+}
+
+#[derive(Debug)]
+struct Model {
+    name: Arc<str>,
+    holders: Vec<Holding>,
+    storers: Vec<Holding>,
+}
+
+/// The index. Names are stored once.
+#[derive(Debug, Default)]
+pub(super) struct Models {
+    names: BTreeMap<Arc<str>, ModelIndex>,
+    /// What a name means as an alias, with the number of places that say so. Nodes may disagree.
+    aliases: BTreeMap<Arc<str>, Vec<(ModelIndex, u32)>>,
+    models: Vec<Model>,
+    free: Vec<ModelIndex>,
+}
+
+impl Models {
+    /// A canonical name means itself; an alias means what most places say (the first by index where they are even).
+    pub(super) fn find(&self, name: &str) -> Option<ModelView<'_>> {
+        let aliased = || {
+            let meanings = self.aliases.get(name)?;
+            meanings.iter().min_by_key(|(model, places)| (u32::MAX - places, *model)).map(|(model, _)| model)
+        };
+        let model = self.names.get(name).or_else(aliased)?;
+        let model = &self.models[*model as usize];
+        Some(ModelView { name: &model.name, holders: &model.holders, storers: &model.storers })
+    }
+
+    /// The index of a name, new or known. The caller puts at least one holding.
+    pub(super) fn intern(&mut self, name: &str) -> ModelIndex {
+        if let Some(model) = self.names.get(name) {
+            return *model;
+        }
+        let name: Arc<str> = name.into();
+        let model = Model { name: name.clone(), holders: Vec::new(), storers: Vec::new() };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.models[index as usize] = model;
+                index
+            }
+            None => {
+                self.models.push(model);
+                (self.models.len() - 1) as ModelIndex
+            }
+        };
+        self.names.insert(name, index);
+        index
+    }
+
+    /// Sets what is known of a model on a device.
+    pub(super) fn put(&mut self, index: ModelIndex, holding: Holding) {
+        let model = &mut self.models[index as usize];
+        for places in [&mut model.holders, &mut model.storers] {
+            if let Some(at) = position(places, holding.slot, holding.device) {
+                if places[at] == holding {
+                    return;
+                }
+                places.remove(at);
+            }
+        }
+        let places = if holding.is_held() { &mut model.holders } else { &mut model.storers };
+        let at = places.partition_point(|other| other.order(&holding).is_lt());
+        if places.len() == places.capacity() {
+            places.reserve_exact(places.len() / 4 + 1); // most lists are short and many: doubling would waste half
+        }
+        places.insert(at, holding);
+    }
+
+    /// The device no longer has the model. A model that nobody has is forgotten.
+    pub(super) fn remove(&mut self, index: ModelIndex, slot: NodeSlot, device: DeviceIndex) {
+        let model = &mut self.models[index as usize];
+        for places in [&mut model.holders, &mut model.storers] {
+            if let Some(at) = position(places, slot, device) {
+                places.remove(at);
+            }
+        }
+        if model.holders.is_empty() && model.storers.is_empty() && self.names.remove(&model.name).is_some() {
+            *model = Model { name: "".into(), holders: Vec::new(), storers: Vec::new() };
+            self.free.push(index);
+        }
+    }
+
+    /// Counts one more place that calls the model so.
+    pub(super) fn add_alias(&mut self, alias: &str, model: ModelIndex) -> Arc<str> {
+        let Some((name, _)) = self.aliases.get_key_value(alias) else {
+            let name: Arc<str> = alias.into();
+            self.aliases.insert(name.clone(), vec![(model, 1)]);
+            return name;
+        };
+        let name = name.clone();
+        if let Some(meanings) = self.aliases.get_mut(alias) {
+            match meanings.iter_mut().find(|(meaning, _)| *meaning == model) {
+                Some((_, places)) => *places += 1,
+                None => meanings.push((model, 1)),
+            }
+        }
+        name
+    }
+
+    /// Counts one place less.
+    pub(super) fn drop_alias(&mut self, alias: &Arc<str>, model: ModelIndex) {
+        let Some(meanings) = self.aliases.get_mut(alias) else {
+            return;
+        };
+        if let Some((_, places)) = meanings.iter_mut().find(|(meaning, _)| *meaning == model) {
+            *places -= 1;
+        }
+        meanings.retain(|(_, places)| *places > 0);
+        if meanings.is_empty() {
+            self.aliases.remove(alias);
+        }
+    }
+}
+
+fn position(places: &[Holding], slot: NodeSlot, device: DeviceIndex) -> Option<usize> {
+    places.iter().position(|holding| holding.slot == slot && holding.device == device)
+}

@@ -1,0 +1,218 @@
+//! One node as seen from here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::{DeviceFact, LoadRecord};
+use shoal_protocol::{DeviceIndex, NodeId};
+
+use super::models::ModelIndex;
+use crate::core::member::{Life, MemberState};
+
+/// How long a node that this process waited for in vain comes after all others: until membership noticed a death
+/// (3 to 4.5 s), or until an idle node may have a second chance.
+const DOUBT_WAIT: Duration = Duration::from_secs(4);
+/// Speed of a device that nobody has measured yet.
+const TOKENS_PER_S_UNKNOWN: u32 = 1000;
+/// A record with a lower sequence is late; one that is this much older than the last is not, but of a sender whose
+/// counter was lost.
+const SEQUENCE_FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// Whether a node may be given work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Yes.
+    Good,
+    /// Only where no other can: this process waited for it in vain a moment ago.
+    Doubted,
+    /// No: membership suspects it.
+    Suspect,
+    /// No: it is leaving.
+    Draining,
+    /// No: it is gone.
+    Down,
+}
+
+/// The last record of a device's load, with what was sent there since.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) record: LoadRecord,
+    /// When it came: clocks of others are never compared.
+    pub(crate) at: Instant,
+    own_tokens: u64,
+    own_requests: u32,
+}
+
+impl Load {
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
+    }
+
+    /// The wait of a request that arrives now: what the record said, with our own sends added and the time since then
+    /// taken off, which the device has worked through.
+    pub(crate) fn wait_us(&self, tokens_per_s: u32, now: Instant) -> u64 {
+        let own_us = self.own_tokens.saturating_mul(1_000_000) / u64::from(tokens_per_s.max(1));
+        let age_us = u64::try_from(self.age(now).as_micros()).unwrap_or(u64::MAX);
+        self.record.wait_us.saturating_add(own_us).saturating_sub(age_us)
+    }
+
+    /// Requests in flight there, ours since the record included.
+    pub(crate) fn requests(&self) -> u32 {
+        self.record.requests.saturating_add(self.own_requests)
+    }
+}
+
+/// A device of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Device {
+    pub(crate) index: DeviceIndex,
+    pub(crate) budget_bytes: u64,
+    /// As its facts say: the weight in rendezvous hashing. For estimates use [`Device::tokens_per_s`].
+    pub(crate) tokens_per_s_facts: u32,
+    pub(crate) load: Option<Load>,
+}
+
+impl Device {
+    /// The measured speed, the newest that is known.
+    pub(crate) fn tokens_per_s(&self) -> u32 {
+        let measured = self.load.map_or(0, |load| load.record.tokens_per_s);
+        let known = [measured, self.tokens_per_s_facts].into_iter().find(|rate| *rate > 0);
+        known.unwrap_or(TOKENS_PER_S_UNKNOWN)
+    }
+
+    pub(super) fn handle_sent(&mut self, tokens: u64) {
+        if let Some(load) = &mut self.load {
+            load.own_tokens = load.own_tokens.saturating_add(tokens);
+            load.own_requests = load.own_requests.saturating_add(1);
+        }
+    }
+}
+
+/// A node: one life of it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) generation: u64,
+    /// Of its facts; 0 while there are none.
+    pub(super) version: u64,
+    pub(super) state: MemberState,
+    /// Since when it has the state.
+    pub(super) since: Instant,
+    pub(super) draining: bool,
+    doubted_until: Option<Instant>,
+    /// The least round trip of the last ones.
+    round_trip: Option<Duration>,
+    devices: Vec<Device>,
+    pub(super) client_addresses: Vec<String>,
+    pub(super) listed: Listed,
+}
+
+/// What the index says of a node, so that it can be taken out again.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) holdings: Vec<(ModelIndex, DeviceIndex)>,
+    pub(super) aliases: Vec<(Arc<str>, ModelIndex)>,
+}
+
+impl Node {
+    pub(super) fn new(life: Life, now: Instant) -> Self {
+        Self {
+            id: life.node,
+            generation: life.generation,
+            version: 0,
+            state: MemberState::Alive,
+            since: now,
+            draining: false,
+            doubted_until: None,
+            round_trip: None,
+            devices: Vec::new(),
+            client_addresses: Vec::new(),
+            listed: Listed::default(),
+        }
+    }
+
+    /// Whether it may be given work.
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        match self.state {
+            MemberState::Down => Standing::Down,
+            _ if self.draining => Standing::Draining,
+            MemberState::Suspect => Standing::Suspect,
+            MemberState::Alive if self.doubted_until.is_some_and(|until| now < until) => Standing::Doubted,
+            MemberState::Alive => Standing::Good,
+        }
+    }
+
+    /// Whether it lives and has said what it has.
+    pub(super) fn has_facts(&self) -> bool {
+        self.version > 0 && self.state != MemberState::Down
+    }
+
+    /// The round trip to it; `None` while it was not measured.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    pub(crate) fn device(&self, index: DeviceIndex) -> Option<&Device> {
+        self.devices.iter().find(|device| device.index == index)
+    }
+
+    pub(super) fn device_mut(&mut self, index: DeviceIndex) -> Option<&mut Device> {
+        self.devices.iter_mut().find(|device| device.index == index)
+    }
+
+    /// Its share in the hash that decides who owns a model. Ids are hashes already.
+    pub(super) fn hash(&self) -> u64 {
+        let (low, high) = self.id.0.split_at(8);
+        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        word(low) ^ word(high).rotate_left(32)
+    }
+
+    pub(super) fn set_devices(&mut self, facts: &[DeviceFact]) {
+        let loads: Vec<_> = self.devices.iter().map(|device| (device.index, device.load)).collect();
+        let load = |index| loads.iter().find(|(known, _)| *known == index).and_then(|(_, load)| *load);
+        let device = |fact: &DeviceFact| Device {
+            index: fact.device,
+            budget_bytes: fact.budget_bytes.0,
+            tokens_per_s_facts: fact.tokens_per_s,
+            load: load(fact.device),
+        };
+        self.devices = facts.iter().map(device).collect();
+    }
+
+    /// Takes a record that is newer than the last one of its device, or as new where it is the answer to a question: a
+    /// repeated record says nothing, a repeated answer says that nothing changed.
+    pub(super) fn set_load(&mut self, record: &LoadRecord, is_answer: bool, now: Instant) -> bool {
+        let Some(device) = self.device_mut(record.device) else {
+            return false;
+        };
+        let is_late = device.load.is_some_and(|load| {
+            let ahead = record.sequence.wrapping_sub(load.record.sequence);
+            let is_late = ahead > u16::MAX / 2 || (ahead == 0 && !is_answer);
+            is_late && load.age(now) < SEQUENCE_FORGOTTEN
+        });
+        if !is_late {
+            device.load = Some(Load { record: *record, at: now, own_tokens: 0, own_requests: 0 });
+        }
+        !is_late
+    }
+
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.doubted_until = Some(now + DOUBT_WAIT);
+    }
+
+    pub(super) fn hear(&mut self, round_trip: Option<Duration>) {
+        self.doubted_until = None;
+        if let Some(measured) = round_trip {
+            // Falls at once, rises by an eighth: the least of a path that changes slowly.
+            let before = self.round_trip.unwrap_or(measured);
+            self.round_trip = Some(measured.min(before + before / 8 + Duration::from_micros(1)));
+        }
+    }
+
+    /// Empties it; what the index says of it must be taken out by the caller.
+    pub(super) fn clear(&mut self) -> Listed {
+        self.devices = Vec::new();
+        self.client_addresses = Vec::new();
+        std::mem::take(&mut self.listed)
+    }
+}
