@@ -12,6 +12,7 @@ mod chance;
 mod error;
 mod item;
 mod member;
+mod membership;
 mod part;
 mod renewal;
 mod router;
@@ -25,6 +26,10 @@ pub use call::Call;
 pub use error::ClientError;
 pub use item::{ItemResult, Vector};
 pub use member::{Life, MemberState};
+pub use membership::{
+    DATAGRAM_BYTES_MAX, DatagramRefused, GENERATION_MAX, MEMBERSHIP_FORMAT, MalformedDatagram, MemberSeen,
+    Membership, MembershipCounters, MembershipEvent, MembershipOptions, MembershipTransmit,
+};
 pub use renewal::{Lease, Renewal, Standing};
 pub use router::{
     Candidate, Choice, Copies, CopyWindow, CopyWish, Decision, DecisionError, Estimate, Miss, NoRoute, Probe,
@@ -37,5 +42,7 @@ pub use view::View;
 
 #[cfg(test)]
 mod fleet;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
