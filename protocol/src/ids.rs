@@ -43,22 +43,22 @@ pub struct Place {
 #[error("an id is 32 hexadecimal digits")]
 pub struct ParseIdError;
 
-fn write_hex(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-fn read_hex(text: &str) -> Result<[u8; 16], ParseIdError> {
+/// `None` unless the text is exactly two hexadecimal digits for each byte.
+pub(crate) fn read_hex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     let digits = text.as_bytes();
-    if digits.len() != 32 {
-        return Err(ParseIdError);
+    if digits.len() != 2 * BYTES {
+        return None;
     }
     let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let mut bytes = [0; 16];
+    let mut bytes = [0; BYTES];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let (high, low) = (nibble(pair[0]).ok_or(ParseIdError)?, nibble(pair[1]).ok_or(ParseIdError)?);
-        *byte = high << 4 | low;
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
-    Ok(bytes)
+    Some(bytes)
 }
 
 macro_rules! hex_id {
@@ -79,7 +79,7 @@ macro_rules! hex_id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                read_hex(text).map(Self)
+                read_hex(text).map(Self).ok_or(ParseIdError)
             }
         }
     };

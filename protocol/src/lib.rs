@@ -9,6 +9,7 @@ pub mod header;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod trace;
 pub mod units;
 pub mod wire;
 
@@ -16,5 +17,6 @@ pub use code::{ErrorCode, Retry};
 pub use frame::{Frame, Message, decode, encode};
 pub use header::{Header, HeaderError, Kind};
 pub use ids::{BatchId, DeviceIndex, NodeId, Place, RequestId};
+pub use trace::TraceContext;
 pub use units::{Bytes, Micros, Tokens};
 pub use wire::{DecodeError, EncodeError, VersionRange, WIRE_VERSION, WIRE_VERSION_MIN, Wire};

@@ -140,6 +140,7 @@ impl Client {
             priority: call.priority,
             when_overloaded: call.when_overloaded,
             seed: unique,
+            trace: call.trace,
         };
         let inner = self.inner.clone();
         EncodeStream::new(inner, Call::new(spec, now), call.inputs, call.total, call.progress)

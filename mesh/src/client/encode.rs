@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use shoal_protocol::TraceContext;
 use shoal_protocol::message::{DenseDtype, EncodeOptions, Input, Numerics, Priority, Truncate};
 
 use crate::core::WhenOverloaded;
@@ -28,6 +29,7 @@ pub struct Encode {
     pub(super) deadline: Deadline,
     pub(super) when_overloaded: WhenOverloaded,
     pub(super) request_unique: Option<u64>,
+    pub(super) trace: Option<TraceContext>,
     pub(super) progress: Option<Progress>,
 }
 
@@ -75,6 +77,7 @@ impl Encode {
             deadline: Deadline::ByPriority,
             when_overloaded: WhenOverloaded::Wait,
             request_unique: None,
+            trace: None,
             progress: None,
         }
     }
@@ -148,6 +151,12 @@ impl Encode {
     /// The caller's part of the request id, where it has one already; by default a random number.
     pub fn request_unique(mut self, unique: u64) -> Self {
         self.request_unique = Some(unique);
+        self
+    }
+
+    /// The trace that the call is part of: it crosses to the node and shows in its log.
+    pub fn trace(mut self, trace: impl Into<Option<TraceContext>>) -> Self {
+        self.trace = trace.into();
         self
     }
 

@@ -152,6 +152,7 @@ impl Call {
                 .map(|deadline| Micros::from(deadline.saturating_duration_since(now))),
             priority: self.spec.priority,
             decision: Vec::new(),
+            trace: self.spec.trace,
         };
         Some(Submit { key, request })
     }

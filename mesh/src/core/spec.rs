@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use shoal_protocol::message::{EncodeOptions, EncodeRequest, Priority, ServedBy, Timings};
-use shoal_protocol::{Micros, RequestId};
+use shoal_protocol::{Micros, RequestId, TraceContext};
 
 use super::attempts::AttemptKey;
 
@@ -34,6 +34,8 @@ pub struct CallSpec {
     pub when_overloaded: WhenOverloaded,
     /// Chance, for the jitter of retries.
     pub seed: u64,
+    /// The trace that every attempt is part of.
+    pub trace: Option<TraceContext>,
 }
 
 /// An attempt to be sent.

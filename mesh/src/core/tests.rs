@@ -198,6 +198,7 @@ impl Scene {
             deadline: deadline.map(|after| start + after),
             when_overloaded: WhenOverloaded::Wait,
             seed,
+            trace: None,
         };
         Self {
             seed,

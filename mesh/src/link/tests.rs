@@ -62,6 +62,7 @@ fn request() -> Message {
         deadline_us: None,
         priority: Priority::Interactive,
         decision: Vec::new(),
+        trace: None,
     })
 }
 

@@ -80,6 +80,7 @@ impl Service for NodeService {
                         model = %request.model,
                         items = request.items.len(),
                         peer = %peer.name,
+                        trace = request.trace.map(tracing::field::display),
                     );
                     attempt::serve(&self, request, reply).instrument(span).await;
                 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::{Choice, ConstantTimeEq};
 
@@ -10,9 +11,19 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Shorter keys are guessable, so they are taken for a mistake.
 const KEY_BYTES_MIN: usize = 16;
 
-/// The keys. Comparing takes the same time whether a key fits or not.
+/// The keys of a file. Comparing takes the same time whether a key fits or not. Clones see a reload of each other.
 #[derive(Clone)]
 pub struct ApiKeys {
+    file: Arc<KeyFile>,
+}
+
+struct KeyFile {
+    path: PathBuf,
+    keys: RwLock<Keys>,
+}
+
+#[derive(PartialEq)]
+struct Keys {
     keys: Vec<Box<[u8]>>,
     readable_by_others: bool,
 }
@@ -58,6 +69,43 @@ impl ApiKeys {
     /// # Errors
     /// The file cannot be read, holds no key, or a key that is too short.
     pub fn read(path: &Path) -> Result<Self, ApiKeyError> {
+        let keys = RwLock::new(Keys::read(path)?);
+        Ok(Self { file: Arc::new(KeyFile { path: path.to_owned(), keys }) })
+    }
+
+    /// Reads the file again. Whether the keys are others than before.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); the keys are then as they were.
+    pub fn reload(&self) -> Result<bool, ApiKeyError> {
+        let new = Keys::read(&self.file.path)?;
+        let mut keys = self.file.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = *keys != new;
+        *keys = new;
+        Ok(changed)
+    }
+
+    /// Whether `presented` is one of the keys. Every key is compared, in constant time for keys of equal length.
+    #[must_use]
+    pub fn accepts(&self, presented: &[u8]) -> bool {
+        let none = Choice::from(0);
+        let hit = |keys: &Keys| keys.keys.iter().fold(none, |hit, key| hit | key.ct_eq(presented));
+        self.with(hit).into()
+    }
+
+    /// Whether users other than the owner can read the file: worth a warning.
+    #[must_use]
+    pub fn readable_by_others(&self) -> bool {
+        self.with(|keys| keys.readable_by_others)
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&Keys) -> T) -> T {
+        read(&self.file.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Keys {
+    fn read(path: &Path) -> Result<Self, ApiKeyError> {
         let read = |source| ApiKeyError::Read { path: path.to_owned(), source };
         let metadata = fs::metadata(path).map_err(read)?;
         if metadata.len() > FILE_BYTES_MAX {
@@ -80,26 +128,12 @@ impl ApiKeys {
         }
         Ok(Self { keys, readable_by_others: readable_by_others(&metadata) })
     }
-
-    /// Whether `presented` is one of the keys. Every key is compared, in constant time for keys of equal length.
-    #[must_use]
-    pub fn accepts(&self, presented: &[u8]) -> bool {
-        let none = Choice::from(0);
-        let hit = self.keys.iter().fold(none, |hit, key| hit | key.ct_eq(presented));
-        hit.into()
-    }
-
-    /// Whether users other than the owner can read the file: worth a warning.
-    #[must_use]
-    pub fn readable_by_others(&self) -> bool {
-        self.readable_by_others
-    }
 }
 
 impl std::fmt::Debug for ApiKeys {
     /// Never prints a key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ApiKeys({})", self.keys.len())
+        write!(f, "ApiKeys({})", self.with(|keys| keys.keys.len()))
     }
 }
 
@@ -133,6 +167,22 @@ mod tests {
             assert!(!keys.accepts(other.as_bytes()), "{other:?}");
         }
         assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
+    }
+
+    #[test]
+    fn a_reload_revokes_and_a_useless_file_changes_nothing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("keys");
+        fs::write(&file, "0123456789abcdef\n").expect("write");
+        let keys = ApiKeys::read(&file).expect("a key");
+        let clone = keys.clone();
+        assert!(!keys.reload().expect("read"), "nothing changed");
+        fs::write(&file, "fedcba9876543210\n").expect("write");
+        assert!(keys.reload().expect("read"));
+        assert!(clone.accepts(b"fedcba9876543210") && !clone.accepts(b"0123456789abcdef"));
+        fs::write(&file, "").expect("write");
+        assert!(matches!(keys.reload(), Err(ApiKeyError::Empty { .. })));
+        assert!(clone.accepts(b"fedcba9876543210"));
     }
 
     #[test]

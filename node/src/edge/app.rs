@@ -13,7 +13,8 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use shoal_mesh::Client;
 use shoal_protocol::message::{ModelStatus, Status};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::Instrument;
 
 use super::body::BodyBudget;
 use super::counters::{Counters, Route};
@@ -39,7 +40,7 @@ pub(super) struct App {
     /// The node's id as a header.
     pub(super) node: HeaderValue,
     pub(super) started_unix_s: u64,
-    requests: Semaphore,
+    requests: Arc<Semaphore>,
 }
 
 /// Request ids that differ between processes and starts: a counter under the standard library's randomly keyed hash.
@@ -56,10 +57,16 @@ impl Ids {
 }
 
 impl App {
-    pub(super) fn new(options: EdgeOptions, client: Client, view: Arc<dyn NodeView>) -> Self {
+    /// What is served until `stopping` turns true.
+    pub(super) fn new(
+        options: EdgeOptions,
+        client: Client,
+        view: Arc<dyn NodeView>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         Self {
-            bodies: BodyBudget::new(&options.limits),
-            requests: Semaphore::new(options.limits.requests_max.min(Semaphore::MAX_PERMITS)),
+            bodies: BodyBudget::new(&options.limits, stopping),
+            requests: Arc::new(Semaphore::new(options.limits.requests_max.min(Semaphore::MAX_PERMITS))),
             node: text_value(view.node().to_string()),
             started_unix_s: clock::unix_time().as_secs(),
             counters: Counters::default(),
@@ -143,8 +150,8 @@ impl App {
     }
 
     /// Room for one more request.
-    fn admit(&self) -> Result<SemaphorePermit<'_>, EdgeError> {
-        self.requests.try_acquire().map_err(|_| EdgeError::Busy {
+    fn admit(&self) -> Result<OwnedSemaphorePermit, EdgeError> {
+        Arc::clone(&self.requests).try_acquire_owned().map_err(|_| EdgeError::Busy {
             what: "the server answers as many requests as it may at once",
             retry_after: Duration::from_secs(1),
         })
@@ -157,8 +164,8 @@ impl App {
             Route::Metrics => return exposition::metrics(self, request.headers()).await,
             _ => self.authorize(request.headers())?,
         }
-        let _permit = self.admit()?;
-        match exchange.route {
+        let room = self.admit()?;
+        let reply = match exchange.route {
             Route::OpenAiEmbeddings => openai::embeddings(self, exchange, request).await,
             Route::TeiEmbed => tei::embed(self, exchange, request).await,
             Route::TeiInfo => tei::info(self, request.headers()).await,
@@ -167,7 +174,8 @@ impl App {
                 method: request.method().to_string(),
                 path: request.uri().path().to_owned(),
             }),
-        }
+        }?;
+        Ok(Reply { room: Some(room), ..reply })
     }
 
     fn readiness(&self) -> Reply {
@@ -202,9 +210,13 @@ fn served(models: &[ModelStatus]) -> String {
 
 /// Answers one request.
 async fn answer(app: Arc<App>, route: Route, dialect: Dialect, request: Request) -> Response {
-    let exchange = Exchange::begin(&app, route, dialect, request.headers());
-    let result = app.reply(&exchange, request).await;
-    exchange.finish(result)
+    let exchange = Exchange::begin(&app, route, dialect, &request);
+    let span = exchange.span();
+    let answer = async {
+        let result = app.reply(&exchange, request).await;
+        exchange.finish(result)
+    };
+    answer.instrument(span).await
 }
 
 /// The dialect of a path that is no route.
@@ -216,7 +228,7 @@ fn dialect_of(path: &str) -> Dialect {
 fn at(method: Method, allow: &'static str, route: Route, dialect: Dialect) -> MethodRouter<Arc<App>> {
     let serve = move |State(app): State<Arc<App>>, request: Request| answer(app, route, dialect, request);
     let refuse = move |State(app): State<Arc<App>>, request: Request| async move {
-        let exchange = Exchange::begin(&app, Route::Other, dialect, request.headers());
+        let exchange = Exchange::begin(&app, Route::Other, dialect, &request);
         let refused = EdgeError::Method {
             method: request.method().to_string(),
             path: request.uri().path().to_owned(),

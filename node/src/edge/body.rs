@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::error::EdgeError;
 use super::options::EdgeLimits;
@@ -24,6 +24,8 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct BodyBudget {
     grains: Arc<Semaphore>,
     limits: EdgeLimits,
+    /// Turns true when the edge stops.
+    stopping: watch::Receiver<bool>,
 }
 
 /// A body, and its share of the budget for as long as it is held.
@@ -40,15 +42,16 @@ impl HeldBody {
 }
 
 impl BodyBudget {
-    pub(super) fn new(limits: &EdgeLimits) -> Self {
+    pub(super) fn new(limits: &EdgeLimits, stopping: watch::Receiver<bool>) -> Self {
         let grains = (limits.bodies_bytes_max / GRAIN_BYTES).min(Semaphore::MAX_PERMITS);
-        Self { grains: Arc::new(Semaphore::new(grains)), limits: limits.clone() }
+        Self { grains: Arc::new(Semaphore::new(grains)), limits: limits.clone(), stopping }
     }
 
     /// Reads a JSON body.
     ///
     /// # Errors
-    /// The body is declared as something else, is too large, does not come, or does not fit beside the others.
+    /// The body is declared as something else, is too large, does not come before the edge stops, or does not fit
+    /// beside the others.
     pub(super) async fn read_json(&self, headers: &HeaderMap, body: Body) -> Result<HeldBody, EdgeError> {
         check_media_type(headers)?;
         let bytes_max = self.limits.body_bytes_max;
@@ -60,9 +63,15 @@ impl BodyBudget {
             return Err(EdgeError::BodyTooLarge { bytes_max });
         }
         let timeout = self.limits.body_timeout;
-        tokio::time::timeout(timeout, self.collect(body, declared))
-            .await
-            .unwrap_or(Err(EdgeError::BodyTimeout { seconds: timeout.as_secs() }))
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            collected = tokio::time::timeout(timeout, self.collect(body, declared)) => {
+                collected.unwrap_or(Err(EdgeError::BodyTimeout { seconds: timeout.as_secs() }))
+            }
+            // Once it was there the node would refuse it all the same.
+            Ok(_) = stopping.wait_for(|stopping| *stopping) => Err(EdgeError::leaving()),
+        }
     }
 
     async fn collect(&self, mut body: Body, declared: usize) -> Result<HeldBody, EdgeError> {
@@ -165,8 +174,15 @@ mod tests {
 
     use super::*;
 
+    /// Of an edge that stops when the sender says so.
+    fn stoppable(one: usize, all: usize) -> (BodyBudget, watch::Sender<bool>) {
+        let limits = EdgeLimits { body_bytes_max: one, bodies_bytes_max: all, ..EdgeLimits::default() };
+        let (stop, stopping) = watch::channel(false);
+        (BodyBudget::new(&limits, stopping), stop)
+    }
+
     fn budget(one: usize, all: usize) -> BodyBudget {
-        BodyBudget::new(&EdgeLimits { body_bytes_max: one, bodies_bytes_max: all, ..EdgeLimits::default() })
+        stoppable(one, all).0
     }
 
     fn chunks(count: usize) -> Body {
@@ -198,6 +214,15 @@ mod tests {
         let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
         let error = budget(10, 4096).read_json(&HeaderMap::new(), never).await.err();
         assert_eq!(error, Some(EdgeError::BodyTimeout { seconds: 30 }));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_not_come_when_the_edge_stops_is_refused() {
+        let (budget, stop) = stoppable(10, 4096);
+        stop.send(true).expect("it listens");
+        let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(budget.read_json(&HeaderMap::new(), never).await.err(), Some(EdgeError::leaving()));
+        assert!(budget.read_json(&HeaderMap::new(), Body::from("{}")).await.is_ok(), "one that has come");
     }
 
     #[tokio::test]

@@ -61,7 +61,8 @@ pub(super) async fn encode(
         .options(job.options)
         .deadline(left)
         .when_overloaded(WhenOverloaded::Fail)
-        .request_unique(exchange.unique);
+        .request_unique(exchange.unique)
+        .trace(exchange.trace);
     let mut stream = app.client.encode_stream(call);
     let mut vectors = Vec::with_capacity(count);
     let (mut tokens_seen, mut truncated) = (0, 0);

@@ -149,6 +149,12 @@ fn face_of_code(code: ErrorCode) -> Face {
 }
 
 impl EdgeError {
+    /// The edge stops.
+    pub(super) fn leaving() -> Self {
+        let message = "the node is leaving; ask another".to_owned();
+        Self::Failed { code: ErrorCode::Draining, message, param: None, retry_after: None }
+    }
+
     fn face(&self) -> Face {
         match self {
             Self::Json { syntax: true, .. } | Self::BodyBroken { .. } => {

@@ -1,14 +1,19 @@
 //! One request and the reply to it: ids, time, and the headers that every reply carries.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use shoal_mesh::core::Summary;
-use shoal_protocol::{Micros, RequestId};
+use shoal_protocol::{Micros, RequestId, TraceContext};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::app::App;
 use super::counters::{Counters, Route, Up};
@@ -20,6 +25,7 @@ const X_SHOAL_REQUEST_ID: HeaderName = HeaderName::from_static("x-shoal-request-
 const X_SHOAL_NODE: HeaderName = HeaderName::from_static("x-shoal-node");
 const X_SHOAL_DEVICE: HeaderName = HeaderName::from_static("x-shoal-device");
 const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -36,24 +42,52 @@ pub(super) struct Exchange<'a> {
     pub(super) unique: u64,
     /// The id that the caller chose, if it is a sound one.
     echoed: Option<HeaderValue>,
+    /// The caller's trace, seen from this request.
+    pub(super) trace: Option<TraceContext>,
     started: Instant,
     answered: bool,
+    in_progress: Option<InProgress>,
     _in_flight: Up<'a>,
 }
 
+/// Held from a request's head until its answer is with the kernel; a connection that counts one has work.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InProgress(Arc<()>);
+
+impl InProgress {
+    /// Whether a request holds a clone.
+    pub(super) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 impl<'a> Exchange<'a> {
-    pub(super) fn begin(app: &'a App, route: Route, dialect: Dialect, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(app: &'a App, route: Route, dialect: Dialect, request: &Request) -> Self {
+        let headers = request.headers();
         let echoed = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id.as_bytes()));
+        let unique = app.ids.next();
         Self {
             app,
             route,
             dialect,
-            unique: app.ids.next(),
+            unique,
             echoed: echoed.cloned(),
+            trace: trace_of(headers).map(|trace| trace.with_parent(unique)),
             started: clock::now(),
             answered: false,
+            in_progress: request.extensions().get().cloned(),
             _in_flight: Up::new(&app.counters.in_flight),
         }
+    }
+
+    /// Where everything that happens for the request is logged.
+    pub(super) fn span(&self) -> tracing::Span {
+        tracing::info_span!(
+            "http",
+            route = self.route.label(),
+            request = %RequestId::new(self.unique),
+            trace = self.trace.map(tracing::field::display),
+        )
     }
 
     /// Time since the request's head was read.
@@ -90,7 +124,9 @@ impl<'a> Exchange<'a> {
         let took = self.elapsed();
         let counters: &Counters = &self.app.counters;
         counters.answered(self.route, reply.status.as_u16(), took);
-        let mut response = Response::new(Body::from(reply.body));
+        let in_progress = self.in_progress.take();
+        let answer = Answer { bytes: reply.body, _room: reply.room, _in_progress: in_progress };
+        let mut response = Response::new(Body::from(Bytes::from_owner(answer)));
         *response.status_mut() = reply.status;
         let headers = response.headers_mut();
         headers.reserve(8 + reply.headers.len());
@@ -150,6 +186,13 @@ impl Drop for Exchange<'_> {
     }
 }
 
+/// The caller's trace. By the standard a broken or repeated header is as good as none.
+fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let only = values.next().filter(|_| values.next().is_none())?;
+    only.to_str().ok()?.trim().parse().ok()
+}
+
 /// Visible ASCII of a sane length: what can be logged and grepped for.
 fn is_request_id(id: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
@@ -169,6 +212,20 @@ pub(super) struct Served {
     pub(super) render: Duration,
 }
 
+/// The bytes of an answer, which hold its request's room until the last of them is with the kernel: so a caller that
+/// does not read cannot make the edge hold more answers than it may answer requests.
+struct Answer {
+    bytes: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+    _in_progress: Option<InProgress>,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A reply before the common headers.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
@@ -176,6 +233,8 @@ pub(super) struct Reply {
     pub(super) body: Vec<u8>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) served: Option<Served>,
+    /// Its request's place among those that may be answered at once.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 impl Reply {
@@ -187,6 +246,7 @@ impl Reply {
             body,
             headers: Vec::new(),
             served: None,
+            room: None,
         }
     }
 

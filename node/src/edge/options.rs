@@ -66,7 +66,7 @@ impl EdgeOptions {
 pub struct EdgeLimits {
     /// Connections open at once; a further one is answered with 503 and closed.
     pub connections_max: usize,
-    /// Requests being answered at once, probes apart; a further one is answered with 429.
+    /// Requests whose answer is being made or sent, probes apart; a further one is answered with 429.
     pub requests_max: usize,
     /// Bytes of one body; a larger one is answered with 413, before it is read where its length is declared.
     pub body_bytes_max: usize,
@@ -84,7 +84,7 @@ pub struct EdgeLimits {
     pub head_timeout: Duration,
     /// Time for a request's body.
     pub body_timeout: Duration,
-    /// Time in which a caller must take some of its answer.
+    /// Time in which a caller must take 64 KiB of its answer, or what is left of it.
     pub write_timeout: Duration,
     /// Time that a request gets if it names none.
     pub deadline: Duration,

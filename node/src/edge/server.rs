@@ -6,7 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use shoal_mesh::Client;
@@ -14,11 +17,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_io_timeout::TimeoutStream;
 
 use super::app::{App, router};
 use super::counters::Up;
+use super::exchange::InProgress;
+use super::key_watch::KeyWatch;
 use super::options::{EdgeLimits, EdgeOptions};
+use super::pace::PacedStream;
 use super::view::NodeView;
 
 /// Connections that wait in the kernel to be accepted.
@@ -28,6 +33,8 @@ const REFUSALS_MAX: usize = 64;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after the system had no more file descriptors or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For a connection without a request to say goodbye when the edge stops.
+const IDLE_CLOSE_WAIT: Duration = Duration::from_millis(50);
 /// Smallest read buffer that hyper takes.
 const BUFFER_BYTES_MIN: usize = 8192;
 
@@ -58,6 +65,9 @@ pub enum BindError {
         /// Why.
         source: std::io::Error,
     },
+    /// The system has no thread to watch the API keys.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
 }
 
 /// What a shutdown ended with.
@@ -73,6 +83,8 @@ pub struct HttpEdge {
     app: Arc<App>,
     stop: watch::Sender<bool>,
     acceptor: JoinSet<()>,
+    /// Ends with the edge.
+    _keys: Option<KeyWatch>,
 }
 
 impl HttpEdge {
@@ -95,9 +107,10 @@ impl HttpEdge {
         let local_addr = listener.local_addr().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
         let mut acceptor = JoinSet::new();
-        let app = Arc::new(App::new(options, client, view));
+        let keys = options.api_keys.clone().map(KeyWatch::start).transpose().map_err(BindError::Thread)?;
+        let app = Arc::new(App::new(options, client, view, stopped.clone()));
         acceptor.spawn(accept(listener, app.clone(), stopped));
-        Ok(Self { local_addr, app, stop, acceptor })
+        Ok(Self { local_addr, app, stop, acceptor, _keys: keys })
     }
 
     /// Where it listens, with the port that it got.
@@ -193,17 +206,27 @@ async fn serve(stream: TcpStream, app: Arc<App>, router: Router, mut stopped: wa
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
     }
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(app.options.limits.write_timeout));
-    let service = TowerToHyperService::new(router);
-    let connection = http1_of(&app.options.limits).serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let stream = PacedStream::new(stream, app.options.limits.write_timeout);
+    let in_progress = InProgress::default();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(in_progress.clone());
+        router.call(request)
+    });
+    let connection = http1_of(&app.options.limits).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            if in_progress.is_held() {
+                connection.await
+            } else {
+                // Idle for hyper is only who has sent nothing. A head that has begun to come may never end, and
+                // nothing of it was promised an answer.
+                tokio::time::timeout(IDLE_CLOSE_WAIT, connection).await.unwrap_or(Ok(()))
+            }
         }
     };
     if let Err(error) = ended {

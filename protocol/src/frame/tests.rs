@@ -10,6 +10,7 @@ use crate::header::{Header, Kind};
 use crate::ids::{DeviceIndex, NodeId, RequestId};
 use crate::limits::*;
 use crate::message::*;
+use crate::trace::TraceContext;
 use crate::units::{Bytes, Micros, Tokens};
 use crate::wire::{DecodeError, EncodeError, WIRE_VERSION};
 
@@ -27,6 +28,7 @@ fn request() -> EncodeRequest {
         deadline_us: Some(Micros(30_000_000)),
         priority: Priority::Bulk,
         decision: vec![1, 2, 3],
+        trace: Some(TraceContext { trace_id: [0x4b; 16], parent_id: [0xf0; 8], flags: 1 }),
     }
 }
 
@@ -284,6 +286,8 @@ fn a_request_over_its_limits_is_refused() {
     refused(EncodeRequest { items: vec![Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX + 1))], ..request() });
     refused(EncodeRequest { decision: vec![0; DECISION_BYTES_MAX + 1], ..request() });
     refused(EncodeRequest { model: "m".repeat(1000), ..request() });
+    let trace = Some(TraceContext { trace_id: [0; 16], parent_id: [1; 8], flags: 0 });
+    refused(EncodeRequest { trace, ..request() });
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::limits::{
     DECISION_BYTES_MAX, DENSE_DIMS_MAX, ITEM_TEXT_BYTES_MAX, ITEM_TOKEN_IDS_MAX, MODEL_NAME_BYTES_MAX,
     REQUEST_ITEMS_MAX,
 };
+use crate::trace::TraceContext;
 use crate::units::Micros;
 use crate::wire::{DecodeError, wire_message};
 
@@ -146,6 +147,8 @@ pub struct EncodeRequest {
     pub priority: Priority,
     /// The router's decision record, opaque here, kept for `explain`.
     pub decision: Vec<u8>,
+    /// The trace that the caller wants this to be part of.
+    pub trace: Option<TraceContext>,
 }
 
 wire_message!(EncodeRequest, Kind::EncodeRequest);
@@ -159,6 +162,7 @@ impl EncodeRequest {
         rule(self.items.len() <= REQUEST_ITEMS_MAX, "too many items in one request")?;
         rule(self.model.len() <= MODEL_NAME_BYTES_MAX, "model name too long")?;
         rule(self.decision.len() <= DECISION_BYTES_MAX, "decision record too long")?;
+        rule(self.trace.is_none_or(|trace| trace.is_valid()), "a trace without an id")?;
         rule(
             self.options.prompt_name.as_ref().is_none_or(|name| name.len() <= MODEL_NAME_BYTES_MAX),
             "prompt name too long",

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -70,6 +71,43 @@ fn sigterm_finishes_what_is_in_flight() {
     let answer = request.join().expect("no panic");
     assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..answer.len().min(300)]);
     assert_eq!(serving.ended().0, Some(0));
+}
+
+/// Connections that wait for a request, in every way: after one, before one, in the middle of a head and of a body.
+/// Three tries, because a busy machine may hold the process up; what waits for a timer does so every time.
+#[test]
+fn idle_connections_do_not_hold_up_the_exit() {
+    let home = Home::new();
+    let exit_time = || {
+        let serving =
+            Serving::start(&home, ["--http", "127.0.0.1:0", "--threads", "1", "--preload", &preload()]);
+        let address = serving.address("http");
+        let idle: Vec<TcpStream> = (0..20)
+            .map(|index| {
+                let mut stream = TcpStream::connect(&address).expect("connects");
+                let sent = [
+                    "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+                    "",
+                    "GET /hea",
+                    "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+                ][index % 4];
+                stream.write_all(sent.as_bytes()).expect("writes");
+                if index % 4 == 0 {
+                    assert!(stream.read(&mut [0; 1024]).expect("reads") > 0);
+                }
+                stream
+            })
+            .collect();
+        // Accepted, with what was sent before it read: an exchange that follows them all is answered.
+        assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"));
+        let asked_at = tokio::time::Instant::now();
+        serving.signal("-TERM");
+        assert_eq!(serving.ended().0, Some(0));
+        drop(idle);
+        asked_at.elapsed()
+    };
+    let times: Vec<Duration> = (0..3).map(|_| exit_time()).collect();
+    assert!(times.iter().any(|time| *time < Duration::from_millis(500)), "{times:?}");
 }
 
 /// Asks again until it holds; the bound is far above what a loaded machine needs.
@@ -150,6 +188,11 @@ fn a_public_address_needs_keys_and_keys_are_asked_for() {
     let key = "Authorization: Bearer 0123456789abcdef\r\n";
     assert!(post(&address, "/v1/embeddings", key, &body).starts_with("HTTP/1.1 200"));
     assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"), "probes are open");
+
+    home.write("keys", "another-key-of-16\n");
+    wait_until(|| post(&address, "/v1/embeddings", key, &body).starts_with("HTTP/1.1 401"));
+    let new = "Authorization: Bearer another-key-of-16\r\n";
+    assert!(post(&address, "/v1/embeddings", new, &body).starts_with("HTTP/1.1 200"));
 }
 
 #[test]

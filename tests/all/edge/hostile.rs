@@ -184,6 +184,28 @@ async fn wrong_routes_methods_and_media_types_are_named() {
 }
 
 #[tokio::test]
+async fn a_caller_that_does_not_read_is_cut_off() {
+    let edge = Edge::start(|options| options.limits.write_timeout = Duration::from_millis(100)).await;
+    // Far more than the kernel's buffers hold; the sending, too, ends when the connection does.
+    const REQUESTS: usize = 200;
+    let texts = vec!["x"; 2048];
+    let body = json!({"model": "hash", "input": texts}).to_string();
+    let one = bytes_of("POST", PATH, "", body.as_bytes());
+    let mut deaf = Connection::open(edge.addr).await;
+    deaf.send(&one.repeat(REQUESTS)).await;
+    let metric = async |name: &str| {
+        let metrics = edge.get("/metrics").await;
+        let line = metrics.text().lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|value| value.trim().parse::<usize>().ok()).expect("a number")
+    };
+    let gone = async { while metric("shoal_http_connections ").await > 1 {} };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("cut off");
+    let answered = metric("shoal_http_requests_total{route=\"/v1/embeddings\",status=\"200\"}").await;
+    assert!((1..REQUESTS).contains(&answered), "{answered}: what was not read was not made");
+    drop(deaf);
+}
+
+#[tokio::test]
 async fn callers_that_dawdle_are_given_up() {
     let edge = Edge::start(|options| {
         options.limits.head_timeout = Duration::from_millis(50);

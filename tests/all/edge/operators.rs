@@ -136,6 +136,32 @@ async fn a_caller_that_leaves_frees_its_slot() {
 }
 
 #[tokio::test]
+async fn a_trace_crosses_to_the_node() {
+    let edge = Edge::start(|_| {}).await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let seen = async |headers: &str| {
+        let body = br#"{"model":"hash","input":"x"}"#;
+        let reply = request(edge.addr, "POST", "/v1/embeddings", headers, body).await;
+        assert_eq!(reply.status, 200);
+        let id = reply.header("x-request-id").expect("an id").to_owned();
+        (*edge.service.trace.lock().expect("no panic under it"), id)
+    };
+    let (trace, id) = seen(&format!("traceparent: {parent}\r\n")).await;
+    // The node's span hangs below this request's, whose id is the caller's part of the request id.
+    let below = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{}-01", &id[..16]);
+    assert_eq!(trace.map(|trace| trace.to_string()), Some(below));
+    for broken in [
+        String::new(),
+        "traceparent: 00-short\r\n".to_owned(),
+        format!("traceparent: {}\r\n", parent.to_uppercase()),
+        format!("traceparent: {parent}\r\ntraceparent: {parent}\r\n"),
+        format!("traceparent: {parent}{}\r\n", "-x".repeat(2000)),
+    ] {
+        assert_eq!(seen(&broken).await.0, None, "{broken}");
+    }
+}
+
+#[tokio::test]
 async fn a_deadline_ends_the_request_and_frees_its_slot() {
     let edge = Edge::start(|_| {}).await;
     let body = br#"{"model":"slow","input":"x"}"#;

@@ -1,12 +1,12 @@
 //! A node in a few lines, for what the edge does with its answers: vectors are hashes of the texts, failures are
 //! chosen by the model's name. The real node is tested elsewhere.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shoal_mesh::{BoxFuture, Peer, Reply, Service};
 use shoal_protocol::message::*;
-use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, Micros, NodeId, Tokens};
+use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, Micros, NodeId, Tokens, TraceContext};
 use tokio::sync::{Notify, watch};
 
 pub(super) const NODE: NodeId = NodeId([0xab; 16]);
@@ -25,11 +25,13 @@ pub(super) struct HashService {
     /// Requests to the model `slow` that wait for `release`.
     waiting: watch::Sender<usize>,
     pub(super) release: Notify,
+    /// The trace of the last request.
+    pub(super) trace: Mutex<Option<TraceContext>>,
 }
 
 impl Default for HashService {
     fn default() -> Self {
-        Self { waiting: watch::Sender::new(0), release: Notify::new() }
+        Self { waiting: watch::Sender::new(0), release: Notify::new(), trace: Mutex::default() }
     }
 }
 
@@ -53,6 +55,7 @@ impl HashService {
     }
 
     async fn encode(&self, request: EncodeRequest, mut reply: Reply) {
+        *self.trace.lock().expect("no panic under it") = request.trace;
         if request.model == "slow" {
             self.wait(&reply).await;
         }

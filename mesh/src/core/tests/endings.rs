@@ -12,6 +12,7 @@ fn call(deadline: Option<Duration>) -> (Call, Shared, Instant) {
         deadline: deadline.map(|after| start + after),
         when_overloaded: WhenOverloaded::Fail,
         seed: 1,
+        trace: None,
     };
     (Call::new(spec, start), Shared::default(), start)
 }

@@ -1,7 +1,9 @@
+use std::sync::Mutex;
+
 use serde_json::Value;
 use shoal_mesh::ClientError;
-use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{DenseDtype, Input, ModelState, Numerics, Truncate};
+use shoal_protocol::{ErrorCode, TraceContext};
 
 use super::*;
 
@@ -23,6 +25,36 @@ fn assert_near(found: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
 
 fn code_of(result: Result<shoal_mesh::Encoded, ClientError>) -> ErrorCode {
     result.expect_err("must fail").code()
+}
+
+/// Where the log of a test goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic under it").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_names_the_trace_of_a_request() {
+    let node = start(golden_config(&["mean"])).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
+    let _logging = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let context: TraceContext = trace.parse().expect("sound");
+    vectors(&node, Encode::new("mean", ["a text"]).trace(context)).await;
+    let text = String::from_utf8(log.0.lock().expect("no panic under it").clone()).expect("UTF-8");
+    let done = text.lines().find(|line| line.contains("done")).expect("the end of a request is logged");
+    assert!(done.contains("encode{") && done.contains(&format!("trace={trace}")), "{done}");
 }
 
 #[tokio::test]
