@@ -17,11 +17,11 @@ mod testing;
 
 #[cfg(feature = "link")]
 pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};
-pub use core::{ClientError, ItemResult, Standing, Vector, WhenOverloaded};
+pub use core::{ClientError, ItemResult, Lease, Standing, Vector, WhenOverloaded};
 #[cfg(feature = "link")]
 pub use identity::{
     Authority, Identity, IdentityError, Issuer, LiveIdentity, Registrar, Token, TokenError, TokenTerms,
-    WallClock, unix_time_s,
+    WallClock,
 };
 #[cfg(feature = "link")]
 pub use link::{

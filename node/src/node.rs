@@ -1,9 +1,11 @@
 //! A serving node: the machines, their threads and their links, started and stopped together.
 
+mod identity;
 mod view;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
 use shoal_kernels::CpuIsa;
 use shoal_mesh::{
-    BindError, Client, ClientError, Encode, Identity, IdentityError, ItemResult, LinkLimits, QuicServer,
+    BindError, Client, ClientError, Encode, IdentityError, ItemResult, LinkLimits, LiveIdentity, QuicServer,
     QuicServerOptions, Service,
 };
 use shoal_protocol::NodeId;
@@ -31,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::store::{ModelStore, StoreError};
 use crate::tasks::pool::TokenizerPool;
 
+use identity::NodeIdentity;
 pub use view::View;
 
 /// What a preloaded model must answer alone and in company, with the same bits.
@@ -63,6 +66,15 @@ pub enum StartError {
     /// The node's identity cannot be read.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The node's certificate is over, and nobody renews such a one.
+    #[error(
+        "{}: the certificate has expired: move the directory away and join again with a token",
+        dir.display()
+    )]
+    Expired {
+        /// The identity's directory.
+        dir: PathBuf,
+    },
     /// The QUIC address cannot be had.
     #[error("cannot listen for QUIC: {0}")]
     Bind(#[from] BindError),
@@ -90,6 +102,7 @@ pub struct Node {
     client: Client,
     supervisor: ActorRef<SupervisorMsg>,
     quic: Option<QuicServer>,
+    identity: Option<NodeIdentity>,
 }
 
 /// A device of a node, for people.
@@ -117,8 +130,7 @@ impl Node {
 
     /// As [`start`](Self::start), on a device of the caller's.
     pub(crate) async fn start_on(config: NodeConfig, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
-        let identity = config.quic.as_ref().map(|quic| Identity::load(&quic.identity_dir));
-        let identity = identity.transpose()?;
+        let identity = config.quic.as_ref().map(NodeIdentity::start).transpose()?;
         let store = ModelStore::open(config.models.store.clone())?;
         let facts = facts_of(&config, &*backend, &store, identity.as_ref());
         tracing::info!(node = %facts.node, device = %facts.device_name, reason = %facts.device_reason, "starting");
@@ -151,15 +163,18 @@ impl Node {
             metrics: Metrics::default(),
             is_warm: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            standing: identity.as_ref().map(NodeIdentity::standing),
         });
         let mut node = Self {
             client: Client::in_process(Arc::clone(&service) as Arc<dyn Service>),
             service,
             supervisor,
             quic: None,
+            identity: None,
         };
         if let Some((quic, identity)) = config.quic.as_ref().zip(identity) {
-            node.quic = Some(node.listen(quic, identity)?);
+            node.quic = Some(node.listen(quic, identity.live())?);
+            node.identity = Some(identity.listening(quic)?);
         }
         for name in &config.models.preload {
             node.self_test(name).await?;
@@ -168,7 +183,7 @@ impl Node {
         Ok(node)
     }
 
-    fn listen(&self, quic: &QuicConfig, identity: Identity) -> Result<QuicServer, BindError> {
+    fn listen(&self, quic: &QuicConfig, identity: LiveIdentity) -> Result<QuicServer, BindError> {
         let limits = LinkLimits {
             connections_max: quic.connections_max as usize,
             attempts_per_connection_max: quic.streams_max as usize,
@@ -235,6 +250,12 @@ impl Node {
         self.quic.as_ref().map(QuicServer::local_addr)
     }
 
+    /// Where newcomers get certificates, with its real port, if the node is an issuer.
+    #[must_use]
+    pub fn join_addr(&self) -> Option<SocketAddr> {
+        self.identity.as_ref().and_then(NodeIdentity::join_addr)
+    }
+
     /// Its devices and why these.
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceInfo> {
@@ -264,6 +285,9 @@ impl Node {
         let asked = self.service.slot.send(DeviceMsg::Drain { deadline, done });
         if asked.is_ok() && tokio::time::timeout(grace + CLOSE_WAIT, drained).await.is_err() {
             tracing::warn!("the device did not drain in time");
+        }
+        if let Some(identity) = self.identity.take() {
+            identity.shutdown().await;
         }
         if let Some(quic) = self.quic.take() {
             let left = deadline.saturating_duration_since(clock::now());
@@ -299,10 +323,10 @@ fn facts_of(
     config: &NodeConfig,
     backend: &dyn Backend,
     store: &ModelStore,
-    identity: Option<&Identity>,
+    identity: Option<&NodeIdentity>,
 ) -> NodeFacts {
     NodeFacts {
-        node: identity.map_or_else(id_of_process, Identity::node_id),
+        node: identity.map_or_else(id_of_process, NodeIdentity::node_id),
         generation: u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX),
         device_name: backend.name(),
         device_reason: device_reason(&config.device, backend),

@@ -23,6 +23,7 @@ use crate::core::Lease;
 
 const ISSUER_FILE: &str = "issuer.crt";
 const ISSUER_KEY_FILE: &str = "issuer.key";
+const ADDRESS_FILE: &str = "issuer.address";
 
 /// Life of an identity that a person makes with the issuer's files at hand, and that nothing may renew.
 const IDENTITY_LIFE_S: u64 = 365 * DAY_S;
@@ -115,6 +116,26 @@ impl Issuer {
                 Written { name: ISSUER_FILE, text: &self.certificate_pem, secret: false },
             ],
         )
+    }
+
+    /// Notes where newcomers reach the issuer of `dir`, for the tokens that are made there.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`]; the former address is there then.
+    pub fn save_address(dir: &Path, address: &str) -> Result<(), IdentityError> {
+        files::replace(dir, ADDRESS_FILE, &format!("{address}\n"))
+    }
+
+    /// Where newcomers reach the issuer of `dir`, once it has served.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`].
+    pub fn address(dir: &Path) -> Result<Option<String>, IdentityError> {
+        match files::read(dir, ADDRESS_FILE) {
+            Ok((_, address)) => Ok(Some(address.trim().to_owned())),
+            Err(IdentityError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The id of its key, which join tokens name.

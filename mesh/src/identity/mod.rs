@@ -20,7 +20,8 @@ pub(crate) use newcomer::Newcomer;
 pub use own::Identity;
 pub use registrar::Registrar;
 pub(crate) use subject::{NODE_SERVER_NAME, Subject, key_pin, spki_of};
-pub use time::{WallClock, unix_time_s};
+pub use time::WallClock;
+pub(crate) use time::unix_time_s;
 pub use token::{Token, TokenError, TokenTerms};
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ impl Identity {
         })
     }
 
+    /// Whether `dir` holds an identity, or the rest of one: its key.
+    #[must_use]
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(KEY_FILE).exists()
+    }
+
     /// Reads the files of `dir`.
     ///
     /// # Errors

@@ -10,8 +10,7 @@ pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The system's: seconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "stamps certificates, which live in wall time")]
-#[must_use]
-pub fn unix_time_s() -> u64 {
+pub(crate) fn unix_time_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 

@@ -22,7 +22,7 @@ use crate::core::AttemptFailure;
 use crate::identity::{LiveIdentity, NODE_SERVER_NAME, Subject};
 
 /// For one address: handshake and hello are two round trips, with room for two lost packets.
-const DIAL_WAIT: Duration = Duration::from_secs(3);
+pub(super) const DIAL_WAIT: Duration = Duration::from_secs(3);
 
 /// Why no connection to a node could be made. Nothing was sent to it.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -126,6 +126,17 @@ pub enum BindError {
     NoRuntime,
 }
 
+/// The operating system's network on the caller's runtime, where no other was named.
+pub(super) fn net_or_callers(net: Option<Arc<dyn Net>>) -> Result<Arc<dyn Net>, BindError> {
+    match net {
+        Some(net) => Ok(net),
+        None => {
+            let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+            Ok(Arc::new(TokioNet::new(runtime)))
+        }
+    }
+}
+
 /// A listening node. Dropping it closes its connections at once; [`shutdown`](Self::shutdown) lets work finish.
 pub struct QuicServer {
     endpoint: Endpoint,
@@ -160,13 +171,7 @@ impl QuicServer {
         if identity.role() != shoal_protocol::message::Role::Node {
             return Err(BindError::Role(identity.role()));
         }
-        let net = match options.net {
-            Some(net) => net,
-            None => {
-                let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
-                Arc::new(TokioNet::new(runtime))
-            }
-        };
+        let net = net_or_callers(options.net)?;
         let failed = |source| BindError::Socket { addr, source };
         let config = server_config(&live, door)?;
         let socket = net.bind(addr).map_err(failed)?;

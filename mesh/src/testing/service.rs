@@ -219,6 +219,7 @@ impl Service for TestService {
                         uptime_us: Micros(1),
                         draining: false,
                         ready: true,
+                        warnings: Vec::new(),
                         devices: Vec::new(),
                         models: Vec::new(),
                         histograms: Vec::new(),

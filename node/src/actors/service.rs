@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use shoal_mesh::{BoxFuture, Peer, Reply, Service};
+use shoal_mesh::{BoxFuture, Peer, Reply, Service, Standing};
 use shoal_protocol::{DeviceIndex, ErrorCode, Frame, Message, NodeId};
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::actors::front::Fronts;
@@ -49,6 +50,8 @@ pub(crate) struct NodeService {
     /// Preloaded models are resident and answered a text.
     pub(crate) is_warm: AtomicBool,
     pub(crate) is_draining: AtomicBool,
+    /// How its certificate stands, where it has one.
+    pub(crate) standing: Option<watch::Receiver<Standing>>,
 }
 
 /// A node has one device so far.

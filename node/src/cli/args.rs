@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shoal_kernels::DtypePolicy;
-use shoal_protocol::message::DenseDtype;
+use shoal_protocol::message::{DenseDtype, Role};
 
 /// The model that a command takes if it is told none.
 pub(super) const MODEL_DEFAULT: &str = "all-minilm-l6-v2";
@@ -45,8 +45,16 @@ pub(super) enum Command {
 /// `shoal mesh`
 #[derive(Debug, Subcommand)]
 pub(super) enum MeshCommand {
-    /// Make an authority, and the identities of a first node and a first client.
+    /// Make an authority, a first node that is an issuer, and a first client.
     Init(MeshInitArgs),
+    /// Make a further node that is an issuer, with the authority's key.
+    Issuer(MeshIssuerArgs),
+    /// Print a join token: one line with which machines get a certificate of this issuer. It is a secret.
+    Token(MeshTokenArgs),
+    /// Get an identity with a token. A node does it itself: `shoal serve --join`.
+    Join(MeshJoinArgs),
+    /// Get the next certificate of an identity from one of its issuers. A node does it itself.
+    Renew(MeshRenewArgs),
 }
 
 /// Which device runs the model in this process.
@@ -221,7 +229,7 @@ pub(super) struct DemoArgs {
 /// `shoal mesh init`
 #[derive(Args, Debug)]
 pub(super) struct MeshInitArgs {
-    /// Where to write `authority`, `identity` (the node's) and `client`. Default: SHOAL_HOME.
+    /// Where to write `authority` (to be moved offline), `identity` (the node's) and `client`. Default: SHOAL_HOME.
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
     /// The node's name in its certificate.
@@ -230,6 +238,90 @@ pub(super) struct MeshInitArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `shoal mesh issuer`
+#[derive(Args, Debug)]
+pub(super) struct MeshIssuerArgs {
+    /// The directory with the authority's key, as `shoal mesh init` wrote it.
+    #[arg(long, value_name = "DIR")]
+    pub(super) authority: PathBuf,
+    /// Where to write the node's identity and its issuer's key.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// The node's name in its certificate.
+    #[arg(long, value_name = "NAME")]
+    pub(super) node: String,
+}
+
+/// What a token makes of its holder.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum TokenRole {
+    /// Serves work.
+    #[default]
+    Node,
+    /// Submits work.
+    Client,
+    /// Submits work, and may drain nodes.
+    Operator,
+}
+
+impl From<TokenRole> for Role {
+    fn from(role: TokenRole) -> Self {
+        match role {
+            TokenRole::Node => Self::Node,
+            TokenRole::Client => Self::Client,
+            TokenRole::Operator => Self::Operator,
+        }
+    }
+}
+
+/// `shoal mesh token`
+#[derive(Args, Debug)]
+pub(super) struct MeshTokenArgs {
+    /// What its holder becomes.
+    #[arg(long, default_value = "node", value_name = "ROLE")]
+    pub(super) role: TokenRole,
+    /// How long it can be used; at most 24h.
+    #[arg(long, default_value = "10m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) ttl: Duration,
+    /// How many machines may use it.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) uses: u32,
+    /// The name in the certificates. Default: made from the role and the machine's key.
+    #[arg(long, default_value = "", value_name = "NAME", hide_default_value = true)]
+    pub(super) label: String,
+    /// Where machines reach the issuer. Default: where it last served.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) issuer: Option<String>,
+    /// The issuer's identity. Default: `identity` in SHOAL_HOME.
+    #[arg(long, value_name = "DIR")]
+    pub(super) identity: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `shoal mesh join`
+#[derive(Args, Debug)]
+pub(super) struct MeshJoinArgs {
+    /// The issuer; where another answers there, the one that the token names is asked.
+    #[arg(value_name = "HOST:PORT")]
+    pub(super) issuer: String,
+    /// The token, as `shoal mesh token` printed it.
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) token: String,
+    /// Where to write the identity.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+}
+
+/// `shoal mesh renew`
+#[derive(Args, Debug)]
+pub(super) struct MeshRenewArgs {
+    /// The identity; its `issuers` file says whom to ask. Default: `client` in SHOAL_HOME.
+    #[arg(long, value_name = "DIR")]
+    pub(super) identity: Option<PathBuf>,
 }
 
 /// `shoal serve`
@@ -247,6 +339,13 @@ pub(super) struct ServeArgs {
     /// The QUIC address that others should dial, where it differs.
     #[arg(long, value_name = "ADDR")]
     pub(super) advertise: Option<String>,
+    /// Where there is no identity yet, get one from the issuer here, with --token, and store it; certificates are
+    /// renewed here from then on. Nothing else is joined: this build's nodes do not know each other yet.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) join: Option<String>,
+    /// The token for --join, as `shoal mesh token` printed it. Not needed once there is an identity.
+    #[arg(long, value_name = "TOKEN", requires = "join")]
+    pub(super) token: Option<String>,
     /// This node's identity, as `shoal mesh init` writes it. Default: `identity` in the data directory.
     #[arg(long, value_name = "DIR")]
     pub(super) identity: Option<PathBuf>,

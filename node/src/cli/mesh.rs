@@ -1,39 +1,175 @@
-//! `shoal mesh init`
+//! `shoal mesh init`, `issuer`, `token`, `join` and `renew`
+
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use shoal_mesh::{Authority, IdentityError};
-use shoal_protocol::message::Role;
+use shoal_mesh::{
+    Authority, ConnectError, Identity, Issuer, JoinError, JoinOptions, LiveIdentity, Token, TokenTerms,
+};
+use shoal_protocol::message::{RefusalReason, Role};
 
-use super::args::MeshInitArgs;
+use super::args::{MeshInitArgs, MeshIssuerArgs, MeshJoinArgs, MeshRenewArgs, MeshTokenArgs};
 use super::exit::{Exit, Stop};
 use super::output::Output;
+use super::runtime::run_interruptible;
+use crate::clock;
 use crate::config::Environment;
+
+fn in_home(dir: Option<&PathBuf>, default: &str) -> PathBuf {
+    dir.cloned().unwrap_or_else(|| Environment::of_process().data_dir().join(default))
+}
 
 pub(super) fn init(args: &MeshInitArgs) -> Result<Exit, Stop> {
     let home = args.dir.clone().unwrap_or_else(|| Environment::of_process().data_dir());
     let (authority, identity, client) = (home.join("authority"), home.join("identity"), home.join("client"));
-    let refused = |error: IdentityError| Stop::new(Exit::Model, error.to_string());
-    let root = Authority::create().map_err(refused)?;
-    let issuer = root.issuer().map_err(refused)?;
-    let node = issuer.issue(Role::Node, &args.node).map_err(refused)?;
-    root.save(&authority).map_err(refused)?;
-    node.save(&identity).map_err(refused)?;
-    issuer.save(&identity).map_err(refused)?;
-    let first_client = issuer.issue(Role::Client, "client").map_err(refused)?;
-    first_client.save(&client).map_err(refused)?;
+    let root = Authority::create().map_err(Stop::with(Exit::Model))?;
+    root.save(&authority).map_err(Stop::with(Exit::Model))?;
+    let (node, issuer) = make_issuer(&root, &args.node, &identity)?;
+    let first_client = issuer.issue(Role::Client, "client").map_err(Stop::with(Exit::Model))?;
+    first_client.save(&client).map_err(Stop::with(Exit::Model))?;
     let mut output = Output::new();
-    let paths = [&authority, &identity, &client].map(|path| path.display().to_string());
+    let [authority, identity, client] =
+        [&authority, &identity, &client].map(|path| path.display().to_string());
     if args.json {
-        let [authority, identity, client] = paths;
         output.json(&json!({
             "authority": authority, "identity": identity, "client": client, "node": node.node_id().to_string(),
         }))?;
     } else {
-        let [authority, identity, client] = paths;
-        output.line(&format!("authority  {authority}  (the root key: move this directory offline)"))?;
-        output.line(&format!("issuer     {identity}  {}", node.node_id()))?;
+        output.line(&format!("authority  {authority}  (makes issuers only: move it offline)"))?;
+        output.line(&format!("issuer     {identity}  node {}", node.node_id()))?;
         output.line(&format!("client     {client}"))?;
     }
     output.flush()?;
     Ok(Exit::Ok)
+}
+
+pub(super) fn issuer(args: &MeshIssuerArgs) -> Result<Exit, Stop> {
+    let root = Authority::load(&args.authority).map_err(Stop::with(Exit::Model))?;
+    let (node, _) = make_issuer(&root, &args.node, &args.out)?;
+    let mut output = Output::new();
+    output.line(&format!("issuer     {}  node {}", args.out.display(), node.node_id()))?;
+    output.flush()?;
+    Ok(Exit::Ok)
+}
+
+/// A node's identity with an issuer of its own.
+fn make_issuer(root: &Authority, name: &str, dir: &Path) -> Result<(Identity, Issuer), Stop> {
+    let issuer = root.issuer().map_err(Stop::with(Exit::Model))?;
+    let node = issuer.issue(Role::Node, name).map_err(Stop::with(Exit::Model))?;
+    node.save(dir).map_err(Stop::with(Exit::Model))?;
+    issuer.save(dir).map_err(Stop::with(Exit::Model))?;
+    Ok((node, issuer))
+}
+
+pub(super) fn token(args: MeshTokenArgs) -> Result<Exit, Stop> {
+    let dir = in_home(args.identity.as_ref(), "identity");
+    let issuer = Issuer::load(&dir).map_err(Stop::with(Exit::Model))?;
+    let noted = Issuer::address(&dir).map_err(Stop::with(Exit::Model))?;
+    let issuer_address = args.issuer.or(noted).ok_or_else(|| {
+        let what =
+            "nobody knows yet where this issuer is reached: start its node, or give --issuer HOST:PORT";
+        Stop::new(Exit::Usage, what)
+    })?;
+    let terms = TokenTerms {
+        role: args.role.into(),
+        label: args.label,
+        ttl: args.ttl,
+        uses_max: args.uses,
+        issuer_address,
+    };
+    let now_unix_s = clock::unix_time().as_secs();
+    let token = issuer.mint(terms, now_unix_s).map_err(Stop::with(Exit::Usage))?;
+    let mut output = Output::new();
+    if args.json {
+        output.json(&json!({
+            "token": token.to_string(),
+            "issuer": token.issuer().to_string(),
+            "issuer_address": token.issuer_address(),
+            "expires_at_unix_s": token.expires_at_unix_s(),
+            "uses": args.uses,
+        }))?;
+    } else {
+        output.line(&token.to_string())?;
+    }
+    output.flush()?;
+    Ok(Exit::Ok)
+}
+
+pub(super) fn join(args: &MeshJoinArgs) -> Result<Exit, Stop> {
+    let token = parse(&args.token)?;
+    let role = token.role();
+    let identity = run_interruptible(join_and_save(&args.issuer, token, role, &args.out))?;
+    let mut output = Output::new();
+    let (name, id) = (identity.name(), identity.node_id());
+    output.line(&format!("{name}  {id}  {}", args.out.display()))?;
+    output.flush()?;
+    Ok(Exit::Ok)
+}
+
+pub(super) fn renew(args: &MeshRenewArgs) -> Result<Exit, Stop> {
+    let dir = in_home(args.identity.as_ref(), "client");
+    let identity = Identity::load(&dir).map_err(Stop::with(Exit::Model))?;
+    let live = LiveIdentity::from(identity.clone());
+    let mut last = Stop::new(Exit::Model, format!("{}: names no issuer in `issuers`", dir.display()));
+    for issuer in identity.issuers() {
+        match run_interruptible(async { Ok(shoal_mesh::renew(&live, issuer, None).await) })? {
+            Ok(next) => {
+                next.save_certificate(&dir).map_err(Stop::with(Exit::Unavailable))?;
+                return Ok(Exit::Ok);
+            }
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// What `shoal serve --join` does where there is no identity: gets one as a node and stores it.
+pub(super) async fn obtain(dir: &Path, issuer: &str, token: Option<&str>) -> Result<(), Stop> {
+    if Identity::is_in(dir) {
+        tracing::info!(dir = %dir.display(), "there is an identity: --join has nothing to do");
+        return Ok(());
+    }
+    let Some(token) = token else {
+        let message =
+            format!("--join: {} holds no identity and there is no --token to get one", dir.display());
+        return Err(Stop::new(Exit::Usage, message));
+    };
+    let identity = join_and_save(issuer, parse(token)?, Role::Node, dir).await?;
+    tracing::info!(
+        node = %identity.node_id(),
+        dir = %dir.display(),
+        issuer,
+        "got an identity; its certificate is renewed at this issuer (nodes do not know each other yet)"
+    );
+    Ok(())
+}
+
+async fn join_and_save(issuer: &str, token: Token, role: Role, dir: &Path) -> Result<Identity, Stop> {
+    // Asked first: what cannot be stored must not use up the token.
+    if Identity::is_in(dir) {
+        return Err(Stop::new(Exit::Model, format!("{} holds an identity already", dir.display())));
+    }
+    let identity = shoal_mesh::join(JoinOptions::new(issuer, token, role)).await?;
+    identity.save(dir).map_err(Stop::with(Exit::Model))?;
+    Ok(identity)
+}
+
+fn parse(token: &str) -> Result<Token, Stop> {
+    token.parse().map_err(Stop::with(Exit::Usage))
+}
+
+impl From<JoinError> for Stop {
+    fn from(error: JoinError) -> Self {
+        let may_pass = match &error {
+            JoinError::Connect(error) => {
+                !matches!(error, ConnectError::Untrusted { .. } | ConnectError::Forbidden { .. })
+            }
+            JoinError::Refused { reason, .. } => {
+                matches!(reason, RefusalReason::Overloaded | RefusalReason::Internal)
+            }
+            JoinError::Answer { .. } => true,
+            JoinError::Identity(_) => false,
+        };
+        Self::new(if may_pass { Exit::Unavailable } else { Exit::Model }, error.to_string())
+    }
 }

@@ -1,4 +1,4 @@
-//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status` and `mesh init`.
+//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status` and `mesh`.
 //!
 //! Every command returns an `Exit` or a `Stop` with its code; only `output` prints.
 
@@ -66,5 +66,9 @@ fn run(command: Command) -> Result<Exit, Stop> {
         Command::Models(args) => models::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Mesh(MeshCommand::Init(args)) => mesh::init(&args),
+        Command::Mesh(MeshCommand::Issuer(args)) => mesh::issuer(&args),
+        Command::Mesh(MeshCommand::Token(args)) => mesh::token(args),
+        Command::Mesh(MeshCommand::Join(args)) => mesh::join(&args),
+        Command::Mesh(MeshCommand::Renew(args)) => mesh::renew(&args),
     }
 }

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::ServeArgs;
 use super::exit::{Exit, Stop};
+use super::mesh;
 use super::output::Output;
 use super::runtime::run_to_end;
 use super::service_manager;
@@ -29,8 +30,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
         let message = "nothing to serve on: both http.addr and quic.addr are off";
         return Err(Stop::new(Exit::Model, message));
     }
+    if args.join.is_some() && config.quic.is_none() {
+        let message = "--join: an identity is for QUIC, which is off: give --quic ADDR";
+        return Err(Stop::new(Exit::Usage, message));
+    }
     warn_of_readable_keys(&config, args.api_key_file.as_deref());
-    run_to_end(serve(config))
+    run_to_end(serve(config, args))
 }
 
 fn overrides(args: &ServeArgs) -> Result<Overrides, Stop> {
@@ -74,12 +79,18 @@ impl Leave {
     }
 }
 
-async fn serve(config: NodeConfig) -> Result<Exit, Stop> {
+async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     let mut leave = Leave::listen()?;
     let grace = config.drain;
     let advertise = config.quic.as_ref().and_then(|quic| quic.advertise);
+    let ready = async {
+        if let (Some(issuer), Some(quic)) = (&args.join, &config.quic) {
+            mesh::obtain(&quic.identity_dir, issuer, args.token.as_deref()).await?;
+        }
+        start(config).await
+    };
     let (node, edge) = tokio::select! {
-        started = start(config) => started?,
+        started = ready => started?,
         _ = leave.asked() => return Ok(Exit::Ok),
     };
     announce(&node, edge.as_ref(), advertise)?;
@@ -124,6 +135,7 @@ fn announce(node: &Node, edge: Option<&HttpEdge>, advertise: Option<SocketAddr>)
         "node": node.id().to_string(),
         "http": edge.map(|edge| edge.local_addr().to_string()),
         "quic": node.quic_addr().map(|addr| addr.to_string()),
+        "join": node.join_addr().map(|addr| addr.to_string()),
         "advertise": advertise.or(node.quic_addr()).map(|addr| addr.to_string()),
         "devices": devices,
     }))?;

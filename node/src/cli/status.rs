@@ -53,6 +53,9 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Stop> {
         status.software,
         status.uptime_us.0 / 1_000_000
     ))?;
+    for warning in &status.warnings {
+        output.line(&format!("warning: {warning}"))?;
+    }
     output.line("")?;
     let devices: Vec<_> = status.devices.iter().map(device_row).collect();
     output.table(&["DEVICE", "THREADS", "QUEUE", "RUNNING", "SPEED", "MODELS", "WHY"], &devices)?;
@@ -120,6 +123,7 @@ fn to_json(status: &Status) -> Value {
         "uptime_us": status.uptime_us.0,
         "ready": status.ready,
         "draining": status.draining,
+        "warnings": status.warnings,
         "devices": status.devices.iter().map(device_to_json).collect::<Vec<_>>(),
         "models": status.models.iter().map(model_to_json).collect::<Vec<_>>(),
     })

@@ -49,6 +49,7 @@ pub(super) struct RawHttp {
 pub(super) struct RawQuic {
     pub(super) addr: Field<String>,
     pub(super) advertise: Field<String>,
+    pub(super) join_addr: Field<String>,
     pub(super) identity_dir: Field<String>,
     pub(super) connections_max: Field<u64>,
     pub(super) streams_max: Field<u64>,

@@ -160,8 +160,14 @@ impl Resolver<'_> {
         if addr.value == OFF {
             return Ok(None);
         }
+        let addr: SocketAddr = addr.parse("an IP address and a port such as 0.0.0.0:7000, or \"off\"")?;
+        let join_addr = source.text("quic.join_addr", raw.join_addr.as_ref(), None, "");
         Ok(Some(QuicConfig {
-            addr: addr.parse("an IP address and a port such as 0.0.0.0:7000, or \"off\"")?,
+            addr,
+            join_addr: match join_addr.value {
+                "" => SocketAddr::new(addr.ip(), port_after(addr.port())),
+                _ => join_addr.parse("an IP address and a port such as 0.0.0.0:7001, or empty")?,
+            },
             advertise: match advertise.value {
                 "" => None,
                 _ => Some(advertise.parse("an IP address and a port such as 203.0.113.7:7000, or empty")?),
@@ -281,6 +287,11 @@ fn name_or_directory(
 /// Values are checked against a range that fits before they come here.
 fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// Free ports stay free ones.
+fn port_after(port: u16) -> u16 {
+    if port == 0 { 0 } else { port.checked_add(1).unwrap_or(0) }
 }
 
 fn to_u32(value: u64) -> u32 {

@@ -54,7 +54,9 @@ pub struct QuicConfig {
     pub addr: SocketAddr,
     /// The address that others should dial where it differs (NAT, containers).
     pub advertise: Option<SocketAddr>,
-    /// The node's identity as `shoal mesh init` wrote it.
+    /// Where newcomers get their certificates, if the identity is an issuer's. Port 0 takes a free one.
+    pub join_addr: SocketAddr,
+    /// The node's identity as `shoal mesh init` wrote it, or as it got it when it joined.
     pub identity_dir: PathBuf,
     /// Connections open at once; a further one is refused.
     pub connections_max: u32,

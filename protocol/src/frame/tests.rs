@@ -96,6 +96,7 @@ fn status() -> Status {
         uptime_us: Micros(4),
         draining: false,
         ready: true,
+        warnings: vec!["no issuer renews".into()],
         devices: vec![device],
         models: vec![model],
         histograms: vec![StageHistogram {

@@ -173,6 +173,8 @@ pub struct Status {
     pub draining: bool,
     /// Whether it is warm and self-tested.
     pub ready: bool,
+    /// What an operator should look at, in words; empty when all is well.
+    pub warnings: Vec<String>,
     /// Its devices.
     pub devices: Vec<DeviceStatus>,
     /// The models that it knows.

@@ -205,6 +205,7 @@ pub(super) fn status() -> Status {
         uptime_us: Micros(5_000_000),
         draining: false,
         ready: true,
+        warnings: Vec::new(),
         devices: vec![DeviceStatus {
             device: DeviceIndex(0),
             name: DEVICE.into(),

@@ -8,18 +8,20 @@ use quinn::{ClientConfig, EndpointConfig};
 use shoal_protocol::message::{JoinGrant, RefusalReason, Role};
 use shoal_protocol::wire::VersionRange;
 use shoal_protocol::{Frame, Message};
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::super::codes::Code;
-use super::super::dial::{ConnectError, certified_node, endpoint_for, handshake, refused, resolve};
+use super::super::dial::{
+    ConnectError, DIAL_WAIT, certified_node, endpoint_for, handshake, refused, resolve,
+};
 use super::super::frames::{FrameError, FrameSink, FrameSource};
-use super::super::net::{Net, TokioNet};
+use super::super::net::Net;
+use super::super::server::{BindError, net_or_callers};
 use super::super::transport::endpoint_config;
 use super::transport::{member_config, newcomer_config};
 use crate::identity::{Identity, IdentityError, LiveIdentity, Newcomer, Token, unix_time_s};
 
-/// For one address: an address check, a handshake, a question, and a disk that records the use of a token.
+/// For one address: a handshake, a question, and a disk that records the use of a token.
 const ASK_WAIT: Duration = Duration::from_secs(10);
 /// Rounds over all addresses of a newcomer, and the pause between them.
 const JOIN_ROUNDS: usize = 3;
@@ -55,7 +57,7 @@ pub enum JoinError {
 }
 
 impl JoinError {
-    /// Whether the same question may be answered otherwise elsewhere or later.
+    /// Whether the same question may be answered otherwise at another address.
     fn may_pass(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Answer { .. } => true,
@@ -63,6 +65,20 @@ impl JoinError {
                 reason,
                 RefusalReason::WrongIssuer | RefusalReason::Overloaded | RefusalReason::Internal
             ),
+            Self::Identity(_) => false,
+        }
+    }
+
+    /// Whether it is worth while to ask everybody again in a moment: somebody was there.
+    fn is_brief(&self) -> bool {
+        match self {
+            Self::Connect(error) => {
+                matches!(error, ConnectError::Overloaded { .. } | ConnectError::Broken { .. })
+            }
+            Self::Refused { reason, .. } => {
+                matches!(reason, RefusalReason::Overloaded | RefusalReason::Internal)
+            }
+            Self::Answer { .. } => true,
             Self::Identity(_) => false,
         }
     }
@@ -100,7 +116,7 @@ impl JoinOptions {
 /// See [`JoinError`]; nothing was stored.
 pub async fn join(options: JoinOptions) -> Result<Identity, JoinError> {
     let JoinOptions { addresses, token, role, net } = options;
-    let net = net_or_current(net)?;
+    let net = net_or_callers(net).map_err(local)?;
     let newcomer = Newcomer::new(token, role)?;
     let mut last = JoinError::Connect(ConnectError::NoAddress);
     for round in 0..JOIN_ROUNDS {
@@ -115,8 +131,8 @@ pub async fn join(options: JoinOptions) -> Result<Identity, JoinError> {
             }
             tracing::debug!(issuer = name, error = %last, "no certificate yet");
         }
-        if matches!(last, JoinError::Refused { reason: RefusalReason::WrongIssuer, .. }) {
-            break; // no pause makes it the right one
+        if !last.is_brief() {
+            break;
         }
     }
     Err(last)
@@ -127,7 +143,11 @@ async fn join_at(name: &str, newcomer: &Newcomer, net: &dyn Net) -> Result<Ident
     let config = newcomer_config(newcomer.token().message()).map_err(ConnectError::from)?;
     let message = Message::JoinRequest(Box::new(request));
     let grant = ask_any(name, &EndpointConfig::default(), &config, &message, net).await?;
-    Ok(newcomer.handle_grant(grant)?)
+    let identity = newcomer.handle_grant(grant)?;
+    // Where one certificate was got, the next one is asked for first.
+    let others = identity.issuers().iter().filter(|issuer| *issuer != name).cloned();
+    let issuers: Vec<_> = std::iter::once(name.to_owned()).chain(others).collect();
+    Ok(identity.with_issuers(issuers))
 }
 
 /// Gets the next certificate of an identity from the issuer at `address` (`host:port`).
@@ -139,7 +159,7 @@ pub async fn renew(
     address: &str,
     net: Option<Arc<dyn Net>>,
 ) -> Result<Identity, JoinError> {
-    let net = net_or_current(net)?;
+    let net = net_or_callers(net).map_err(local)?;
     let current = identity.current();
     let message = Message::RenewRequest(current.renew_request(unix_time_s())?);
     let config = member_config(identity).map_err(ConnectError::from)?;
@@ -147,14 +167,8 @@ pub async fn renew(
     Ok(current.handle_grant(grant)?)
 }
 
-pub(super) fn net_or_current(net: Option<Arc<dyn Net>>) -> Result<Arc<dyn Net>, ConnectError> {
-    match net {
-        Some(net) => Ok(net),
-        None => {
-            let runtime = Handle::try_current().map_err(|error| ConnectError::Local(error.to_string()))?;
-            Ok(Arc::new(TokioNet::new(runtime)))
-        }
-    }
+fn local(error: BindError) -> JoinError {
+    ConnectError::Local(error.to_string()).into()
 }
 
 /// Asks at every address of a name until one answers.
@@ -187,7 +201,8 @@ pub(super) async fn ask(
     net: &dyn Net,
 ) -> Result<JoinGrant, JoinError> {
     let endpoint = endpoint_for(address, endpoint, net)?;
-    let connection = handshake(&endpoint, config, address).await?;
+    let connected = timeout(DIAL_WAIT, handshake(&endpoint, config, address)).await;
+    let connection = connected.map_err(|_| ConnectError::NoAnswer { address })??;
     certified_node(&connection, address)?;
     let exchange = async {
         let (send, recv) = connection.open_bi().await.map_err(|error| FrameError::Lost(error.to_string()))?;

@@ -8,9 +8,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::dial::ConnectError;
 use super::super::net::Net;
-use super::ask::{JoinError, net_or_current, renew};
+use super::super::server::{BindError, net_or_callers};
+use super::ask::{JoinError, renew};
 use crate::core::{Renewal, Standing};
 use crate::identity::{Identity, Issuer, LiveIdentity, WallClock, unix_time_s};
 
@@ -65,9 +65,9 @@ impl Renewing {
     /// Starts the task.
     ///
     /// # Errors
-    /// [`ConnectError::Local`] outside of a runtime.
-    pub fn start(options: RenewingOptions) -> Result<Self, ConnectError> {
-        let net = net_or_current(options.net.clone())?;
+    /// [`BindError::NoRuntime`] outside of a runtime.
+    pub fn start(options: RenewingOptions) -> Result<Self, BindError> {
+        let net = net_or_callers(options.net.clone())?;
         let (told, standing) = watch::channel(Standing::Good);
         let mut task = JoinSet::new();
         task.spawn_on(run(options, net.clone(), told), &net.tasks());

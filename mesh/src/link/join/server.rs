@@ -9,7 +9,6 @@ use quinn::{Connection, Endpoint, Incoming};
 use shoal_protocol::message::{JoinGrant, JoinRefusal, RefusalReason, Role};
 use shoal_protocol::wire::VersionRange;
 use shoal_protocol::{Frame, Kind, Message};
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -17,8 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::super::accept::{certified, log_panic};
 use super::super::codes::Code;
 use super::super::frames::{FrameError, FrameSink, FrameSource};
-use super::super::net::{Net, TokioNet};
-use super::super::server::BindError;
+use super::super::net::Net;
+use super::super::server::{BindError, net_or_callers};
 use super::super::transport::endpoint_config;
 use super::sources::Sources;
 use super::transport::issuer_config;
@@ -98,10 +97,7 @@ impl JoinServer {
         if current.role() != Role::Node {
             return Err(BindError::Role(current.role()));
         }
-        let net = match net {
-            Some(net) => net,
-            None => Arc::new(TokioNet::new(Handle::try_current().map_err(|_| BindError::NoRuntime)?)),
-        };
+        let net = net_or_callers(net)?;
         let failed = |source| BindError::Socket { addr, source };
         let config = issuer_config(&identity)?;
         let socket = net.bind(addr).map_err(failed)?;

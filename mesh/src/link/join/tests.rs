@@ -101,7 +101,8 @@ async fn a_newcomer_gets_what_its_token_says() {
     assert_eq!(identity.role(), Role::Client);
     let short = identity.node_id().to_string();
     assert_eq!(identity.name(), format!("client-{}", &short[..8]), "the newcomer has no say in its name");
-    assert_eq!(identity.issuers(), ["issuer:1"]);
+    let here = ground.addr.to_string();
+    assert_eq!(identity.issuers(), [here.as_str(), "issuer:1"], "where it was asked, then where it was told");
     let life = identity.lease().until_unix_s - unix_time_s();
     assert!((86_300..=86_400).contains(&life), "{life}");
     let dir = tempfile::tempdir().unwrap();

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use shoal_kernels::Matryoshka;
+use shoal_mesh::Standing;
 use shoal_protocol::Bytes;
 use shoal_protocol::message::{DeviceStatus, ModelState, ModelStatus, Numerics, Status};
 use tokio::sync::oneshot;
@@ -31,10 +33,31 @@ impl NodeService {
             uptime_us: now.saturating_duration_since(facts.started_at).into(),
             draining: self.is_draining.load(Ordering::Acquire),
             ready: self.reasons_not_ready().is_empty(),
+            warnings: self.warnings(),
             devices: report.iter().map(|report| self.device_status(report)).collect(),
             models: self.model_statuses(report.as_ref()),
             histograms: if histograms { self.metrics.histograms() } else { Vec::new() },
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let standing = self.standing.as_ref().map(|standing| *standing.borrow());
+        let left = |until_unix_s: u64| {
+            Duration::from_secs(until_unix_s.saturating_sub(clock::unix_time().as_secs()))
+        };
+        let warning = match standing {
+            None | Some(Standing::Good) => None,
+            Some(Standing::Unrenewed { failures, until_unix_s }) => Some(format!(
+                "no issuer renews the node's certificate ({failures} requests failed); it expires in {}: see the \
+                 addresses in `issuers` of its identity",
+                humantime::format_duration(left(until_unix_s))
+            )),
+            Some(Standing::Expired { .. }) => Some(
+                "the node's certificate has expired and new connections are refused: join again with a token"
+                    .to_owned(),
+            ),
+        };
+        warning.into_iter().collect()
     }
 
     async fn report(&self) -> Option<DeviceReport> {
