@@ -49,17 +49,29 @@ pub(crate) fn numerics_of(dtype: Dtype) -> Numerics {
     }
 }
 
+/// Makes a lane of up to so many threads.
+type MakeLane = dyn Fn(u16) -> Box<dyn Lane> + Send + Sync;
+
 /// The machine's own processor.
-#[derive(Debug)]
 pub(crate) struct CpuBackend {
     isa: CpuIsa,
     threads: usize,
+    make_lane: Box<MakeLane>,
 }
 
 impl CpuBackend {
     /// `threads` pack a model's weights while it loads.
     pub(crate) fn new(isa: CpuIsa, threads: usize) -> Self {
-        Self { isa, threads }
+        Self::with_lanes(isa, threads, |threads_max| Box::new(CpuLane::new(usize::from(threads_max))))
+    }
+
+    /// As [`new`](Self::new), with lanes of the caller's.
+    pub(crate) fn with_lanes(
+        isa: CpuIsa,
+        threads: usize,
+        make_lane: impl Fn(u16) -> Box<dyn Lane> + Send + Sync + 'static,
+    ) -> Self {
+        Self { isa, threads, make_lane: Box::new(make_lane) }
     }
 }
 
@@ -86,7 +98,7 @@ impl Backend for CpuBackend {
     }
 
     fn start_lane(&self, threads_max: u16) -> Box<dyn Lane> {
-        Box::new(CpuLane::new(usize::from(threads_max)))
+        (self.make_lane)(threads_max)
     }
 }
 

@@ -3,10 +3,11 @@
 //! Made once per model, on a thread of its own, because reading files and parsing a vocabulary takes 10 to 500 ms.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shoal_kernels::{DescribeError, Dtype, DtypePolicy, ModelDescription};
+use shoal_kernels::{DescribeError, Dtype, DtypePolicy, Matryoshka, ModelDescription};
 use shoal_protocol::ErrorCode;
 use tokio::sync::oneshot;
 
@@ -90,7 +91,7 @@ impl Fronts {
         std::thread::Builder::new().name("front".to_owned()).spawn(move || {
             for Job { name, reply } in queue {
                 // One at a time, and looked up again: many requests for one model make it once.
-                let made = make_once(&rules, &known, &name);
+                let made = caught(|| make_once(&rules, &known, &name));
                 // The caller may have gone; the front stays for the next one.
                 let _ = reply.send(made);
             }
@@ -114,9 +115,8 @@ impl Fronts {
         self.jobs.try_send(job).map_err(|_| {
             FrontError::new(ErrorCode::Overloaded, "too many requests wait for models to be read")
         })?;
-        made.await.unwrap_or_else(|_| {
-            Err(FrontError::new(ErrorCode::Internal, "reading the model's files panicked"))
-        })
+        let ended = |_| FrontError::new(ErrorCode::Internal, "the thread that reads models has ended");
+        made.await.unwrap_or_else(|gone| Err(ended(gone)))
     }
 
     /// Forgets a model whose load failed, so that repaired files are read anew.
@@ -132,6 +132,14 @@ impl Fronts {
             ready.values().map(|front| (&*front.name, front)).collect();
         by_name.into_values().cloned().collect()
     }
+}
+
+/// A library that panics on a model's files costs that model, not the thread.
+fn caught<T>(make: impl FnOnce() -> Result<T, FrontError>) -> Result<T, FrontError> {
+    catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| {
+        let what = "reading the model's files panicked; the log says where";
+        Err(FrontError::new(ErrorCode::ModelBroken, what))
+    })
 }
 
 fn make_once(rules: &FrontRules, ready: &Ready, name: &str) -> Result<Arc<Front>, FrontError> {
@@ -159,15 +167,30 @@ fn make_once(rules: &FrontRules, ready: &Ready, name: &str) -> Result<Arc<Front>
     Ok(front)
 }
 
+/// A catalogue entry may not promise more than the model has.
+fn check_widths(stated: &Matryoshka, dims: u32) -> Result<(), FrontError> {
+    match stated {
+        Matryoshka::Widths(widths) if widths.iter().any(|width| *width > dims) => {
+            let what = format!("its catalogue entry states matryoshka_dimensions over its {dims} dims");
+            Err(FrontError::new(ErrorCode::ModelBroken, what))
+        }
+        Matryoshka::Widths(_) | Matryoshka::Any | Matryoshka::Untrained => Ok(()),
+    }
+}
+
 fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Front, FrontError> {
     let started_at = clock::now();
-    let description = ModelDescription::from_dir(&resolved.dir).map_err(|error| {
+    let mut description = ModelDescription::from_dir(&resolved.dir).map_err(|error| {
         let code = match &error {
             DescribeError::Family { .. } => ErrorCode::ModelUnsupported,
             _ => ErrorCode::ModelBroken,
         };
         FrontError::new(code, error)
     })?;
+    if let Some(stated) = resolved.matryoshka {
+        check_widths(&stated, description.dims)?;
+        description.matryoshka = stated;
+    }
     let policy = resolved.dtype.unwrap_or(rules.dtype);
     let dtype = rules
         .backend
@@ -195,4 +218,23 @@ fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Fro
         policy,
         dtype,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_costs_the_model_and_not_the_thread() {
+        let broken = caught::<()>(|| panic!("a library panics on purpose")).expect_err("no front");
+        assert_eq!(broken.code, ErrorCode::ModelBroken);
+        assert_eq!(caught(|| Ok(1)), Ok(1));
+    }
+
+    #[test]
+    fn an_entry_promises_no_more_than_the_model_has() {
+        let check = |widths: &[u32]| check_widths(&Matryoshka::Widths(widths.to_vec()), 32);
+        assert_eq!(check(&[8, 32]), Ok(()));
+        assert_eq!(check(&[8, 33]).expect_err("too wide").code, ErrorCode::ModelBroken);
+    }
 }

@@ -80,9 +80,9 @@ impl Service for NodeService {
                         request = %request.request_id,
                         part = request.part,
                         attempt = request.attempt,
-                        model = %request.model,
+                        model = ?request.model,
                         items = request.items.len(),
-                        peer = %peer.name,
+                        peer = ?peer.name,
                         trace = request.trace.map(tracing::field::display),
                     );
                     attempt::serve(&self, request, reply).instrument(span).await;

@@ -41,6 +41,7 @@ pub(super) struct App {
     pub(super) node: HeaderValue,
     pub(super) started_unix_s: u64,
     requests: Arc<Semaphore>,
+    pub(super) scrapes: Semaphore,
 }
 
 /// Request ids that differ between processes and starts: a counter under the standard library's randomly keyed hash.
@@ -67,6 +68,7 @@ impl App {
         Self {
             bodies: BodyBudget::new(&options.limits, stopping),
             requests: Arc::new(Semaphore::new(options.limits.requests_max.min(Semaphore::MAX_PERMITS))),
+            scrapes: Semaphore::new(exposition::SCRAPES_MAX),
             node: text_value(view.node().to_string()),
             started_unix_s: clock::unix_time().as_secs(),
             counters: Counters::default(),

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use shoal_mesh::core::Summary;
 use shoal_mesh::{ClientError, Encode, ItemResult, Vector, WhenOverloaded};
 use shoal_protocol::ErrorCode;
+use shoal_protocol::limits::MODEL_NAME_BYTES_MAX;
 use shoal_protocol::message::{EncodeOptions, Input};
 
 use super::app::App;
@@ -116,6 +117,12 @@ fn vector_of(
 fn check(app: &App, job: &Job) -> Result<(), EdgeError> {
     let (inputs, param, limits) = (&job.inputs, job.param, &app.options.limits);
     let invalid = |message| Err(EdgeError::Invalid { message, param: Some(param) });
+    for (name, param) in [(Some(&job.model), "model"), (job.options.prompt_name.as_ref(), "prompt_name")] {
+        if name.is_some_and(|name| name.len() > MODEL_NAME_BYTES_MAX) {
+            let message = format!("`{param}` is longer than {MODEL_NAME_BYTES_MAX} bytes");
+            return Err(EdgeError::Invalid { message, param: Some(param) });
+        }
+    }
     if inputs.count == 0 {
         return Err(EdgeError::Empty { param });
     }

@@ -17,6 +17,8 @@ use super::exchange::Reply;
 use super::histograms;
 use super::text_format::{Kind, Writer};
 
+/// Scrapes that are answered at once; further ones wait. Nobody needs a key for them, and each copies every histogram.
+pub(super) const SCRAPES_MAX: usize = 2;
 /// Models that have labels of their own.
 pub(super) const MODELS_MAX: usize = 100;
 /// The label of the others.
@@ -24,6 +26,8 @@ pub(super) const OTHER_MODELS: &str = "other";
 
 /// Serves one scrape.
 pub(super) async fn metrics(app: &App, headers: &HeaderMap) -> Result<Reply, EdgeError> {
+    // It is never closed.
+    let _turn = app.scrapes.acquire().await.ok();
     let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     let open_metrics = accepts.is_some_and(|accepts| accepts.contains("application/openmetrics-text"));
     let mut out = Writer::new(open_metrics);

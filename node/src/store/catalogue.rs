@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use shoal_kernels::DtypePolicy;
+use shoal_kernels::{DtypePolicy, Matryoshka};
 
 use super::StoreError;
 use crate::config::{ConfigError, Source as ConfigSource};
@@ -14,6 +14,8 @@ use crate::config::{ConfigError, Source as ConfigSource};
 /// Entries that come with the binary, so that it works alone.
 const EMBEDDED: [(&str, &str); 1] =
     [("configs/models/all-minilm-l6-v2.toml", include_str!("../../../configs/models/all-minilm-l6-v2.toml"))];
+/// Widths of a real model; a longer list is taken for a mistake.
+const WIDTHS_MAX: usize = 64;
 /// Entries in the user's directory.
 const USER_ENTRIES_MAX: usize = 4096;
 
@@ -88,6 +90,8 @@ pub struct CatalogueEntry {
     pub licence: String,
     /// The number format that it needs; `None`: the device's configuration decides.
     pub dtype: Option<DtypePolicy>,
+    /// To which widths its vectors may be cut, whatever its files say; `None`: what they say.
+    pub matryoshka: Option<Matryoshka>,
     /// Where its files may come from.
     pub sources: Vec<Source>,
     /// Its files, in order of path.
@@ -126,6 +130,7 @@ struct RawEntry {
     #[serde(default)]
     licence: String,
     dtype: Option<String>,
+    matryoshka_dimensions: Option<Vec<u32>>,
     #[serde(default)]
     sources: Vec<Source>,
     #[serde(default)]
@@ -198,6 +203,7 @@ fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreErro
     }
     Ok(CatalogueEntry {
         dtype: dtype.map_err(|error| refuse(format!("dtype: {error}")))?,
+        matryoshka: raw.matryoshka_dimensions.map(matryoshka).transpose().map_err(refuse)?,
         name: raw.name,
         aliases: raw.aliases,
         description: raw.description,
@@ -233,6 +239,12 @@ fn in_place(found: Source, source: &ConfigSource) -> Source {
         Source::Directory { path } => Source::Directory { path: source.path(&path.to_string_lossy()) },
         other => other,
     }
+}
+
+fn matryoshka(widths: Vec<u32>) -> Result<Matryoshka, String> {
+    let sound = (1..=WIDTHS_MAX).contains(&widths.len()) && !widths.contains(&0);
+    let rule = || format!("matryoshka_dimensions: must be 1 to {WIDTHS_MAX} widths of at least 1");
+    sound.then_some(Matryoshka::Widths(widths)).ok_or_else(rule)
 }
 
 fn model_file(raw: RawFile) -> Result<ModelFile, String> {

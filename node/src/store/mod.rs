@@ -12,7 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use shoal_kernels::DtypePolicy;
+use shoal_kernels::{DtypePolicy, Matryoshka};
 
 pub use catalogue::{CatalogueEntry, ModelFile, Source};
 pub use error::StoreError;
@@ -30,6 +30,8 @@ pub struct ResolvedModel {
     pub dir: PathBuf,
     /// The number format that its catalogue entry asks for; `None`: the device's configuration decides.
     pub dtype: Option<DtypePolicy>,
+    /// To which widths its vectors may be cut, as its catalogue entry says; `None`: as its files do.
+    pub matryoshka: Option<Matryoshka>,
 }
 
 /// A model that is known by name.
@@ -81,6 +83,7 @@ impl ModelStore {
                 aliases: local.aliases.clone(),
                 dir: local.dir.clone(),
                 dtype: None,
+                matryoshka: None,
             });
         }
         let entry = self.entry(name)?;
@@ -91,6 +94,7 @@ impl ModelStore {
             aliases: entry.aliases.clone(),
             dir,
             dtype: entry.dtype,
+            matryoshka: entry.matryoshka.clone(),
         })
     }
 

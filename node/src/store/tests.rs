@@ -68,13 +68,14 @@ fn a_user_entry_with_a_directory_is_served_in_place() {
     let config = store_in(home.path());
     fs::create_dir_all(config.catalogue_dir.join("weights")).expect("create");
     fs::write(config.catalogue_dir.join("weights/config.json"), "{}").expect("write");
-    let text = "version = 1\nname = \"mine\"\naliases = [\"m\"]\ndtype = \"f32\"\n\
+    let text = "version = 1\nname = \"mine\"\naliases = [\"m\"]\ndtype = \"f32\"\nmatryoshka_dimensions = [8, 16]\n\
                 [[sources]]\nkind = \"directory\"\npath = \"weights\"\n";
     fs::write(config.catalogue_dir.join("mine.toml"), text).expect("write");
     let store = ModelStore::open(config).expect("opens");
     let model = store.resolve("m").expect("resolves");
     assert!(model.dir.ends_with("catalogue/weights"), "{model:?}");
     assert_eq!(model.dtype.map(|dtype| dtype.to_string()).as_deref(), Some("f32"));
+    assert_eq!(model.matryoshka, Some(Matryoshka::Widths(vec![8, 16])));
 }
 
 #[test]
@@ -84,6 +85,10 @@ fn a_wrong_entry_is_named_with_its_rule() {
     assert!(entry_error("version = 1\nname = \"../x\"\n").contains("name ="));
     assert!(entry_error("version = 2\nname = \"x\"\n").contains("version = 2"));
     assert!(entry_error("version = 1\nname = \"x\"\ndtype = \"f8\"\n").contains("dtype"));
+    for widths in ["[]".to_owned(), "[8, 0]".to_owned(), format!("{:?}", [8; 65])] {
+        let refused = entry_error(&format!("version = 1\nname = \"x\"\nmatryoshka_dimensions = {widths}\n"));
+        assert!(refused.contains("1 to 64 widths"), "{refused}");
+    }
     let file = |path: &str, sha: &str| {
         format!("version = 1\nname = \"x\"\n[[files]]\npath = \"{path}\"\nsha256 = \"{sha}\"\nbytes = 1\n")
     };

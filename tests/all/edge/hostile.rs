@@ -89,6 +89,17 @@ async fn mutated_bodies_are_answered() {
 }
 
 #[tokio::test]
+async fn names_over_their_bound_are_not_sent_on() {
+    let edge = Edge::start(|_| {}).await;
+    let long = "x".repeat(1 << 20);
+    let model = edge.post(PATH, &json!({"model": long, "input": "x"})).await;
+    let prompt = edge.post("/embed", &json!({"model": "hash", "inputs": "x", "prompt_name": long})).await;
+    assert_eq!((model.status, prompt.status), (400, 422));
+    assert!(model.body.len() < 300 && prompt.body.len() < 300, "nor back");
+    assert_eq!(model.json()["error"]["param"], "model");
+}
+
+#[tokio::test]
 async fn bodies_over_their_bound_get_a_413() {
     let edge = Edge::start(|options| options.limits.body_bytes_max = 1000).await;
     let large = vec![b' '; 300_000];

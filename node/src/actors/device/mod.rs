@@ -155,8 +155,7 @@ impl DeviceState {
         match message {
             DeviceMsg::Submit(submission) => self.submit(*submission, now),
             DeviceMsg::Cancel(handle) => {
-                if let Some(request) = handle.key() {
-                    self.requests.remove(request);
+                if let Some(request) = self.requests.remove(&handle) {
                     self.core.handle_cancel(request, now);
                 }
             }

@@ -179,10 +179,43 @@ impl Requests {
         }
     }
 
-    /// Nobody waits for the request any more.
-    pub(super) fn remove(&mut self, request: RequestKey) {
-        if let Some(waiting) = self.waiting.remove(request) {
-            waiting.handle.stop();
-        }
+    /// Nobody waits for the request of this handle any more. Gives its key, unless it has ended: then, and on the
+    /// device that follows a failed one, the same key may be another request's.
+    pub(super) fn remove(&mut self, handle: &Arc<RequestHandle>) -> Option<RequestKey> {
+        let request = handle.key()?;
+        self.waiting.get(request).filter(|waiting| Arc::ptr_eq(&waiting.handle, handle))?;
+        self.waiting.remove(request)?.handle.stop();
+        Some(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slotmap::SlotMap;
+
+    use super::*;
+
+    /// A new device counts its keys from the start, and an attempt that hung on its caller may cancel late.
+    #[test]
+    fn a_cancellation_of_a_former_device_hits_nobody() {
+        let mut keys = SlotMap::<RequestKey, ()>::with_key();
+        let key = keys.insert(());
+        let [former, current] = [(), ()].map(|()| Arc::new(RequestHandle::default()));
+        former.set_key(key);
+        current.set_key(key);
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let waiting = Waiting {
+            handle: Arc::clone(&current),
+            events,
+            ids: Vec::new(),
+            spans: Vec::new(),
+            times: TokenizeTimes::default(),
+        };
+        let mut requests = Requests::default();
+        requests.waiting.insert(key, waiting);
+        assert_eq!(requests.remove(&former), None);
+        assert!(!requests.is_empty());
+        assert_eq!(requests.remove(&current), Some(key));
+        assert_eq!(requests.remove(&current), None, "it has ended");
     }
 }

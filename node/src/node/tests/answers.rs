@@ -58,6 +58,28 @@ async fn the_log_names_the_trace_of_a_request() {
 }
 
 #[tokio::test]
+async fn a_catalogue_entry_may_allow_dimensions() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = golden().join("mean").display().to_string();
+    let entry = format!(
+        "version = 1\nname = \"cuttable\"\nmatryoshka_dimensions = [8, 16]\n\
+         [[sources]]\nkind = \"directory\"\npath = \"{model}\"\n"
+    );
+    std::fs::write(dir.path().join("cuttable.toml"), entry).expect("written");
+    let mut config = golden_config(&["mean"]);
+    config.models.store.catalogue_dir = dir.path().to_path_buf();
+    let node = start(config).await;
+    let client = node.client();
+    let cut = |model: &str, dims: u32| client.encode(Encode::new(model, ["a text"]).dims(dims));
+    for dims in [8, 16, 32] {
+        let encoded = cut("cuttable", dims).await.expect("stated, or the model's own");
+        assert_eq!(f32_of(&encoded.items[0]).len(), dims as usize);
+    }
+    assert_eq!(code_of(cut("cuttable", 9).await), ErrorCode::InvalidRequest, "not stated");
+    assert_eq!(code_of(cut("mean", 8).await), ErrorCode::InvalidRequest, "the same files without the entry");
+}
+
+#[tokio::test]
 async fn vectors_equal_those_of_sentence_transformers() {
     let models = ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current"];
     let node = start(golden_config(&models)).await;

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use shoal_kernels::{
-    CpuIsa, CpuModel, Dtype, DtypePolicy, ExecError, LoadError, ModelDescription, PackedBatch, PlanError,
-};
+use shoal_kernels::{CpuIsa, CpuLane, CpuModel, ExecError, PackedBatch};
 
 use crate::actors::backend::{Backend, CpuBackend, Lane};
 
@@ -80,43 +78,18 @@ impl Gate {
         }
     }
 
-    /// The machine's CPU behind this gate.
+    /// The machine's CPU with lanes behind this gate.
     pub(super) fn backend(&self) -> Arc<dyn Backend> {
-        Arc::new(GatedBackend { cpu: CpuBackend::new(CpuIsa::detect(), 2), gate: self.clone() })
+        let gate = self.clone();
+        Arc::new(CpuBackend::with_lanes(CpuIsa::detect(), 2, move |threads_max| {
+            Box::new(GatedLane { lane: CpuLane::new(usize::from(threads_max)), gate: gate.clone() })
+        }))
     }
-}
-
-struct GatedBackend {
-    cpu: CpuBackend,
-    gate: Gate,
 }
 
 struct GatedLane {
-    lane: Box<dyn Lane>,
+    lane: CpuLane,
     gate: Gate,
-}
-
-impl Backend for GatedBackend {
-    fn name(&self) -> String {
-        self.cpu.name()
-    }
-
-    fn dtype(&self, description: &ModelDescription, policy: DtypePolicy) -> Result<Dtype, PlanError> {
-        self.cpu.dtype(description, policy)
-    }
-
-    fn load(
-        &self,
-        description: &ModelDescription,
-        policy: DtypePolicy,
-        progress: &mut (dyn FnMut(u64, u64) + Send),
-    ) -> Result<CpuModel, LoadError> {
-        self.cpu.load(description, policy, progress)
-    }
-
-    fn start_lane(&self, threads_max: u16) -> Box<dyn Lane> {
-        Box::new(GatedLane { lane: self.cpu.start_lane(threads_max), gate: self.gate.clone() })
-    }
 }
 
 impl Lane for GatedLane {
@@ -128,6 +101,6 @@ impl Lane for GatedLane {
         out: &mut Vec<f32>,
     ) -> Result<(), ExecError> {
         self.gate.pass();
-        self.lane.run(model, batch, threads, out)
+        Lane::run(&mut self.lane, model, batch, threads, out)
     }
 }

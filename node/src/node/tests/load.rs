@@ -67,18 +67,16 @@ async fn a_pinned_model_stays() {
     assert_eq!(resident(&node.status(false).await), ["mean"]);
 }
 
+/// That batches keep to the ceiling is tested on the core's virtual clock. Here it must reach the core, which then
+/// never claims more, however fast or busy the machine is.
 #[tokio::test]
-async fn throughput_stays_under_its_ceiling() {
+async fn the_configured_ceiling_reaches_the_device() {
     let mut config = golden_config(&["mean"]);
     config.device.tokens_per_s_max = Some(2000);
     let node = start(config).await;
-    let texts: Vec<String> = (0..200).map(|index| format!("text {index}")).collect();
-    let started_at = clock::now();
-    let encoded = node.client().encode(Encode::new("mean", texts).no_deadline()).await.expect("encoded");
-    let elapsed = clock::now().saturating_duration_since(started_at);
-    // Less what a full bucket allows at once.
-    let least = Duration::from_secs_f64(encoded.tokens as f64 / 2000.0 * 0.5);
-    assert!(elapsed >= least, "{} tokens in {elapsed:?}", encoded.tokens);
+    let status = node.status(false).await;
+    let speed = status.devices[0].load.tokens_per_s;
+    assert!((1..=2000).contains(&speed), "{speed}: the self-test alone runs at many times the ceiling");
 }
 
 #[tokio::test]
