@@ -1,26 +1,19 @@
 //! The whole in-process pipeline over a file of texts.
 
 use crate::calibrate;
-use crate::pipeline::{AnyError, BATCH_TOKENS, Pipeline};
+use crate::pipeline::{AnyError, BATCH_TOKENS, Pipeline, Work};
 use crate::stats::{median, quantile};
 use serde::Serialize;
 use shoal_kernels::cpu::{CpuIsa, PeakLoop};
 use shoal_kernels::spec::{EncoderSpec, Ffn, LayerPattern};
-use shoal_kernels::{CpuModel, CpuOptions, DtypePolicy, ModelDescription};
+use shoal_kernels::{CpuModel, CpuOptions, ModelDescription};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory in Hugging Face layout.
-    #[arg(long)]
-    model: PathBuf,
-    /// One text per line: a JSON string, or an object with a field `text`.
-    #[arg(long)]
-    texts: PathBuf,
-    /// The format of the weights.
-    #[arg(long, default_value = "auto")]
-    dtype: DtypePolicy,
+    #[command(flatten)]
+    work: Work,
     /// The instruction set; the fastest of this machine by default.
     #[arg(long)]
     cpu_isa: Option<CpuIsa>,
@@ -89,9 +82,9 @@ struct Cosine {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
-    let texts = read_texts(&arguments.texts)?;
+    let texts = read_texts(&arguments.work.texts)?;
     let start = Instant::now();
-    let description = ModelDescription::from_dir(&arguments.model)?;
+    let description = ModelDescription::from_dir(&arguments.work.model)?;
     let isa = arguments.cpu_isa.unwrap_or_else(CpuIsa::detect);
     let latency = arguments.latency_runs.is_some();
     let all = if latency { 1 } else { arguments.threads };
@@ -116,7 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
         _ => None,
     };
     let report = Report {
-        model: arguments.model.display().to_string(),
+        model: arguments.work.model.display().to_string(),
         dtype: pipeline.model().dtype().to_string(),
         device: pipeline.model().device_name().to_owned(),
         threads: arguments.threads,
@@ -140,7 +133,7 @@ fn load(
     isa: CpuIsa,
     lanes: usize,
 ) -> Result<Pipeline, AnyError> {
-    let options = CpuOptions { isa, dtype: arguments.dtype, ..CpuOptions::default() };
+    let options = CpuOptions { isa, dtype: arguments.work.dtype, ..CpuOptions::default() };
     let model = CpuModel::load(description, &options, &mut |_, _| ())?;
     let threads_per_lane = (arguments.threads / lanes).max(1);
     Pipeline::new(description, model, lanes, threads_per_lane, arguments.batch_tokens)

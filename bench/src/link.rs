@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::pipeline::AnyError;
 use hdrhistogram::Histogram;
 use shoal_mesh::{
-    Authority, BoxFuture, Client, ConnectOptions, Encode, Peer, QuicServer, QuicServerOptions, Reply,
-    Service, TokioNet,
+    Authority, BoxFuture, Client, ConnectOptions, Encode, NetThread, Peer, QuicServer, QuicServerOptions,
+    Reply, Service,
 };
 use shoal_protocol::message::{
     DenseBlock, DenseDtype, EncodeRequest, EncodeResult, End, ItemOutcome, Numerics, Role, ServedBy, Timings,
@@ -96,26 +96,16 @@ impl Service for Echo {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
-    let net = Builder::new_current_thread().enable_all().build()?;
+    let net = NetThread::start()?;
     let service = Arc::new(Echo { dims: arguments.dims });
     let issuer = Authority::create()?.issuer()?;
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let options = QuicServerOptions::new(addr, issuer.issue(Role::Node, "bench")?);
-    let server = QuicServer::bind(options.net(TokioNet::new(net.handle().clone())), service.clone())?;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let (near, far) = std::thread::scope(|threads| {
-        // The node's net thread; it ends when `stop` is dropped.
-        threads.spawn(|| net.block_on(async { drop(stopped.await) }));
-        let measured = callers_runtime(arguments.client_threads).and_then(|caller| {
-            caller.block_on(async {
-                let options =
-                    ConnectOptions::new([server.local_addr()], issuer.issue(Role::Client, "bench")?);
-                let clients = [Client::in_process(service), Client::connect(options).await?];
-                measure(arguments, &clients).await
-            })
-        });
-        drop(stop);
-        measured
+    let server = QuicServer::bind(options.net(net.net()), service.clone())?;
+    let (near, far) = callers_runtime(arguments.client_threads)?.block_on(async {
+        let options = ConnectOptions::new([server.local_addr()], issuer.issue(Role::Client, "bench")?);
+        let clients = [Client::in_process(service), Client::connect(options).await?];
+        measure(arguments, &clients).await
     })?;
     report(arguments, &near, &far);
     Ok(())

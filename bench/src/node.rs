@@ -2,28 +2,22 @@
 //! process, and through the client over QUIC on loopback; and single queries on each path.
 
 use crate::embed::read_texts;
-use crate::pipeline::{AnyError, BATCH_TOKENS, Pipeline};
+use crate::pipeline::{AnyError, BATCH_TOKENS, Pipeline, Work};
 use crate::stats::{median, quantile};
 use serde::Serialize;
 use shoal::config::{Environment, Machine, NodeConfig, Overrides, resolve};
 use shoal::node::Node;
-use shoal_kernels::{CpuIsa, CpuModel, CpuOptions, DtypePolicy, ModelDescription};
-use shoal_mesh::{Authority, Client, ConnectOptions, Encode, ItemResult};
+use shoal_kernels::{CpuIsa, CpuModel, CpuOptions, ModelDescription};
+use shoal_mesh::{Authority, Client, ConnectOptions, Encode, ItemResult, NetThread};
 use shoal_protocol::message::{Role, Timings, Truncate};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory in Hugging Face layout.
-    #[arg(long)]
-    model: PathBuf,
-    /// One text per line: a JSON string, or an object with a field `text`.
-    #[arg(long)]
-    texts: PathBuf,
-    /// The format of the weights.
-    #[arg(long, default_value = "auto")]
-    dtype: DtypePolicy,
+    #[command(flatten)]
+    work: Work,
     /// Compute threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -37,11 +31,20 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 200)]
     queries: usize,
     /// Worker threads of the async runtime.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     workers: usize,
+    /// Where the node's QUIC link runs: on a thread of its own, as in `shoal serve`, or on the runtime's workers.
+    #[arg(long, value_enum, default_value_t = NetPlace::Own)]
+    net: NetPlace,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum NetPlace {
+    Own,
+    Shared,
 }
 
 #[derive(Serialize)]
@@ -80,9 +83,8 @@ const TURN_QUERIES: usize = 20;
 const SETTLE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
-    let texts = read_texts(&arguments.texts)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.workers).enable_all().build()?;
+    let texts = read_texts(&arguments.work.texts)?;
+    let runtime = Builder::new_multi_thread().worker_threads(arguments.workers).enable_all().build()?;
     let report = runtime.block_on(measure(arguments, &texts))?;
     if arguments.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -109,11 +111,16 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
     let issuer = Authority::create()?.issuer()?;
     issuer.issue(Role::Node, "bench-node")?.save(&scratch.path().join("node"))?;
     let started_at = Instant::now();
-    let node = Node::start(config(arguments, scratch.path())?).await?;
+    let net = NetThread::start()?;
+    let config = config(arguments, scratch.path())?;
+    let node = match arguments.net {
+        NetPlace::Own => Node::start_with_net(config, net.net()).await?,
+        NetPlace::Shared => Node::start(config).await?,
+    };
     let start_to_ready_ms = started_at.elapsed().as_secs_f64() * 1e3;
     let address = node.quic_addr().ok_or("no QUIC address")?;
     let identity = issuer.issue(Role::Client, "bench-client")?;
-    let quic = Client::connect(ConnectOptions::new([address], identity)).await?;
+    let quic = Outside::connect(ConnectOptions::new([address], identity))?;
     let mut ready = lanes(arguments, arguments.threads, 1)?;
 
     let long: Vec<String> = texts.iter().cycle().take(texts.len() * arguments.repeat).cloned().collect();
@@ -124,7 +131,7 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
         tokio::task::block_in_place(|| ready.encode_ids(&ids))?;
         let bare = started_at.elapsed().as_secs_f64();
         let memory = call(&node.client(), &long).await?;
-        let over_quic = call(&quic, &long).await?;
+        let over_quic = quic.run(call(&quic.client, &long))?;
         // The first round warms up.
         if run > 0 {
             for (all, one) in seconds.iter_mut().zip([bare, memory, over_quic]) {
@@ -148,9 +155,27 @@ async fn measure(arguments: &Arguments, texts: &[String]) -> Result<Report, AnyE
         paths: paths.collect(),
         stages: medians(&timings),
     };
-    drop(quic);
+    tokio::task::block_in_place(|| drop(quic));
     node.shutdown(SETTLE).await;
     Ok(report)
+}
+
+/// A client as another process has it: on a runtime of the calling thread, which shares nothing with the node's.
+struct Outside {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl Outside {
+    fn connect(options: ConnectOptions) -> Result<Self, AnyError> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let client = tokio::task::block_in_place(|| runtime.block_on(Client::connect(options)))?;
+        Ok(Self { runtime, client })
+    }
+
+    fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::task::block_in_place(|| self.runtime.block_on(work))
+    }
 }
 
 /// Microseconds of single queries by bare lane, in process and over QUIC, and the in-process ones' stages. In turns,
@@ -159,7 +184,7 @@ async fn latencies(
     arguments: &Arguments,
     texts: &[String],
     node: &Node,
-    quic: &Client,
+    quic: &Outside,
 ) -> Result<([Vec<f64>; 3], Vec<Timings>), AnyError> {
     let mut one_lane = lanes(arguments, 1, arguments.threads)?;
     let mut micros: [Vec<f64>; 3] = Default::default();
@@ -172,7 +197,7 @@ async fn latencies(
             micros[0].push(started_at.elapsed().as_secs_f64() * 1e6);
         }
         timings.extend(queries(&node.client(), &turn, &mut micros[1]).await?);
-        queries(quic, &turn, &mut micros[2]).await?;
+        quic.run(queries(&quic.client, &turn, &mut micros[2]))?;
     }
     Ok((micros, timings))
 }
@@ -183,8 +208,8 @@ fn config(arguments: &Arguments, scratch: &Path) -> Result<NodeConfig, AnyError>
         http: Some("off".to_owned()),
         quic: Some("127.0.0.1:0".to_owned()),
         identity_dir: Some(scratch.join("node")),
-        preload: vec![arguments.model.display().to_string()],
-        dtype: Some(arguments.dtype),
+        preload: vec![arguments.work.model.display().to_string()],
+        dtype: Some(arguments.work.dtype),
         threads: Some(arguments.threads),
         offline: true,
         ..Overrides::default()
@@ -197,8 +222,8 @@ fn config(arguments: &Arguments, scratch: &Path) -> Result<NodeConfig, AnyError>
 }
 
 fn lanes(arguments: &Arguments, lanes: usize, threads_per_lane: usize) -> Result<Pipeline, AnyError> {
-    let description = ModelDescription::from_dir(&arguments.model)?;
-    let options = CpuOptions { isa: CpuIsa::detect(), dtype: arguments.dtype, ..CpuOptions::default() };
+    let description = ModelDescription::from_dir(&arguments.work.model)?;
+    let options = CpuOptions { isa: CpuIsa::detect(), dtype: arguments.work.dtype, ..CpuOptions::default() };
     let model = CpuModel::load(&description, &options, &mut |_, _| ())?;
     Pipeline::new(&description, model, lanes, threads_per_lane, BATCH_TOKENS)
 }

@@ -4,12 +4,27 @@
 //! independent streams beat two threads that share each step.
 
 use shoal_kernels::cpu::Team;
-use shoal_kernels::{CpuLane, CpuModel, ExecError, ModelDescription, PackedBatch};
+use shoal_kernels::{CpuLane, CpuModel, DtypePolicy, ExecError, ModelDescription, PackedBatch};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use tokenizers::{Tokenizer, TruncationParams};
 
 pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is measured.
+#[derive(clap::Args)]
+pub(crate) struct Work {
+    /// A model directory in Hugging Face layout.
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// One text per line: a JSON string, or an object with a field `text`.
+    #[arg(long)]
+    pub(crate) texts: PathBuf,
+    /// The format of the weights.
+    #[arg(long, default_value = "auto")]
+    pub(crate) dtype: DtypePolicy,
+}
 
 /// Tokens of one batch: enough rows for the register tiles, few enough for the caches.
 pub(crate) const BATCH_TOKENS: usize = 256;

@@ -26,6 +26,6 @@ pub use identity::{
 #[cfg(feature = "link")]
 pub use link::{
     BindError, BoxFuture, ConnectError, Door, JoinError, JoinOptions, JoinServer, JoinServerOptions,
-    LinkError, LinkLimits, Net, Peer, QuicServer, QuicServerOptions, Renewing, RenewingOptions, Reply,
-    Service, SetupError, TokioNet, join, renew,
+    LinkError, LinkLimits, Net, NetThread, Peer, QuicServer, QuicServerOptions, Renewing, RenewingOptions,
+    Reply, Service, SetupError, TokioNet, join, renew,
 };

@@ -1,11 +1,11 @@
 //! A serving node: the machines, their threads and their links, started and stopped together.
 
+mod error;
 mod identity;
 mod view;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
 use shoal_kernels::CpuIsa;
 use shoal_mesh::{
-    BindError, Client, ClientError, Encode, IdentityError, ItemResult, LinkLimits, LiveIdentity, QuicServer,
-    QuicServerOptions, Service,
+    BindError, Client, ClientError, Encode, ItemResult, LinkLimits, LiveIdentity, Net, QuicServer,
+    QuicServerOptions, Service, TokioNet,
 };
 use shoal_protocol::NodeId;
 use shoal_protocol::message::{Status, Truncate};
@@ -30,9 +30,10 @@ use crate::clock;
 use crate::config::{DeviceConfig, NodeConfig, QuicConfig};
 use crate::core::CoreConfig;
 use crate::metrics::Metrics;
-use crate::store::{ModelStore, StoreError};
+use crate::store::ModelStore;
 use crate::tasks::pool::TokenizerPool;
 
+pub use error::StartError;
 use identity::NodeIdentity;
 pub use view::View;
 
@@ -40,61 +41,6 @@ pub use view::View;
 const SELF_TEST: [&str; 2] = ["the quick brown fox", "a node tests itself before it says that it is ready"];
 /// What the connections may take to close beyond the grace.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
-
-/// Why a node does not start. Everything that was started is stopped again.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The processor lacks the instruction set that was asked for.
-    #[error("this processor has no {wanted}; it has {}", CpuIsa::available().map(CpuIsa::name).collect::<Vec<_>>().join(", "))]
-    Isa {
-        /// Asked for.
-        wanted: CpuIsa,
-    },
-    /// The models on disk cannot be listed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The system has no thread for the node.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
-    /// An actor does not start.
-    #[error("cannot start the device: {message}")]
-    Device {
-        /// What it said.
-        message: String,
-    },
-    /// The node's identity cannot be read.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The node's certificate is over, and nobody renews such a one.
-    #[error(
-        "{}: the certificate has expired: move the directory away and join again with a token",
-        dir.display()
-    )]
-    Expired {
-        /// The identity's directory.
-        dir: PathBuf,
-    },
-    /// The QUIC address cannot be had.
-    #[error("cannot listen for QUIC: {0}")]
-    Bind(#[from] BindError),
-    /// A model that is to be preloaded cannot be served.
-    #[error("model {name}: {message}")]
-    Preload {
-        /// The name as configured.
-        name: String,
-        /// What happened.
-        message: String,
-    },
-    /// A preloaded model gives wrong answers on this machine. Do not serve it; report it with the processor's name.
-    #[error("model {name} fails its self-test: {message}")]
-    SelfTest {
-        /// The name as configured.
-        name: String,
-        /// Which property does not hold.
-        message: String,
-    },
-}
 
 /// A running node. [`shutdown`](Self::shutdown) lets work finish; dropping it stops everything at once.
 pub struct Node {
@@ -120,16 +66,38 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        Self::start_cpu(config, None).await
+    }
+
+    /// As [`start`](Self::start), with its QUIC endpoint, its connections and its actors on `net`, which must outlive
+    /// it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with_net(config: NodeConfig, net: TokioNet) -> Result<Self, StartError> {
+        Self::start_cpu(config, Some(net)).await
+    }
+
+    async fn start_cpu(config: NodeConfig, net: Option<TokioNet>) -> Result<Self, StartError> {
         let isa = config.device.cpu_isa.unwrap_or_else(CpuIsa::detect);
         if !isa.is_available() {
             return Err(StartError::Isa { wanted: isa });
         }
         let backend = Arc::new(CpuBackend::new(isa, config.device.threads));
-        Self::start_on(config, backend).await
+        Self::assemble(config, backend, net).await
     }
 
     /// As [`start`](Self::start), on a device of the caller's.
+    #[cfg(test)]
     pub(crate) async fn start_on(config: NodeConfig, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
+        Self::assemble(config, backend, None).await
+    }
+
+    async fn assemble(
+        config: NodeConfig,
+        backend: Arc<dyn Backend>,
+        net: Option<TokioNet>,
+    ) -> Result<Self, StartError> {
         let identity = config.quic.as_ref().map(NodeIdentity::start).transpose()?;
         let store = ModelStore::open(config.models.store.clone())?;
         let facts = facts_of(&config, &*backend, &store, identity.as_ref());
@@ -153,8 +121,7 @@ impl Node {
             },
             slot: slot.clone(),
         };
-        let spawned = Actor::spawn(None, NodeSupervisor, arguments).await;
-        let (supervisor, _) = spawned.map_err(|error| StartError::Device { message: error.to_string() })?;
+        let supervisor = supervise(arguments, net.as_ref()).await?;
         let service = Arc::new(NodeService {
             facts,
             slot,
@@ -173,7 +140,7 @@ impl Node {
             identity: None,
         };
         if let Some((quic, identity)) = config.quic.as_ref().zip(identity) {
-            node.quic = Some(node.listen(quic, identity.live())?);
+            node.quic = Some(node.listen(quic, identity.live(), net)?);
             node.identity = Some(identity.listening(quic)?);
         }
         for name in &config.models.preload {
@@ -183,7 +150,12 @@ impl Node {
         Ok(node)
     }
 
-    fn listen(&self, quic: &QuicConfig, identity: LiveIdentity) -> Result<QuicServer, BindError> {
+    fn listen(
+        &self,
+        quic: &QuicConfig,
+        identity: LiveIdentity,
+        net: Option<TokioNet>,
+    ) -> Result<QuicServer, BindError> {
         let limits = LinkLimits {
             connections_max: quic.connections_max as usize,
             attempts_per_connection_max: quic.streams_max as usize,
@@ -192,6 +164,10 @@ impl Node {
         let options = QuicServerOptions::new(quic.addr, identity)
             .limits(limits)
             .generation(self.service.facts.generation);
+        let options = match net {
+            Some(net) => options.net(net),
+            None => options,
+        };
         QuicServer::bind(options, self.service())
     }
 
@@ -317,6 +293,21 @@ fn id_of_process() -> NodeId {
     let mut id = NodeId::default();
     id.0.copy_from_slice(&digest[..16]);
     id
+}
+
+/// Starts the actors: on `net` if there is one, because the beacons are theirs, and because each hop between threads on
+/// a request's way costs more than all that they do for it.
+async fn supervise(
+    arguments: SupervisorArguments,
+    net: Option<&TokioNet>,
+) -> Result<ActorRef<SupervisorMsg>, StartError> {
+    let spawning = Actor::spawn(None, NodeSupervisor, arguments);
+    let failed = |message: String| StartError::Device { message };
+    let spawned = match net {
+        None => spawning.await,
+        Some(net) => net.tasks().spawn(spawning).await.map_err(|error| failed(error.to_string()))?,
+    };
+    spawned.map(|(supervisor, _)| supervisor).map_err(|error| failed(error.to_string()))
 }
 
 fn facts_of(

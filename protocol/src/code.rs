@@ -41,11 +41,13 @@ pub enum ErrorCode {
     Forbidden = 11,
     /// A fault in the node itself; reported so that nothing is lost silently. The work may be repeated.
     Internal = 12,
+    /// No node answered: none could be reached, or every attempt was lost on its way. The work may be repeated.
+    Unavailable = 13,
 }
 
 impl ErrorCode {
     /// Every code, in wire order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidRequest,
         Self::TooLong,
         Self::ModelNotFound,
@@ -58,6 +60,7 @@ impl ErrorCode {
         Self::DeviceFailed,
         Self::Forbidden,
         Self::Internal,
+        Self::Unavailable,
     ];
 
     /// The stable name used in JSON and in metrics.
@@ -76,6 +79,7 @@ impl ErrorCode {
             Self::DeviceFailed => "device_failed",
             Self::Forbidden => "forbidden",
             Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
         }
     }
 
@@ -91,7 +95,7 @@ impl ErrorCode {
             | Self::Cancelled
             | Self::Forbidden => Retry::Never,
             Self::Overloaded | Self::Draining => Retry::Later,
-            Self::ModelBroken | Self::DeviceFailed | Self::Internal => Retry::Elsewhere,
+            Self::ModelBroken | Self::DeviceFailed | Self::Internal | Self::Unavailable => Retry::Elsewhere,
         }
     }
 }

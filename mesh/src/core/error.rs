@@ -56,8 +56,8 @@ impl ClientError {
             Self::Invalid { .. } => ErrorCode::InvalidRequest,
             Self::Refused { code, .. } => *code,
             Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
-            Self::Unreachable { .. } => ErrorCode::Draining,
-            Self::Lost { .. } | Self::NoRuntime => ErrorCode::Internal,
+            Self::Unreachable { .. } | Self::Lost { .. } => ErrorCode::Unavailable,
+            Self::NoRuntime => ErrorCode::Internal,
         }
     }
 

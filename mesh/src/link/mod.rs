@@ -19,7 +19,7 @@ pub use join::{
     JoinError, JoinOptions, JoinServer, JoinServerOptions, Renewing, RenewingOptions, join, renew,
 };
 pub(crate) use memory::MemoryLink;
-pub use net::{Net, TokioNet};
+pub use net::{Net, NetThread, TokioNet};
 pub use reply::{BoxFuture, LinkError, Peer, Reply, Service};
 pub use server::{BindError, LinkLimits, QuicServer, QuicServerOptions};
 pub use transport::{Door, SetupError};

@@ -4,10 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, udp};
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 /// Bytes that a socket's buffers should hold: a burst of a few large answers. The kernel's default (208 KiB on Linux)
 /// drops datagrams under such a burst, which looks like a slow network.
@@ -28,8 +30,7 @@ pub trait Net: Send + Sync + 'static {
     fn tasks(&self) -> Handle;
 }
 
-/// UDP of the operating system; timers and tasks on one tokio runtime. A node gives the link a runtime of its own,
-/// which compute cannot starve.
+/// UDP of the operating system; timers and tasks on one tokio runtime: the caller's, or a [`NetThread`]'s.
 #[derive(Clone, Debug)]
 pub struct TokioNet(Handle);
 
@@ -38,6 +39,52 @@ impl TokioNet {
     #[must_use]
     pub fn new(runtime: Handle) -> Self {
         Self(runtime)
+    }
+}
+
+/// A thread with a runtime for the link alone, which neither compute nor HTTP nor actors can starve: what is late there
+/// looks like a dead node to everybody else. The service's futures run on it too, up to where they hand their work over.
+///
+/// Dropping it ends at once whatever still runs there; shut the servers down first.
+pub struct NetThread {
+    net: TokioNet,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl NetThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread or no event queue for it.
+    pub fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let net = TokioNet::new(runtime.handle().clone());
+        let (stop, stopped) = oneshot::channel();
+        let run = move || {
+            // Nothing is ever sent: the error says that the other half was dropped.
+            let _dropped = runtime.block_on(stopped);
+        };
+        let thread = thread::Builder::new().name("shoal-net".to_owned()).spawn(run)?;
+        Ok(Self { net, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What endpoints on this thread stand on.
+    #[must_use]
+    pub fn net(&self) -> TokioNet {
+        self.net.clone()
+    }
+}
+
+impl Drop for NetThread {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            // A panic on it was told by the task's owner.
+            let _ended = thread.join();
+        }
     }
 }
 

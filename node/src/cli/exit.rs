@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shoal_mesh::ClientError;
+use shoal_mesh::{ClientError, ConnectError};
 use shoal_protocol::ErrorCode;
 
 use crate::config::ConfigError;
@@ -83,6 +83,24 @@ impl From<PullError> for Stop {
     }
 }
 
+impl From<ConnectError> for Stop {
+    fn from(error: ConnectError) -> Self {
+        let exit = match &error {
+            ConnectError::Untrusted { .. }
+            | ConnectError::Forbidden { .. }
+            | ConnectError::Setup(_)
+            | ConnectError::Version { .. }
+            | ConnectError::NoAddress => Exit::Model,
+            ConnectError::Resolve { .. }
+            | ConnectError::Local(_)
+            | ConnectError::NoAnswer { .. }
+            | ConnectError::Overloaded { .. }
+            | ConnectError::Broken { .. } => Exit::Unavailable,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
 impl From<ClientError> for Stop {
     fn from(error: ClientError) -> Self {
         let exit = match error.code() {
@@ -97,6 +115,7 @@ impl From<ClientError> for Stop {
             | ErrorCode::Cancelled
             | ErrorCode::Draining
             | ErrorCode::DeviceFailed
+            | ErrorCode::Unavailable
             | ErrorCode::Internal => Exit::Unavailable,
         };
         Self::new(exit, error.to_string())

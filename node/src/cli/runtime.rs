@@ -7,8 +7,9 @@ use tokio::runtime::{Builder, Runtime};
 use super::exit::{Exit, Stop};
 use crate::config::Machine;
 
-/// Cores for each thread of the runtime: it only moves frames, the device and the tokenizers have their own threads.
-/// On a small machine one thread costs the fewest switches between threads.
+/// Cores for each thread of the runtime. It serves HTTP, or what one command asks: the device, the tokenizers and a
+/// serving node's link with its actors have their own threads. On a small machine one thread costs the fewest switches
+/// between threads.
 const CORES_PER_WORKER: usize = 4;
 const WORKERS_MAX: usize = 8;
 
@@ -16,7 +17,7 @@ fn runtime() -> Result<Runtime, Stop> {
     let workers = (Machine::detect().cores / CORES_PER_WORKER).clamp(1, WORKERS_MAX);
     Builder::new_multi_thread()
         .worker_threads(workers)
-        .thread_name("shoal-net")
+        .thread_name("shoal-worker")
         .enable_all()
         .build()
         .map_err(|error| Stop::new(Exit::Unavailable, format!("cannot start threads: {error}")))

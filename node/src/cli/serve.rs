@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use shoal_mesh::{NetThread, TokioNet};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::ServeArgs;
@@ -81,13 +82,14 @@ impl Leave {
 
 async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     let mut leave = Leave::listen()?;
+    let net = NetThread::start().map_err(Stop::with(Exit::Unavailable))?;
     let grace = config.drain;
     let advertise = config.quic.as_ref().and_then(|quic| quic.advertise);
     let ready = async {
         if let (Some(issuer), Some(quic)) = (&args.join, &config.quic) {
             mesh::obtain(&quic.identity_dir, issuer, args.token.as_deref()).await?;
         }
-        start(config).await
+        start(config, net.net()).await
     };
     let (node, edge) = tokio::select! {
         started = ready => started?,
@@ -105,9 +107,9 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     }
 }
 
-async fn start(config: NodeConfig) -> Result<(Node, Option<HttpEdge>), Stop> {
+async fn start(config: NodeConfig, net: TokioNet) -> Result<(Node, Option<HttpEdge>), Stop> {
     let options = config.http.as_ref().map(|http| EdgeOptions::from_config(http, &config.models));
-    let node = Node::start(config).await?;
+    let node = Node::start_with_net(config, net).await?;
     let edge = match options {
         None => None,
         Some(options) => Some(HttpEdge::bind(options, node.client(), Arc::new(node.view())).await?),

@@ -140,7 +140,7 @@ fn face_of_code(code: ErrorCode) -> Face {
         ErrorCode::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         // The caller went away, so nobody reads this; nginx's number for it.
         ErrorCode::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-        ErrorCode::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Draining | ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
     };
     let (kind, tei) =

@@ -328,6 +328,12 @@ fn nobody_there_is_code_five() {
     home.run(["mesh", "init"]).expect(0);
     let ran = home.run(["encode", "--mesh", "127.0.0.1:1", "--", "x"]).expect(5);
     assert!(ran.err.contains("127.0.0.1:1"), "{}", ran.err);
+    let serving = Serving::start(&home, ["--http", "off", "--quic", "127.0.0.1:0"]);
+    let quic = serving.address("quic");
+    let stranger = Home::new();
+    stranger.run(["mesh", "init"]).expect(0);
+    let refused = stranger.run(["encode", "--mesh", &quic, "--", "x"]).expect(3);
+    assert!(refused.err.contains("not a node of this mesh"), "{}", refused.err);
     let no_identity =
         home.run(["encode", "--mesh", "127.0.0.1:1", "--identity", "/nonexistent", "--", "x"]).expect(3);
     assert!(no_identity.err.contains("/nonexistent"), "{}", no_identity.err);

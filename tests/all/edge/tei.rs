@@ -95,6 +95,7 @@ const REFUSALS: &str = r#"
 {"inputs": ["a", "b", "c", "d"]} | 422 | Validation | 4 texts; at most 3
 {"inputs": "x", "model": "overloaded"} | 429 | Overloaded | as asked
 {"inputs": "x", "model": "draining"} | 503 | Unhealthy | as asked
+{"inputs": "x", "model": "unavailable"} | 503 | Unhealthy | as asked
 {"inputs": "x", "model": "device_failed"} | 424 | Backend | as asked
 {"inputs": "x", "model": "gone"} | 404 | Validation | served here: hash
 "#;

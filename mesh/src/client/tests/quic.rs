@@ -1,15 +1,15 @@
 //! What only a network can do.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::Role;
 
-use tokio::runtime::Runtime;
-
 use crate::client::{Client, ConnectOptions, Encode};
-use crate::identity::Authority;
-use crate::link::{BindError, ConnectError, QuicServer, QuicServerOptions, TokioNet};
+use crate::identity::{Authority, Identity};
+use crate::link::{BindError, ConnectError, Net, NetThread, QuicServer, QuicServerOptions};
 use crate::testing::{ISSUER, LOOPBACK, Mood, TestService, connect, identity, over_quic, serve};
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn a_restarted_node_is_found_again_in_the_middle_of_a_call() {
 }
 
 /// The old socket closes when quinn's driver has ended, some polls after the drop.
-async fn bind_again(bind: impl Fn() -> Result<QuicServer, BindError>) -> QuicServer {
+async fn bind_again<T>(bind: impl Fn() -> Result<T, BindError>) -> T {
     for _ in 0..1000 {
         match bind() {
             Err(BindError::Socket { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -44,73 +44,65 @@ async fn bind_again(bind: impl Fn() -> Result<QuicServer, BindError>) -> QuicSer
     panic!("the address stays in use");
 }
 
-/// A node's runtime of its own, so that its death takes everything with it and says nothing.
-fn node_runtime() -> Runtime {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).enable_all().build().expect("a thread")
+/// A node on a thread of its own, so that its death takes everything with it and says nothing.
+struct Mortal {
+    net: NetThread,
+    server: QuicServer,
+}
+
+impl Mortal {
+    fn start(addr: SocketAddr, identity: &Identity, service: &Arc<TestService>) -> Result<Self, BindError> {
+        let net = NetThread::start().expect("a thread");
+        let options = QuicServerOptions::new(addr, identity.clone()).net(net.net());
+        let server = QuicServer::bind(options, service.clone())?;
+        Ok(Self { net, server })
+    }
+
+    /// Ends its tasks before its endpoint could say that it closes.
+    fn crash(self) {
+        drop(self.net);
+        drop(self.server);
+    }
 }
 
 #[tokio::test]
 async fn a_crashed_node_that_restarts_is_noticed_before_the_idle_timeout() {
     let service = TestService::new();
     let node = identity(Role::Node);
-    let bind = |addr, runtime: &Runtime| {
-        let net = TokioNet::new(runtime.handle().clone());
-        QuicServer::bind(QuicServerOptions::new(addr, node.clone()).net(net), service.clone())
-    };
-    let runtime = node_runtime();
-    let first = bind(LOOPBACK, &runtime).unwrap();
-    let addr = first.local_addr();
+    let first = Mortal::start(LOOPBACK, &node, &service).unwrap();
+    let addr = first.server.local_addr();
     let client = connect(addr).await;
     client.encode(Encode::new("m", ["a"])).await.expect("served");
-    crash(runtime, first);
-    let runtime = node_runtime();
-    let second = bind_again(|| bind(addr, &runtime)).await;
+    first.crash();
+    let _second = bind_again(|| Mortal::start(addr, &node, &service)).await;
     // The old connection is reset by the restarted node, which has the keys of its former self: a status, which is
     // not tried again, fails at once instead of at the idle timeout of 5 s.
     let start = tokio::time::Instant::now();
     assert!(client.status(false).await.is_err());
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     client.encode(Encode::new("m", ["b"])).await.expect("served by the restarted node");
-    drop(second);
-    runtime.shutdown_background();
-}
-
-/// Ends a node's tasks before its endpoint could say that it closes.
-fn crash(runtime: Runtime, server: QuicServer) {
-    let crash = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(5)));
-    crash.join().expect("the runtime ends");
-    drop(server);
 }
 
 #[tokio::test]
 async fn a_crash_under_many_calls_loses_none_of_them() {
     let service = TestService::new();
     let node = identity(Role::Node);
-    let bind = |addr, runtime: &Runtime| {
-        let net = TokioNet::new(runtime.handle().clone());
-        QuicServer::bind(QuicServerOptions::new(addr, node.clone()).net(net), service.clone())
-    };
-    let runtime = node_runtime();
-    let first = bind(LOOPBACK, &runtime).unwrap();
-    let addr = first.local_addr();
+    let first = Mortal::start(LOOPBACK, &node, &service).unwrap();
+    let addr = first.server.local_addr();
     let client = connect(addr).await;
     service.mood.send_replace(Mood::Stall);
     // More than the retry budget covers.
     let calls = futures_util::future::join_all((0..40).map(|_| client.encode(Encode::new("m", ["a"]))));
     let restart = async {
         service.serving_is(40).await;
-        crash(runtime, first);
+        first.crash();
         service.mood.send_replace(Mood::Work);
-        let runtime = node_runtime();
-        (bind_again(|| bind(addr, &runtime)).await, runtime)
+        bind_again(|| Mortal::start(addr, &node, &service)).await
     };
-    let (done, (second, runtime)) = tokio::join!(calls, restart);
+    let (done, _second) = tokio::join!(calls, restart);
     for call in done {
         assert_eq!(call.expect("served by the restarted node").items.len(), 1);
     }
-    drop(second);
-    runtime.shutdown_background();
 }
 
 #[tokio::test]
@@ -119,16 +111,30 @@ async fn a_client_that_vanishes_frees_its_slot() {
     let server = serve(&service, LOOPBACK);
     let addr = server.local_addr();
     service.mood.send_replace(Mood::Stall);
-    let runtime = node_runtime();
+    let net = NetThread::start().expect("a thread");
     // Dropping the runtime drops its tasks in the middle: nothing is said to the node.
-    let asking = runtime.spawn(async move {
+    let asking = net.net().tasks().spawn(async move {
         let client = connect(addr).await;
         client.encode(Encode::new("m", ["a"])).await
     });
     service.serving_is(1).await;
-    runtime.shutdown_background();
+    drop(net);
     service.serving_is(0).await;
     assert!(asking.await.expect_err("never answered").is_cancelled());
+}
+
+#[test]
+fn a_node_on_a_thread_of_its_own_answers_while_its_starters_runtime_stands_still() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let service = TestService::new();
+    let still = runtime();
+    let node = still.block_on(async { Mortal::start(LOOPBACK, &identity(Role::Node), &service).unwrap() });
+    // From here on nobody polls `still`.
+    let done = runtime().block_on(async {
+        let client = connect(node.server.local_addr()).await;
+        client.encode(Encode::new("m", ["a"])).await
+    });
+    assert_eq!(done.expect("served").items.len(), 1);
 }
 
 #[tokio::test]
@@ -193,7 +199,7 @@ async fn shutdown_cuts_what_does_not_finish() {
     let (done, cut) = tokio::join!(call, leave);
     assert_eq!(cut, 1);
     let code = done.expect_err("nobody is left").code();
-    assert!(matches!(code, ErrorCode::Draining | ErrorCode::DeadlineExceeded), "{code:?}");
+    assert!(matches!(code, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded), "{code:?}");
 }
 
 #[tokio::test]

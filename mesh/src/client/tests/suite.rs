@@ -35,9 +35,9 @@ macro_rules! over_both_links {
 
 over_both_links! {
     one_text, many_texts_keep_their_order, a_slow_input_is_answered_as_it_comes, an_item_fails_alone,
-    a_dropped_future_frees_the_slot, a_dropped_stream_frees_the_slot, the_deadline_cancels, a_reply_dropped_half_way_is_retried_for_the_rest,
-    missing_end_loses_nothing, a_panic_is_answered, overload_is_waited_out_or_told, silence_is_noticed, status,
-    invalid_calls_are_not_sent,
+    a_dropped_future_frees_the_slot, a_dropped_stream_frees_the_slot, the_deadline_cancels,
+    a_reply_dropped_half_way_is_retried_for_the_rest, missing_end_loses_nothing, a_panic_is_answered,
+    overload_is_waited_out_or_told, silence_is_noticed, status, invalid_calls_are_not_sent,
 }
 
 fn texts(count: usize) -> Vec<String> {

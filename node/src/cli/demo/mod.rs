@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use shoal_mesh::{Authority, Client, ConnectOptions, Identity, IdentityError};
+use shoal_mesh::{Authority, Client, ConnectOptions, Identity, IdentityError, NetThread};
 use shoal_protocol::message::Role;
 
 use self::measure::Measured;
@@ -94,11 +94,11 @@ async fn show(
     model: &str,
     mut measured: Measured,
 ) -> Result<Report, Stop> {
-    let node = Node::start(config).await?;
+    let net = NetThread::start().map_err(Stop::with(Exit::Unavailable))?;
+    let node = Node::start_with_net(config, net.net()).await?;
     let addr = node.quic_addr().ok_or_else(|| Stop::new(Exit::DemoFailed, "the node has no QUIC address"))?;
     measured.event("node", json!({ "id": node.id().to_string(), "quic": addr.to_string() }));
-    let client = Client::connect(ConnectOptions::new([addr], identity)).await;
-    let client = client.map_err(Stop::with(Exit::Unavailable))?;
+    let client = Client::connect(ConnectOptions::new([addr], identity)).await?;
     let corpus = measured.encode(&client, model, &CORPUS).await?;
     let queries = measured.encode(&client, model, &QUERIES).await?;
     measured.event(
