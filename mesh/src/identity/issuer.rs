@@ -11,13 +11,12 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use shoal_protocol::NodeId;
 use shoal_protocol::message::Role;
 
 use super::authority::{CLOCK_SKEW_MAX_S, params};
 use super::files::{self, AUTHORITY_FILE, IdentityError, Written};
 use super::own::Identity;
-use super::subject::{NODE_SERVER_NAME, Subject, key_id, key_pin, lease_of, spki_of};
+use super::subject::{NODE_SERVER_NAME, Subject, key_pin, lease_of, spki_of};
 use super::time::{DAY_S, unix_time_s};
 use crate::core::Lease;
 
@@ -40,8 +39,6 @@ pub struct Issuer {
     authority_pem: String,
     pub(super) certificate: CertificateDer<'static>,
     pub(super) authority: CertificateDer<'static>,
-    /// The id of its key.
-    pub(super) id: NodeId,
     /// SHA-256 of the authority's key.
     pub(super) authority_pin: [u8; 32],
     /// Signs join tokens; follows from its key, so that it survives restarts and nobody else has it.
@@ -71,7 +68,6 @@ impl Issuer {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, key.serialized_der());
         let token_key = hmac::sign(&secret, b"shoal join token key, version 1");
         Ok(Self {
-            id: key_id(&own),
             authority_pin: key_pin(&root),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             until_unix_s: lease_of(&certificate).map_err(|what| (ISSUER_FILE, what))?.until_unix_s,
@@ -136,12 +132,6 @@ impl Issuer {
             Err(IdentityError::Missing { .. }) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// The id of its key, which join tokens name.
-    #[must_use]
-    pub fn id(&self) -> NodeId {
-        self.id
     }
 
     /// Issues an identity with a new key, valid for a year. Only a node's can act as a server.
@@ -215,7 +205,7 @@ impl Issuer {
 impl std::fmt::Debug for Issuer {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Issuer({})", self.id)
+        f.debug_struct("Issuer").finish_non_exhaustive()
     }
 }
 

@@ -9,6 +9,7 @@ use shoal_protocol::message::{JoinGrant, JoinRefusal, JoinRequest, RefusalReason
 use super::files::IdentityError;
 use super::issuer::{Issuer, requested_key};
 use super::ledger::{Ledger, Right};
+use super::own::Identity;
 use super::subject::{Subject, key_id, role_name};
 
 /// Clocks further apart are told so. Certificates are valid from an hour before they are made; what remains of it is
@@ -18,6 +19,8 @@ const CLOCK_APART_MAX_S: u64 = 600;
 /// Answers requests for certificates. Not pure: a use of a token is on the disk before its certificate is made.
 #[derive(Debug)]
 pub struct Registrar {
+    /// Where this issuer is at home.
+    node: NodeId,
     issuer: Issuer,
     ledger: Ledger,
     /// Where certificates are renewed, this issuer first.
@@ -32,7 +35,12 @@ impl Registrar {
     pub fn open(dir: &Path, issuers: Vec<String>, now_unix_s: u64) -> Result<Self, IdentityError> {
         let mut issuers = issuers;
         issuers.truncate(JOIN_ISSUERS_MAX);
-        Ok(Self { issuer: Issuer::load(dir)?, ledger: Ledger::open(dir, now_unix_s)?, issuers })
+        Ok(Self {
+            node: Identity::load(dir)?.node_id(),
+            issuer: Issuer::load(dir)?,
+            ledger: Ledger::open(dir, now_unix_s)?,
+            issuers,
+        })
     }
 
     /// A newcomer with a token. Blocks until the use is on the disk.
@@ -43,9 +51,9 @@ impl Registrar {
     ) -> Result<JoinGrant, JoinRefusal> {
         let refuse = |reason, message: String| Err(JoinRefusal { reason, message, now_unix_s });
         let JoinRequest { token, role, csr, now_unix_s: theirs } = request;
-        if token.issuer != self.issuer.id || token.authority != self.issuer.authority_pin {
+        if token.issuer != self.node || token.authority != self.issuer.authority_pin {
             let message =
-                format!("this is issuer {}; the token is for issuer {}", self.issuer.id, token.issuer);
+                format!("this is node {}; the token is for the issuer at node {}", self.node, token.issuer);
             return refuse(RefusalReason::WrongIssuer, message);
         }
         if !self.issuer.has_made(token) {

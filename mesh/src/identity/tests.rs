@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use shoal_protocol::message::Role;
+use rcgen::PublicKeyData;
+use shoal_protocol::NodeId;
+use shoal_protocol::message::{JoinGrant, Role};
 
-use super::{Authority, Identity, IdentityError, Issuer, Subject, Token, TokenError, TokenTerms};
+use super::issuer::{request_for, requested_key};
+use super::{
+    Authority, Identity, IdentityError, Issuer, Newcomer, Registrar, Subject, Token, TokenError, TokenTerms,
+};
 
 fn issuer() -> Issuer {
     Authority::create().unwrap().issuer().unwrap()
@@ -109,6 +114,7 @@ fn terms() -> TokenTerms {
         label: "spot".to_owned(),
         ttl: Duration::from_secs(600),
         uses_max: 1,
+        issuer: NodeId([7; 16]),
         issuer_address: "10.0.0.1:7001".to_owned(),
     }
 }
@@ -138,4 +144,51 @@ fn tokens_are_made_within_bounds_only() {
     refused(TokenTerms { label: "a/b".to_owned(), ..terms() });
     refused(TokenTerms { issuer_address: "nowhere".to_owned(), ..terms() });
     refused(TokenTerms { issuer_address: format!("{}:1", "a".repeat(300)), ..terms() });
+}
+
+/// Whatever byte of a request is damaged, nobody gets a certificate for another key. (Some bits of its framing are not
+/// signed.)
+#[test]
+fn damaged_requests_are_refused() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let request = request_for(&key).unwrap();
+    let own = key.subject_public_key_info();
+    let granted = |request: &[u8]| requested_key(request).ok().map(|key| key.subject_public_key_info());
+    assert_eq!(granted(&request), Some(own.clone()));
+    for at in 0..request.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut damaged = request.clone();
+            damaged[at] ^= flip;
+            let granted = granted(&damaged);
+            assert!(granted.is_none() || granted.as_ref() == Some(&own), "byte {at} ^ {flip:#x}");
+        }
+        assert_eq!(granted(&request[..at]), None, "cut at {at}");
+    }
+}
+
+/// An issuer that is genuine but wrong gives nothing that would be stored.
+#[test]
+fn a_newcomer_takes_only_what_it_asked_for() {
+    let (dir, root) = (tempfile::tempdir().unwrap(), Authority::create().unwrap());
+    let issuer = root.issuer().unwrap();
+    issuer.issue(Role::Node, "issuer").unwrap().save(dir.path()).unwrap();
+    issuer.save(dir.path()).unwrap();
+    let node = Identity::load(dir.path()).unwrap().node_id();
+    let token = issuer.mint(TokenTerms { uses_max: 9, issuer: node, ..terms() }, 1_000).unwrap();
+    let newcomer = Newcomer::new(token.clone(), Role::Node).unwrap();
+    let mut registrar = Registrar::open(dir.path(), Vec::new(), 1_000).unwrap();
+    let granted = registrar.handle_join(&newcomer.request(1_000).unwrap(), 1_000).unwrap();
+    assert_eq!(newcomer.handle_grant(granted.clone()).unwrap().name(), "spot");
+
+    let other = Newcomer::new(token, Role::Node).unwrap();
+    assert!(other.handle_grant(granted.clone()).is_err(), "a certificate of another key");
+    let elsewhere = Authority::create().unwrap().issuer().unwrap();
+    let authority = elsewhere.authority.to_vec();
+    assert!(newcomer.handle_grant(JoinGrant { authority, ..granted.clone() }).is_err(), "another authority");
+    let chain = granted.chain[1..].to_vec();
+    assert!(
+        newcomer.handle_grant(JoinGrant { chain, ..granted.clone() }).is_err(),
+        "no certificate of its own"
+    );
+    assert!(newcomer.handle_grant(JoinGrant { chain: Vec::new(), ..granted }).is_err(), "nothing");
 }

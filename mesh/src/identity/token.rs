@@ -35,7 +35,9 @@ pub struct TokenTerms {
     pub ttl: Duration,
     /// How many keys it certifies, 1 to 4096.
     pub uses_max: u32,
-    /// Where newcomers reach the issuer (`host:port`).
+    /// The issuer's node: newcomers show the token to no other.
+    pub issuer: NodeId,
+    /// Where newcomers reach it (`host:port`).
     pub issuer_address: String,
 }
 
@@ -72,7 +74,7 @@ impl Token {
         &self.0.issuer_address
     }
 
-    /// The only issuer that takes it.
+    /// The node of the only issuer that takes it.
     #[must_use]
     pub fn issuer(&self) -> NodeId {
         self.0.issuer
@@ -121,13 +123,13 @@ impl FromStr for Token {
 }
 
 impl Issuer {
-    /// Makes a token that this issuer will take.
+    /// Makes a token that this issuer will take at its node.
     ///
     /// # Errors
     /// [`TokenError::Terms`] names the term that does not fit.
     pub fn mint(&self, terms: TokenTerms, now_unix_s: u64) -> Result<Token, TokenError> {
         let refuse = |what: String| Err(TokenError::Terms(what));
-        let TokenTerms { role, label, ttl, uses_max, issuer_address } = terms;
+        let TokenTerms { role, label, ttl, uses_max, issuer, issuer_address } = terms;
         if !label.is_empty() && !is_name(&label) {
             return refuse(IdentityError::Name(label).to_string());
         }
@@ -142,7 +144,7 @@ impl Issuer {
         }
         let mut token = JoinToken {
             authority: self.authority_pin,
-            issuer: self.id,
+            issuer,
             issuer_address,
             role,
             label,

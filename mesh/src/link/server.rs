@@ -17,7 +17,7 @@ use super::transport::{Door, SetupError, endpoint_config, server_config};
 use crate::identity::LiveIdentity;
 
 /// How long the last packets (the closing ones) may take once everything is over.
-const CLOSE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Bounds of what clients can make a node hold. Beyond them the answer is a typed overload, at once.
 #[derive(Clone, Copy, Debug)]

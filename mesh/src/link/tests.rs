@@ -112,8 +112,8 @@ async fn what_is_not_a_request_gets_a_typed_answer_and_harms_nothing_else() {
     let whole = bytes_of(request());
     let status = bytes_of(Message::StatusRequest(StatusRequest { histograms: false }));
     let mut rotten = whole.clone();
-    let last = rotten.len() - 1;
-    rotten[last] ^= 0xff; // the archive's root
+    let root = rotten.len() - 64; // at the archive's end, with enums that have no such variant
+    rotten[root..].fill(0xff);
     let hostile: [(&str, Vec<u8>); 9] = [
         ("nothing", Vec::new()),
         ("garbage", vec![0xa5; 4096]),

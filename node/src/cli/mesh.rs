@@ -64,6 +64,7 @@ fn make_issuer(root: &Authority, name: &str, dir: &Path) -> Result<(Identity, Is
 pub(super) fn token(args: MeshTokenArgs) -> Result<Exit, Stop> {
     let dir = in_home(args.identity.as_ref(), "identity");
     let issuer = Issuer::load(&dir).map_err(Stop::with(Exit::Model))?;
+    let node = Identity::load(&dir).map_err(Stop::with(Exit::Model))?.node_id();
     let noted = Issuer::address(&dir).map_err(Stop::with(Exit::Model))?;
     let issuer_address = args.issuer.or(noted).ok_or_else(|| {
         let what =
@@ -75,6 +76,7 @@ pub(super) fn token(args: MeshTokenArgs) -> Result<Exit, Stop> {
         label: args.label,
         ttl: args.ttl,
         uses_max: args.uses,
+        issuer: node,
         issuer_address,
     };
     let now_unix_s = clock::unix_time().as_secs();

@@ -17,7 +17,8 @@ use crate::wire::{DecodeError, wire_message};
 pub struct JoinToken {
     /// SHA-256 of the authority's SubjectPublicKeyInfo (RFC 7469's pin): the newcomer trusts no other.
     pub authority: [u8; 32],
-    /// The id of the key of the only issuer that takes the token.
+    /// The node whose issuer made the token and counts its uses. The newcomer shows the token to no other: whoever sees
+    /// it could use it.
     pub issuer: NodeId,
     /// Where that issuer is reached (`host:port`).
     pub issuer_address: String,

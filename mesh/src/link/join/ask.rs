@@ -7,7 +7,7 @@ use std::time::Duration;
 use quinn::{ClientConfig, EndpointConfig};
 use shoal_protocol::message::{JoinGrant, RefusalReason, Role};
 use shoal_protocol::wire::VersionRange;
-use shoal_protocol::{Frame, Message};
+use shoal_protocol::{Frame, Message, NodeId};
 use tokio::time::timeout;
 
 use super::super::codes::Code;
@@ -16,7 +16,7 @@ use super::super::dial::{
 };
 use super::super::frames::{FrameError, FrameSink, FrameSource};
 use super::super::net::Net;
-use super::super::server::{BindError, net_or_callers};
+use super::super::server::{BindError, CLOSE_WAIT, net_or_callers};
 use super::super::transport::endpoint_config;
 use super::transport::{member_config, newcomer_config};
 use crate::identity::{Identity, IdentityError, LiveIdentity, Newcomer, Token, unix_time_s};
@@ -141,8 +141,8 @@ pub async fn join(options: JoinOptions) -> Result<Identity, JoinError> {
 async fn join_at(name: &str, newcomer: &Newcomer, net: &dyn Net) -> Result<Identity, JoinError> {
     let request = newcomer.request(unix_time_s())?;
     let config = newcomer_config(newcomer.token().message()).map_err(ConnectError::from)?;
-    let message = Message::JoinRequest(Box::new(request));
-    let grant = ask_any(name, &EndpointConfig::default(), &config, &message, net).await?;
+    let (issuer, message) = (Some(newcomer.token().issuer()), Message::JoinRequest(Box::new(request)));
+    let grant = ask_any(name, &EndpointConfig::default(), &config, issuer, &message, net).await?;
     let identity = newcomer.handle_grant(grant)?;
     // Where one certificate was got, the next one is asked for first.
     let others = identity.issuers().iter().filter(|issuer| *issuer != name).cloned();
@@ -163,7 +163,7 @@ pub async fn renew(
     let current = identity.current();
     let message = Message::RenewRequest(current.renew_request(unix_time_s())?);
     let config = member_config(identity).map_err(ConnectError::from)?;
-    let grant = ask_any(address, &endpoint_config(&current), &config, &message, &*net).await?;
+    let grant = ask_any(address, &endpoint_config(&current), &config, None, &message, &*net).await?;
     Ok(current.handle_grant(grant)?)
 }
 
@@ -176,13 +176,14 @@ async fn ask_any(
     name: &str,
     endpoint: &EndpointConfig,
     config: &ClientConfig,
+    issuer: Option<NodeId>,
     message: &Message,
     net: &dyn Net,
 ) -> Result<JoinGrant, JoinError> {
     let mut last = JoinError::Connect(ConnectError::NoAddress);
     for address in resolve(name).await? {
-        let asked = timeout(ASK_WAIT, ask(address, endpoint.clone(), config.clone(), message.clone(), net));
-        match asked.await {
+        let asked = ask(address, endpoint.clone(), config.clone(), issuer, message.clone(), net);
+        match timeout(ASK_WAIT, asked).await {
             Ok(Ok(grant)) => return Ok(grant),
             Ok(Err(error)) if !error.may_pass() => return Err(error),
             Ok(Err(error)) => last = error,
@@ -192,18 +193,25 @@ async fn ask_any(
     Err(last)
 }
 
-/// One question on a connection of its own, in the oldest wire version: there is no hello to agree on another.
+/// One question on a connection of its own, in the oldest wire version: there is no hello to agree on another. Only
+/// `issuer` is asked, where one is named.
 pub(super) async fn ask(
     address: SocketAddr,
     endpoint: EndpointConfig,
     config: ClientConfig,
+    issuer: Option<NodeId>,
     message: Message,
     net: &dyn Net,
 ) -> Result<JoinGrant, JoinError> {
     let endpoint = endpoint_for(address, endpoint, net)?;
     let connected = timeout(DIAL_WAIT, handshake(&endpoint, config, address)).await;
     let connection = connected.map_err(|_| ConnectError::NoAnswer { address })??;
-    certified_node(&connection, address)?;
+    let node = certified_node(&connection, address)?.key_id;
+    if let Some(issuer) = issuer.filter(|issuer| *issuer != node) {
+        let what = format!("is node {node}; the token is for node {issuer} and is shown to no other");
+        connection.close(Code::Forbidden.into(), b"not the issuer");
+        return Err(ConnectError::Untrusted { address, what }.into());
+    }
     let exchange = async {
         let (send, recv) = connection.open_bi().await.map_err(|error| FrameError::Lost(error.to_string()))?;
         let mut sink = FrameSink::quic(send, VersionRange::OURS.min);
@@ -227,6 +235,7 @@ pub(super) async fn ask(
         },
     };
     connection.close(Code::Done.into(), b"");
-    endpoint.wait_idle().await;
+    // So that the issuer hears of it; the answer does not depend on it.
+    let _ = timeout(CLOSE_WAIT, endpoint.wait_idle()).await;
     result
 }

@@ -62,6 +62,7 @@ impl Ground {
             label: String::new(),
             ttl: Duration::from_secs(600),
             uses_max,
+            issuer: Identity::load(self.dir.path()).unwrap().node_id(),
             issuer_address: self.addr.to_string(),
         };
         let token = self.issuer.mint(terms, now_unix_s).unwrap();
@@ -80,7 +81,7 @@ impl Ground {
     async fn ask(&self, token: &Token, message: Message) -> Result<Identity, JoinError> {
         let config = newcomer_config(token.message()).unwrap();
         let net = TokioNet::new(Handle::current());
-        let asked = ask(self.addr, EndpointConfig::default(), config, message, &net).await;
+        let asked = ask(self.addr, EndpointConfig::default(), config, None, message, &net).await;
         asked.map(|_| panic!("nothing is to be granted"))
     }
 }
@@ -133,7 +134,7 @@ async fn a_token_is_good_for_its_uses_and_not_after_a_restart_either() {
         // The same key again, as after a lost answer: one use.
         let message = Message::JoinRequest(Box::new(first.request(unix_time_s()).unwrap()));
         let config = newcomer_config(token.message()).unwrap();
-        let grant = ask(ground.addr, EndpointConfig::default(), config, message, &net).await.unwrap();
+        let grant = ask(ground.addr, EndpointConfig::default(), config, None, message, &net).await.unwrap();
         first.handle_grant(grant).unwrap();
     }
     ground.join(&token, Role::Node).await.unwrap();

@@ -42,21 +42,7 @@ impl NodeService {
 
     fn warnings(&self) -> Vec<String> {
         let standing = self.standing.as_ref().map(|standing| *standing.borrow());
-        let left = |until_unix_s: u64| {
-            Duration::from_secs(until_unix_s.saturating_sub(clock::unix_time().as_secs()))
-        };
-        let warning = match standing {
-            None | Some(Standing::Good) => None,
-            Some(Standing::Unrenewed { failures, until_unix_s }) => Some(format!(
-                "no issuer renews the node's certificate ({failures} requests failed); it expires in {}: see the \
-                 addresses in `issuers` of its identity",
-                humantime::format_duration(left(until_unix_s))
-            )),
-            Some(Standing::Expired { .. }) => Some(
-                "the node's certificate has expired and new connections are refused: join again with a token"
-                    .to_owned(),
-            ),
-        };
+        let warning = standing.and_then(|standing| certificate_warning(standing, clock::unix_time()));
         warning.into_iter().collect()
     }
 
@@ -143,4 +129,39 @@ fn place(model: &mut ModelStatus, report: &ModelReport) {
     model.bytes = report.bytes;
     model.device = (report.state == ModelState::Ready).then_some(DEVICE);
     model.error = report.failure.as_ref().map(ToString::to_string);
+}
+
+/// What an operator should know about the certificate, if anything.
+fn certificate_warning(standing: Standing, now: Duration) -> Option<String> {
+    match standing {
+        Standing::Good => None,
+        Standing::Unrenewed { failures, until_unix_s } => {
+            let left = Duration::from_secs(until_unix_s.saturating_sub(now.as_secs()));
+            Some(format!(
+                "no issuer renews the node's certificate ({failures} requests failed); it expires in {}: see the \
+                 addresses in `issuers` of its identity",
+                humantime::format_duration(left)
+            ))
+        }
+        Standing::Expired { .. } => Some(
+            "the node's certificate has expired and new connections are refused: join again with a token"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_is_told_how_long_the_certificate_lasts() {
+        let now = Duration::from_secs(1_000);
+        assert_eq!(certificate_warning(Standing::Good, now), None);
+        let until_unix_s = 1_000 + 2 * 3600;
+        let told = certificate_warning(Standing::Unrenewed { failures: 3, until_unix_s }, now).expect("told");
+        assert!(told.contains("3 requests") && told.contains("expires in 2h"), "{told}");
+        let expired = certificate_warning(Standing::Expired { since_unix_s: 900 }, now).expect("told");
+        assert!(expired.contains("join again"), "{expired}");
+    }
 }

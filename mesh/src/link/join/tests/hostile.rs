@@ -50,9 +50,13 @@ async fn only_the_issuer_that_made_a_token_takes_it() {
     let config = newcomer_config(token.message()).unwrap();
     let message = Message::JoinRequest(Box::new(request));
     let net = TokioNet::new(Handle::current());
-    let asked = ask(other.local_addr(), EndpointConfig::default(), config, message, &net).await;
+    let asked = ask(other.local_addr(), EndpointConfig::default(), config, None, message, &net).await;
     assert!(matches!(asked, Err(JoinError::Refused { reason: RefusalReason::WrongIssuer, .. })));
-    // Asked at the wrong one, the newcomer finds the right one by its token.
+    // A newcomer shows its token to nobody else in the mesh, and finds the right one by it.
+    let (config, issuer) = (newcomer_config(token.message()).unwrap(), Some(token.issuer()));
+    let bare = Message::RenewRequest(RenewRequest { csr: Vec::new(), now_unix_s: 0 });
+    let asked = ask(other.local_addr(), EndpointConfig::default(), config, issuer, bare, &net).await;
+    assert!(matches!(asked, Err(JoinError::Connect(ConnectError::Untrusted { .. }))), "{asked:?}");
     join(JoinOptions::new(&other.local_addr().to_string(), token, Role::Node)).await.unwrap();
 }
 
@@ -66,7 +70,7 @@ async fn a_server_of_another_authority_is_not_told_the_token() {
     let net = TokioNet::new(Handle::current());
     let request = Newcomer::new(token, Role::Node).unwrap().request(unix_time_s()).unwrap();
     let message = Message::JoinRequest(Box::new(request));
-    let asked = ask(elsewhere.addr, EndpointConfig::default(), config, message, &net).await;
+    let asked = ask(elsewhere.addr, EndpointConfig::default(), config, None, message, &net).await;
     assert!(matches!(asked, Err(JoinError::Connect(ConnectError::Untrusted { .. }))), "{asked:?}");
 }
 
@@ -146,7 +150,7 @@ async fn renewals_are_for_the_certificates_own_key_and_life() {
     let foreign: RenewRequest = other.renew_request(unix_time_s()).unwrap();
     let config = member_config(&live).unwrap();
     let message = Message::RenewRequest(foreign);
-    let asked = ask(ground.addr, EndpointConfig::default(), config, message, &net).await;
+    let asked = ask(ground.addr, EndpointConfig::default(), config, None, message, &net).await;
     assert!(matches!(asked, Err(JoinError::Refused { reason: RefusalReason::Uncertified, .. })), "{asked:?}");
 
     let bare = Message::RenewRequest(member.renew_request(unix_time_s()).unwrap());
@@ -216,6 +220,7 @@ async fn a_flood_of_handshakes_is_bounded() {
         label: String::new(),
         ttl: Duration::from_secs(60),
         uses_max: 1,
+        issuer: Identity::load(dir.path()).unwrap().node_id(),
         issuer_address: addr.to_string(),
     };
     let config = newcomer_config(issuer.mint(terms, unix_time_s()).unwrap().message()).unwrap();

@@ -29,7 +29,7 @@ async fn renewed(live: &LiveIdentity) -> Lease {
 async fn a_member_past_half_of_its_life_is_renewed_by_any_issuer() {
     let ground = ground();
     // The first does not answer as an issuer at all; the second is another issuer than the one that certified it.
-    let (dir, other) = issuer_dir(&ground.root);
+    let (dir, _) = issuer_dir(&ground.root);
     let second = listen(dir.path(), 0);
     let store = tempfile::tempdir().unwrap();
     let issuers = ["no port".to_owned(), second.local_addr().to_string()];
@@ -42,7 +42,6 @@ async fn a_member_past_half_of_its_life_is_renewed_by_any_issuer() {
     let stored = Identity::load(store.path()).unwrap();
     assert_eq!((stored.lease(), stored.node_id()), (lease, live.current().node_id()));
     assert_eq!(stored.issuers(), issuers);
-    assert_ne!(other.id(), ground.issuer.id());
     let mut standing = renewing.standing();
     let good = standing.wait_for(|standing| *standing == Standing::Good);
     timeout(Duration::from_secs(20), good).await.expect("told").expect("the task lives");
