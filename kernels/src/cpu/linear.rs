@@ -7,7 +7,7 @@ use super::operand::Units;
 use super::ops::{CpuOps, Scratch};
 use super::shared::SharedMut;
 use super::simd::{Kernel, Simd, dispatch, math};
-use super::tile::{ROWS_MAX, Tile, TileArgs, TileFormat, ZEROS, balanced, panel_columns, tiles};
+use super::tile::{Finish, ROWS_MAX, TileArgs, TileFormat, ZEROS, balanced, panel_columns, tiles};
 use super::weights::PackedLinear;
 use super::{Activation, Epilogue};
 use crate::Dtype;
@@ -131,38 +131,65 @@ impl<T: Element> Kernel for Block<'_, '_, T> {
         if widen {
             self.panel.reserve(weights.inputs().next_multiple_of(2) * columns);
         }
-        let heights = tiles(weights.isa(), if widen { TileFormat::F32 } else { format });
+        let fused = fused(format, epilogue);
+        let tiles = |finish| tiles(weights.isa(), if widen { TileFormat::F32 } else { format }, finish);
         for panel in self.panels.clone() {
-            let units = weights.panel(panel).0;
-            let mut b = units.as_ptr();
+            let mut b = weights.panel(panel).0.as_ptr();
             if widen {
                 // SAFETY: the caller vouches for S; the scratch was made large enough above.
-                unsafe { widen_panel::<S>(units, columns, self.panel) };
+                unsafe { widen_panel::<S>(weights.panel(panel).0, columns, self.panel) };
                 b = self.panel.as_ptr().cast();
             }
             let column = panel * columns;
             let used = columns.min(weights.outputs() - column);
-            for tile_rows in balanced(self.rows.len(), heights.len()) {
-                let first = (self.rows.start + tile_rows.start) * weights.outputs() + column;
-                let shape = (tile_rows.len(), used, weights.outputs());
-                let tile = heights[tile_rows.len() - 1];
-                let (args, rescale) = self.operands(panel, b, tile_rows);
+            // A tile writes whole panels.
+            let fused = fused.filter(|_| used == columns);
+            let heights = tiles(fused.unwrap_or(Finish::Sums));
+            for rows in balanced(self.rows.len(), heights.len()) {
+                let to = Output {
+                    start: out.at((self.rows.start + rows.start) * weights.outputs() + column),
+                    stride: weights.outputs(),
+                    rows: rows.len(),
+                    used,
+                };
+                let tile = heights[rows.len() - 1];
+                let mut args = self.operands(panel, b, rows.clone());
                 // SAFETY: the rows of A and the panel have `steps` units by the checks of `linear` and `pack`; the output rows
                 // belong to this call alone, and `used` keeps inside of them; the tile buffer holds a whole tile.
-                unsafe { finish::<S, T>(tile, args, rescale, epilogue, out.at(first), shape) }
+                unsafe {
+                    to.prefetch::<S>();
+                    if fused.is_some() {
+                        (args.out, args.out_stride) = (to.start.cast(), to.stride);
+                        tile(&args);
+                    } else {
+                        tile(&args);
+                        let rescale = (format == TileFormat::F16).then(|| self.rescale(panel, rows));
+                        to.write::<S>(epilogue, self.tile, columns, rescale);
+                    }
+                }
             }
         }
+    }
+}
+
+/// What the tiles of a format do themselves of an epilogue.
+fn fused(format: TileFormat, epilogue: Epilogue) -> Option<Finish> {
+    match epilogue {
+        // Their sums are still scaled.
+        _ if format == TileFormat::F16 => None,
+        Epilogue::Add => Some(Finish::Add),
+        Epilogue::Activate(Activation::Identity) => Some(Finish::Store),
+        Epilogue::Activate(_) => None,
     }
 }
 
 impl<T: Element> Block<'_, '_, T> {
     /// The operands of one tile whose panel lies at `b`, its output being the tile buffer.
     #[inline(always)]
-    fn operands(&self, panel: usize, b: *const u32, rows: Range<usize>) -> (TileArgs, Option<Rescale<'_>>) {
+    fn operands(&self, panel: usize, b: *const u32, rows: Range<usize>) -> TileArgs {
         let Product { weights, format, .. } = *self.product;
         let (units, bias) = weights.panel(panel);
-        let rescales = format == TileFormat::F16;
-        let args = TileArgs {
+        TileArgs {
             // Pairs count once on both sides; rows of f32 count their own elements.
             steps: match format {
                 TileFormat::F32 | TileFormat::F32ByBf16 => weights.inputs(),
@@ -173,16 +200,20 @@ impl<T: Element> Block<'_, '_, T> {
             b,
             // Each tile asks for its share of the next panel.
             next: units.as_ptr_range().end.wrapping_add(rows.start * units.len() / self.rows.len()).cast(),
-            start: if rescales { ZEROS.as_ptr() } else { bias.as_ptr() },
-            out: self.tile,
+            start: if format == TileFormat::F16 { ZEROS.as_ptr() } else { bias.as_ptr() },
+            out: self.tile.cast(),
             out_stride: panel_columns(weights.isa()),
-        };
-        let rescale = rescales.then(|| Rescale {
+        }
+    }
+
+    #[inline(always)]
+    fn rescale(&self, panel: usize, rows: Range<usize>) -> Rescale<'_> {
+        let weights = self.product.weights;
+        Rescale {
             rows: &self.a.inverse_scales[rows],
             columns: weights.panel_scales(panel),
-            bias,
-        });
-        (args, rescale)
+            bias: weights.panel(panel).1,
+        }
     }
 }
 
@@ -200,58 +231,6 @@ unsafe fn widen_panel<S: Simd>(units: &[u32], columns: usize, wide: &mut [f32]) 
                 S::store(rows.as_mut_ptr().add(vector), S::even(pairs));
                 S::store(rows.as_mut_ptr().add(columns + vector), S::odd(pairs));
             }
-        }
-    }
-}
-
-/// Computes one tile and applies the epilogue; `shape` is rows, used columns and the stride of the output.
-///
-/// # Safety
-/// As for [`Tile`], and `rows` rows of `used` elements are writable at `out`.
-#[inline(always)]
-unsafe fn finish<S: Simd, T: Element>(
-    tile: Tile,
-    mut args: TileArgs,
-    rescale: Option<Rescale<'_>>,
-    epilogue: Epilogue,
-    out: *mut T,
-    shape: (usize, usize, usize),
-) {
-    let (rows, used, stride) = shape;
-    for row in 0..rows {
-        // The tile takes longer than the lines from the third-level cache.
-        let start = out.wrapping_add(row * stride).cast::<u8>();
-        for line in (0..used * size_of::<T>()).step_by(64) {
-            S::prefetch_write(start.wrapping_add(line));
-        }
-    }
-    if epilogue == Epilogue::Activate(Activation::Identity)
-        && T::DTYPE == Dtype::F32
-        && used == args.out_stride
-        && rescale.is_none()
-    {
-        args.out = out.cast();
-        args.out_stride = stride;
-        // SAFETY: the caller's contract; a whole panel's columns are used.
-        return unsafe { tile(&args) };
-    }
-    // SAFETY: the caller's contract, and the tile buffer holds ROWS_MAX rows of a panel.
-    unsafe {
-        tile(&args);
-        let rows = TileRows {
-            from: args.out,
-            from_stride: args.out_stride,
-            to: out,
-            to_stride: stride,
-            rows,
-            used,
-            rescale,
-        };
-        match epilogue {
-            Epilogue::Add => rows.map::<S>(|sum, old| S::add(sum, old), true),
-            Epilogue::Activate(Activation::Identity) => rows.map::<S>(|sum, _| sum, false),
-            Epilogue::Activate(Activation::GeluErf) => rows.map::<S>(|sum, _| S::gelu_erf(sum), false),
-            Epilogue::Activate(other) => rows.map::<S>(|sum, _| math::activate::<S>(other, sum), false),
         }
     }
 }
@@ -276,36 +255,88 @@ impl Rescale<'_> {
     }
 }
 
-/// A finished tile and where its rows go.
-struct TileRows<'a, T> {
-    from: *const f32,
-    from_stride: usize,
-    to: *mut T,
-    to_stride: usize,
+/// Where the rows of one tile go.
+struct Output<T> {
+    start: *mut T,
+    /// Elements from one row to the next.
+    stride: usize,
     rows: usize,
+    /// Columns of the tile that exist.
     used: usize,
+}
+
+impl<T: Element> Output<T> {
+    /// The tile takes longer than the lines from the third-level cache.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self) {
+        for row in 0..self.rows {
+            let start = self.start.wrapping_add(row * self.stride).cast::<u8>();
+            for line in (0..self.used * size_of::<T>()).step_by(64) {
+                S::prefetch_write(start.wrapping_add(line));
+            }
+        }
+    }
+
+    /// Applies the epilogue to the sums of a tile, `[rows, columns]` at `sums`.
+    ///
+    /// # Safety
+    /// The machine supports `S`; rows of `used` elements are writable, `columns` is whole vectors.
+    #[inline(always)]
+    unsafe fn write<S: Simd>(
+        &self,
+        epilogue: Epilogue,
+        sums: *const f32,
+        columns: usize,
+        rescale: Option<Rescale<'_>>,
+    ) {
+        // SAFETY: the caller's contract is the same; `count` elements are left at the address that a closure is given.
+        unsafe {
+            let map = Map { sums, columns, rescale };
+            match epilogue {
+                Epilogue::Add => {
+                    map.run::<S, T>(self, |sum, at, count| S::add(sum, element::load::<S, T>(at, count)))
+                }
+                Epilogue::Activate(Activation::Identity) => map.run::<S, T>(self, |sum, _, _| sum),
+                Epilogue::Activate(Activation::GeluErf) if T::DTYPE == Dtype::Bf16 => {
+                    map.run::<S, T>(self, |sum, _, _| S::gelu_erf_bf16(sum))
+                }
+                Epilogue::Activate(Activation::GeluErf) => {
+                    map.run::<S, T>(self, |sum, _, _| S::gelu_erf(sum))
+                }
+                Epilogue::Activate(other) => {
+                    map.run::<S, T>(self, |sum, _, _| math::activate::<S>(other, sum))
+                }
+            }
+        }
+    }
+}
+
+/// The sums of one tile on their way into its output.
+struct Map<'a> {
+    sums: *const f32,
+    /// From one row of sums to the next.
+    columns: usize,
     rescale: Option<Rescale<'a>>,
 }
 
-impl<T: Element> TileRows<'_, T> {
-    /// Writes `map(sum, old)`; `old` is read only on demand.
+impl Map<'_> {
+    /// Writes `map(sum, at, count)` to each place `at`, where `count` elements are left in the row.
     ///
     /// # Safety
-    /// The machine supports `S`; the rows are as `finish` says.
+    /// As for [`Output::write`].
     #[inline(always)]
-    unsafe fn map<S: Simd>(&self, map: impl Fn(S::V, S::V) -> S::V, read_old: bool) {
-        for row in 0..self.rows {
-            for column in (0..self.used).step_by(S::LANES) {
-                let count = self.used - column;
+    unsafe fn run<S: Simd, T: Element>(&self, to: &Output<T>, map: impl Fn(S::V, *const T, usize) -> S::V) {
+        for row in 0..to.rows {
+            for column in (0..to.used).step_by(S::LANES) {
+                let count = to.used - column;
                 // SAFETY: inside of `rows` rows of `used` elements; a tile's row is whole vectors long.
                 unsafe {
-                    let to = self.to.add(row * self.to_stride + column);
-                    let old = if read_old { element::load::<S, T>(to, count) } else { S::splat(0.0) };
-                    let mut sum = S::load(self.from.add(row * self.from_stride + column));
+                    let at = to.start.add(row * to.stride + column);
+                    let mut sum = S::load(self.sums.add(row * self.columns + column));
                     if let Some(rescale) = &self.rescale {
                         sum = rescale.apply::<S>(row, column, sum);
                     }
-                    element::store::<S, T>(to, map(sum, old), count);
+                    element::store::<S, T>(at, map(sum, at, count), count);
                 }
             }
         }

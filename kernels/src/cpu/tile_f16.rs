@@ -60,7 +60,7 @@ unsafe fn tile<const ROWS: usize>(args: &TileArgs) {
             }
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, &sum) in sums.iter().enumerate() {
-                    let out = args.out.add(row * args.out_stride + 16 * vector);
+                    let out = args.out.cast::<f32>().add(row * args.out_stride + 16 * vector);
                     let before = if first { args.start.add(16 * vector) } else { out.cast_const() };
                     _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(before), columns_of(sum)));
                 }

@@ -77,7 +77,12 @@ const ROUNDS_MAX: usize = 100 * QUIET_ROUNDS;
 fn a_lane_stops_allocating_once_it_has_seen_its_largest_batch() {
     let batches = [batch(&[40; 20]), batch(&[1]), batch(&[7, 40, 3]), batch(&[13; 30])];
     for isa in CpuIsa::available() {
-        for dtype in [Dtype::F32, Dtype::Bf16].into_iter().filter(|dtype| isa.supports(*dtype)) {
+        let formats = [Dtype::F32, Dtype::Bf16, Dtype::F16].into_iter();
+        for dtype in formats {
+            if !isa.supports(dtype) {
+                eprintln!("{isa} does not multiply {dtype}: not run");
+                continue;
+            }
             let (model, mut lane, mut out) = (load(isa, dtype), CpuLane::new(THREADS), Vec::new());
             let (mut quiet, mut rounds) = (0, 0);
             while quiet < QUIET_ROUNDS && rounds < ROUNDS_MAX {

@@ -7,7 +7,7 @@ use crate::cpu::Epilogue;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { isa, weights, activations, embed, layers, head, widths } = self;
+        let Self { isa, weights, activations, embed, layers, head, widths, starts } = self;
         writeln!(f, "plan: cpu {isa}, weights {weights}, activations {activations}, sums f32")?;
         let dims = self.dims();
         write!(f, "  embed_norm: [{}, {dims}]", embed.vocab)?;
@@ -18,7 +18,8 @@ impl fmt::Display for Plan {
         }
         let l2 = if head.l2 { " -> l2_normalise" } else { "" };
         writeln!(f, "  pool {:?}{l2}", head.pooling)?;
-        writeln!(f, "  buffers per token: {widths:?} x {activations} = {} bytes", self.workspace_bytes(1))
+        let bytes = self.workspace_bytes(1);
+        writeln!(f, "  buffers per token: {widths:?} at {starts:?} x {activations} = {bytes} bytes")
     }
 }
 

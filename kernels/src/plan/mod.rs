@@ -5,6 +5,7 @@
 
 mod display;
 mod error;
+mod layout;
 mod select;
 
 pub use error::PlanError;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub(crate) head: HeadPlan,
     /// Elements per token of each [`Buffer`].
     pub(crate) widths: [usize; Buffer::COUNT],
+    /// Elements per token that lie before each in the arena of a pass, whole cache lines.
+    pub(crate) starts: [usize; Buffer::COUNT],
 }
 
 /// The tables, `[rows, hidden]` each, and the norm of their sum.
@@ -92,6 +95,7 @@ pub(crate) enum Buffer {
 
 impl Buffer {
     pub(crate) const COUNT: usize = 4;
+    pub(crate) const ALL: [Self; Self::COUNT] = [Self::Hidden, Self::Qkv, Self::Context, Self::Intermediate];
 }
 
 /// One op. Weights are named by their place in the layer's lists.
@@ -142,7 +146,8 @@ impl Plan {
 
     /// Bytes that a lane holds to run batches of `tokens` tokens.
     pub fn workspace_bytes(&self, tokens: usize) -> usize {
-        self.widths.iter().sum::<usize>() * tokens * self.activations.bytes()
+        let ends = self.starts.iter().zip(self.widths).map(|(start, width)| start + width);
+        ends.max().unwrap_or(0) * tokens * self.activations.bytes()
     }
 }
 

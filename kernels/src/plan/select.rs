@@ -1,7 +1,8 @@
 //! The only `match` over a spec's axes.
 
 use super::{
-    Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, Plan, PlanError, Step,
+    Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, Plan, PlanError,
+    Step, layout,
 };
 use crate::{
     cpu::{self, AttentionShape, CpuIsa, Epilogue, HEAD_DIM_MAX},
@@ -25,7 +26,17 @@ impl Plan {
             *width = step.1.max(*width);
         }
         let activations = isa.activation_dtype(weights);
-        Ok(Self { isa, weights, activations, embed: embed(spec), layers, head: head(spec.head), widths })
+        let starts = layout::starts(&layers, &widths);
+        Ok(Self {
+            isa,
+            weights,
+            activations,
+            embed: embed(spec),
+            layers,
+            head: head(spec.head),
+            widths,
+            starts,
+        })
     }
 }
 

@@ -76,5 +76,28 @@ fn an_odd_head_is_refused() {
 #[test]
 fn the_workspace_is_the_sum_of_the_buffers() {
     let plan = Plan::for_cpu(&spec(MINILM), CpuIsa::Portable, DtypePolicy::Auto).expect("covered");
-    assert_eq!(plan.workspace_bytes(10), 10 * 4 * (384 + 3 * 384 + 384 + 1536));
+    // The feed-forward network's buffer lies over those of attention.
+    assert_eq!(plan.workspace_bytes(10), 10 * 4 * (384 + 1536));
+}
+
+#[test]
+fn no_step_overwrites_what_a_later_one_reads() {
+    for config in [MINILM, include_str!("../../snapshots/e5-base-v2.json")] {
+        let plan = Plan::for_cpu(&spec(config), CpuIsa::Portable, DtypePolicy::Auto).expect("covered");
+        let room = |buffer: Buffer| {
+            let start = plan.starts[buffer as usize];
+            start..start + plan.widths[buffer as usize]
+        };
+        for layer in &plan.layers {
+            for (index, step) in layer.steps.iter().enumerate() {
+                let written = room(step.writes());
+                for other in Buffer::ALL.into_iter().filter(|other| *other != step.writes()) {
+                    let lives =
+                        layer.lifetime(other).is_some_and(|(first, last)| (first..=last).contains(&index));
+                    let overlaps = room(other).start < written.end && written.start < room(other).end;
+                    assert!(!(lives && overlaps), "{step:?} writes into {other:?}");
+                }
+            }
+        }
+    }
 }

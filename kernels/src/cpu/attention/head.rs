@@ -174,7 +174,7 @@ impl<T: Element> Head<'_, T> {
                 b: units.as_ptr(),
                 next: units.as_ptr_range().end.cast(),
                 start: ZEROS.as_ptr(),
-                out: scores[panel * columns..].as_mut_ptr(),
+                out: scores[panel * columns..].as_mut_ptr().cast(),
                 out_stride: stride,
             };
             // SAFETY: the query rows are inside of `q` by the checks of `attention`; a panel has `steps` rows of units; the
@@ -245,7 +245,7 @@ impl<T: Element> Head<'_, T> {
                 b: units.as_ptr(),
                 next: units.as_ptr_range().end.cast(),
                 start: ZEROS.as_ptr(),
-                out: tile.as_mut_ptr(),
+                out: tile.as_mut_ptr().cast(),
                 out_stride: columns,
             };
             // SAFETY: weights and values have `steps` units per row; the tile buffer holds ROWS_MAX rows of a panel; these
@@ -257,7 +257,7 @@ impl<T: Element> Head<'_, T> {
                     let out = self.out.at((token * heads + head) * head_dim + first);
                     let used = columns.min(head_dim - first);
                     for column in (0..used).step_by(S::LANES) {
-                        let sum = S::load(args.out.add(row * columns + column));
+                        let sum = S::load(tile.as_ptr().add(row * columns + column));
                         element::store::<S, T>(out.add(column), S::mul(sum, inverse_sum), used - column);
                     }
                 }

@@ -9,7 +9,7 @@ use super::error::{OpError, expect_cu_seqlens, expect_size};
 use super::ops::CpuOps;
 use super::shared::SharedMut;
 use super::simd::dispatch;
-use super::tile::{TileFormat, panel_columns, tiles};
+use super::tile::{Finish, TileFormat, panel_columns, tiles};
 use crate::Dtype;
 use head::Head;
 
@@ -111,7 +111,7 @@ impl CpuOps<'_> {
             cu_seqlens[sequence] as usize..cu_seqlens[sequence + 1] as usize
         };
         let format = if T::DTYPE == Dtype::F32 { TileFormat::F32 } else { TileFormat::Bf16 };
-        let tiles = tiles(isa.get(), format);
+        let tiles = tiles(isa.get(), format, Finish::Sums);
         let columns = panel_columns(isa.get());
         self.for_each((cu_seqlens_q.len() - 1) * kv_heads, &|scratch, item| {
             let (sequence, kv_head) = (item / kv_heads, item % kv_heads);

@@ -167,5 +167,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             _mm256_mask_storeu_epi16(to.cast(), first(count), round_bf16::<BF16>(vector))
         }
         gelu_erf(a: __m512) -> __m512 { gelu_table::gelu_erf(a) }
+        gelu_erf_bf16(a: __m512) -> __m512 { gelu_table::gelu_erf_bf16(a) }
     }
 }

@@ -143,6 +143,12 @@ pub(crate) trait Simd: Copy + 'static {
         // SAFETY: the caller vouches for the set.
         unsafe { math::gelu_erf::<Self>(a) }
     }
+    /// The same for a result that is rounded to bf16: it may be off by half as much as the rounding.
+    #[inline(always)]
+    unsafe fn gelu_erf_bf16(a: Self::V) -> Self::V {
+        // SAFETY: the caller vouches for the set.
+        unsafe { Self::gelu_erf(a) }
+    }
 }
 
 /// Work that is written once over [`Simd`] and compiled for every set.
