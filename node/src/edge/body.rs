@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -54,6 +54,7 @@ impl BodyBudget {
     /// beside the others.
     pub(super) async fn read_json(&self, headers: &HeaderMap, body: Body) -> Result<HeldBody, EdgeError> {
         check_media_type(headers)?;
+        check_encoding(headers)?;
         let bytes_max = self.limits.body_bytes_max;
         let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if declared > bytes_max {
@@ -154,6 +155,17 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), EdgeError> {
     Err(EdgeError::MediaType { found: String::from_utf8_lossy(&essence).into_owned() })
 }
 
+/// Only a body as it is: a compressed one could unpack to any size.
+fn check_encoding(headers: &HeaderMap) -> Result<(), EdgeError> {
+    let is_plain = |value: &&HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    match headers.get_all(CONTENT_ENCODING).iter().find(|value| !is_plain(value)) {
+        None => Ok(()),
+        Some(other) => {
+            Err(EdgeError::ContentEncoding { found: String::from_utf8_lossy(other.as_bytes()).into_owned() })
+        }
+    }
+}
+
 /// Reads on for a bounded time and throws away. Failure is the sender's: nothing is left to answer better.
 async fn discard(mut body: Body) {
     let read = async {
@@ -169,7 +181,6 @@ async fn discard(mut body: Body) {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
     use futures_util::stream;
 
     use super::*;

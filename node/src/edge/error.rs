@@ -50,6 +50,9 @@ pub(super) enum EdgeError {
     /// The media type of the body is not JSON.
     #[error("the body's content-type is `{found}`; send JSON with `content-type: application/json`")]
     MediaType { found: String },
+    /// The body is compressed.
+    #[error("the body's content-encoding is `{found}`; send it as it is")]
+    ContentEncoding { found: String },
     /// The body is over its bound.
     #[error("the body is larger than {bytes_max} bytes; send fewer texts in one request")]
     BodyTooLarge { bytes_max: usize },
@@ -163,7 +166,7 @@ impl EdgeError {
             Self::Json { .. } | Self::Invalid { .. } => invalid("invalid_value"),
             Self::Empty { .. } => face(StatusCode::BAD_REQUEST, INVALID, "invalid_value", "Empty"),
             Self::TooLong { .. } => invalid("context_length_exceeded"),
-            Self::MediaType { .. } => {
+            Self::MediaType { .. } | Self::ContentEncoding { .. } => {
                 let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 face(status, INVALID, "unsupported_media_type", "Validation")
             }

@@ -74,10 +74,14 @@ fn model<'a>(app: &App, status: &'a Status, model: &'a ModelStatus) -> Model<'a>
 
 /// Serves `GET /v1/models` and `GET /v1/models/{id}`; an id may hold slashes.
 pub(super) async fn models(app: &App, mut request: Request) -> Result<Reply, EdgeError> {
-    let wanted = request.extract_parts::<Path<String>>().await.ok();
+    let wanted = match request.uri().path().strip_prefix("/v1/models/").map(str::to_owned) {
+        // What does not decode to UTF-8 is looked up as it is written, and is nobody's.
+        Some(written) => Some(request.extract_parts().await.map_or(written, |Path(id)| id)),
+        None => None,
+    };
     let status = app.client.status(false).await?;
     let body = match wanted {
-        Some(Path(id)) => serde_json::to_vec(&model(app, &status, app.find_model(&status, &id)?)),
+        Some(id) => serde_json::to_vec(&model(app, &status, app.find_model(&status, &id)?)),
         None => serde_json::to_vec(&List {
             object: "list",
             data: status.models.iter().map(|each| model(app, &status, each)).collect(),

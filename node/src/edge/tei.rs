@@ -74,14 +74,22 @@ impl Fields for EmbedFields {
     }
 }
 
-/// The model in `/m/{model}` or `/m/{model}/embed`; the name may hold slashes, plain or as `%2F`.
-async fn model_of_path(request: &mut Request) -> Option<String> {
+/// The model in `/m/{model}` or `/m/{model}/embed`; the name may hold slashes, plain or as `%2F`. Who tries to name a
+/// model must not get the default one's vectors.
+async fn model_of_path(request: &mut Request) -> Result<Option<String>, EdgeError> {
     if !request.uri().path().starts_with("/m/") {
-        return None;
+        return Ok(None);
     }
-    let Path(path) = request.extract_parts::<Path<String>>().await.ok()?;
-    let model = path.strip_suffix("/embed").unwrap_or(&path);
-    Some(model.to_owned()).filter(|model| !model.is_empty())
+    let path = request.extract_parts::<Path<String>>().await.ok();
+    let model = path.map(|Path(path)| path.strip_suffix("/embed").unwrap_or(&path).to_owned());
+    match model.filter(|model| !model.is_empty()) {
+        Some(model) => Ok(Some(model)),
+        None => Err(unnamed("the path holds no name that is UTF-8")),
+    }
+}
+
+fn unnamed(what: &str) -> EdgeError {
+    EdgeError::Invalid { message: format!("{what}, so no model is named"), param: Some("model") }
 }
 
 /// Serves `POST /embed`.
@@ -90,7 +98,7 @@ pub(super) async fn embed(
     exchange: &Exchange<'_>,
     mut request: Request,
 ) -> Result<Reply, EdgeError> {
-    let path_model = model_of_path(&mut request).await;
+    let path_model = model_of_path(&mut request).await?;
     let (parts, body) = request.into_parts();
     let mut held = app.bodies.read_json(&parts.headers, body).await?;
     let mut fields = EmbedFields {
@@ -105,9 +113,9 @@ pub(super) async fn embed(
     };
     read_object(&held.take(), &mut fields)?;
     let options = options(app, &mut fields)?;
-    let model = match path_model.or(fields.model).or_else(|| model_of_headers(&parts.headers)) {
+    let model = match path_model.or(fields.model) {
         Some(model) => model,
-        None => app.default_model().await?,
+        None => model_of_headers(app, &parts.headers).await?,
     };
     let inputs = fields.inputs.ok_or_else(|| EdgeError::Invalid {
         message: "`inputs` is missing".to_owned(),
@@ -146,9 +154,13 @@ fn options(app: &App, fields: &mut EmbedFields) -> Result<EncodeOptions, EdgeErr
     })
 }
 
-fn model_of_headers(headers: &HeaderMap) -> Option<String> {
-    let model = headers.get(X_MODEL)?.to_str().ok()?.trim();
-    Some(model.to_owned()).filter(|model| !model.is_empty())
+/// The model that the headers name, or the default one.
+async fn model_of_headers(app: &App, headers: &HeaderMap) -> Result<String, EdgeError> {
+    let Some(value) = headers.get(X_MODEL).filter(|value| !value.is_empty()) else {
+        return app.default_model().await;
+    };
+    let model = value.to_str().map_err(|_| unnamed("the header x-model is not plain ASCII"))?;
+    Ok(model.trim().to_owned())
 }
 
 fn render_rows(vectors: &[Vector]) -> Vec<u8> {
@@ -190,10 +202,7 @@ fn push_headers(reply: &mut Reply, answer: &Answer, exchange: &Exchange<'_>, cha
 
 /// Serves `GET /info`, never waking a model: what is not known of a model that was never loaded is null.
 pub(super) async fn info(app: &App, headers: &HeaderMap) -> Result<Reply, EdgeError> {
-    let model = match model_of_headers(headers) {
-        Some(model) => model,
-        None => app.default_model().await?,
-    };
+    let model = model_of_headers(app, headers).await?;
     let status = app.client.status(false).await?;
     let model = app.find_model(&status, &model)?;
     let known = |value: u32| (value > 0).then_some(value);

@@ -188,10 +188,45 @@ async fn wrong_routes_methods_and_media_types_are_named() {
     let wrong = edge.get(PATH).await;
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
     assert_eq!(edge.post("/healthz", &json!({})).await.status, 405);
-    let form = "content-type: application/x-www-form-urlencoded\r\n";
-    let reply = super::request(edge.addr, "POST", PATH, form, b"{}").await;
-    assert_eq!(reply.status, 415);
-    assert!(reply.text().contains("application/json"), "{}", reply.text());
+    for (header, named) in [
+        ("content-type: application/x-www-form-urlencoded\r\n", "application/json"),
+        ("content-encoding: gzip\r\n", "gzip"),
+    ] {
+        let reply = super::request(edge.addr, "POST", PATH, header, b"{}").await;
+        assert_eq!(reply.status, 415);
+        assert!(reply.text().contains(named), "{}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_named_badly_is_not_the_default_one() {
+    let edge = Edge::start(|options| options.default_model = Some("hash".to_owned())).await;
+    let body = br#"{"inputs":"x"}"#;
+    let status = async |method: &str, path: &str, headers: &str| {
+        super::request(edge.addr, method, path, headers, body).await.status
+    };
+    assert_eq!(status("POST", "/embed", "").await, 200);
+    for path in ["/m/%ff/embed", "/m/%ff", "/m//embed"] {
+        assert_eq!(status("POST", path, "").await, 422, "{path}");
+    }
+    assert_eq!(status("POST", "/embed", "x-model: h\u{e4}sh\r\n").await, 422);
+    assert_eq!(status("GET", "/info", "x-model: h\u{e4}sh\r\n").await, 422);
+    assert_eq!(status("GET", "/v1/models/%ff", "").await, 404);
+}
+
+#[tokio::test]
+async fn heads_and_preflights_carry_no_work() {
+    let edge = Edge::start(|_| {}).await;
+    let mut connection = Connection::open(edge.addr).await;
+    // A head has no body, so that the next answer follows at once.
+    connection
+        .send(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\nOPTIONS /embed HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    let head = connection.head().await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-length: "), "{head}");
+    let refused = connection.response().await;
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("POST")));
+    assert_eq!(refused.header("access-control-allow-origin"), None, "no page of another origin may call");
 }
 
 #[tokio::test]

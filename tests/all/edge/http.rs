@@ -58,8 +58,7 @@ impl Connection {
         }
     }
 
-    /// The next response, `None` if the connection ends instead.
-    pub(super) async fn try_response(&mut self) -> Option<Response> {
+    async fn try_head(&mut self) -> Option<String> {
         let head_len = loop {
             let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n");
             match end {
@@ -68,7 +67,17 @@ impl Connection {
                 None => return None,
             }
         };
-        let head = String::from_utf8(self.buffer.drain(..head_len).collect()).expect("an ASCII head");
+        Some(String::from_utf8(self.buffer.drain(..head_len).collect()).expect("an ASCII head"))
+    }
+
+    /// The next response to a HEAD request.
+    pub(super) async fn head(&mut self) -> String {
+        self.try_head().await.expect("a head")
+    }
+
+    /// The next response, `None` if the connection ends instead.
+    pub(super) async fn try_response(&mut self) -> Option<Response> {
+        let head = self.try_head().await?;
         let mut lines = head.trim_end().split("\r\n");
         let status_line = lines.next().unwrap_or_default();
         let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());

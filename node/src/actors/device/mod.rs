@@ -102,7 +102,11 @@ impl Actor for DeviceActor {
         message: DeviceMsg,
         state: &mut DeviceState,
     ) -> Result<(), ActorProcessingErr> {
-        Ok(state.handle(message)?)
+        let handled = state.handle(message);
+        if handled.is_err() {
+            state.carried.add(&state.core.gauges(clock::now()));
+        }
+        Ok(handled?)
     }
 }
 
@@ -263,10 +267,7 @@ impl DeviceState {
                     self.lanes[usize::from(lane.0)] = LaneSlot { thread, running: None };
                     self.core.handle_lane_replaced(lane, now);
                 }
-                Output::DeviceFailed => {
-                    self.carried.add(&self.core.gauges(now));
-                    return Err(DeviceFault::Hung);
-                }
+                Output::DeviceFailed => return Err(DeviceFault::Hung),
                 Output::Draining => tracing::info!("draining"),
                 Output::Drained => {
                     tracing::info!("drained");
