@@ -10,6 +10,7 @@ mod attempts;
 mod call;
 mod chance;
 mod error;
+mod facts;
 mod item;
 mod member;
 mod membership;
@@ -24,11 +25,13 @@ mod view;
 pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
 pub use call::Call;
 pub use error::ClientError;
+pub use facts::{Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
 pub use item::{ItemResult, Vector};
 pub use member::{Life, MemberState};
 pub use membership::{
     DATAGRAM_BYTES_MAX, DatagramRefused, GENERATION_MAX, MEMBERSHIP_FORMAT, MalformedDatagram, MemberSeen,
     Membership, MembershipCounters, MembershipEvent, MembershipOptions, MembershipTransmit,
+    REMOVE_DOWN_AFTER,
 };
 pub use renewal::{Lease, Renewal, Standing};
 pub use router::{

@@ -217,7 +217,7 @@ fn samples() -> Vec<Message> {
         Message::Status(Box::new(status())),
         Message::Facts(Box::new(facts())),
         Message::FactsDelta(Box::new(delta())),
-        Message::FactsDigest(FactsDigest { entries: vec![version()] }),
+        Message::FactsDigest(FactsDigest { entries: vec![version()], answer: false }),
         Message::FactsPull(FactsPull { have: version() }),
         Message::LoadProbe(LoadProbe { nonce: 5, device: DeviceIndex(1), model: "m".into() }),
         Message::LoadReply(LoadReply {
@@ -314,7 +314,8 @@ fn facts_over_their_limits_are_refused() {
     refused(facts_of(|facts| facts.models[0].name = "m".repeat(MODEL_NAME_BYTES_MAX + 1)));
     refused(facts_of(|facts| facts.models[0].aliases = vec!["n".into(); FACTS_ALIASES_MAX + 1]));
     refused(Message::FactsDelta(Box::new(FactsDelta { base_version: 4, ..delta() })));
-    refused(Message::FactsDigest(FactsDigest { entries: vec![version(); FACTS_DIGEST_MAX + 1] }));
+    let entries = vec![version(); FACTS_DIGEST_MAX + 1];
+    refused(Message::FactsDigest(FactsDigest { entries, answer: false }));
     let model = "m".repeat(MODEL_NAME_BYTES_MAX + 1);
     refused(Message::LoadProbe(LoadProbe { nonce: 1, device: DeviceIndex(0), model }));
 }

@@ -116,20 +116,22 @@ pub struct FactsVersion {
     pub version: u64,
 }
 
-/// What the sender holds of everybody. A hint only: who finds itself behind pulls the record from its owner, because
-/// nobody speaks for another node's facts.
+/// What the sender holds of everybody. Between members a hint only: who finds itself behind pulls the record from its
+/// owner, because nobody speaks for another node's facts. To a follower (a client) it is the list of who is there.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct FactsDigest {
     /// One entry a node, by node.
     pub entries: Vec<FactsVersion>,
+    /// Whether this answers a digest: it lists only what the receiver lacks, and is not answered.
+    pub answer: bool,
 }
 
 wire_message!(FactsDigest, Kind::FactsDigest);
 
-/// Asks a node for its own whole record.
+/// Asks for a whole record: a member asks its owner, a follower the node that it follows.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FactsPull {
-    /// What the sender holds of the receiver's record (version 0: nothing).
+    /// Whose record, and what the sender holds of it (version 0: nothing).
     pub have: FactsVersion,
 }
 
@@ -176,7 +178,10 @@ fn check_entries(kind: Kind, devices: &[DeviceFact], models: &[ModelFact]) -> Re
 
 impl NodeFacts {
     /// The limits that the archive's validation does not know.
-    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+    ///
+    /// # Errors
+    /// [`DecodeError::Limit`] with the rule that is broken.
+    pub fn check(&self) -> Result<(), DecodeError> {
         let kind = Kind::Facts;
         for addresses in [&self.peer_addresses, &self.client_addresses] {
             rule(kind, addresses.len() <= FACTS_ADDRESSES_MAX, "too many addresses")?;

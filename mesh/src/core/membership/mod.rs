@@ -16,7 +16,7 @@ pub use interface::{
     DatagramRefused, MembershipCounters, MembershipEvent, MembershipOptions, MembershipTransmit,
 };
 pub use machine::Membership;
-pub use parameters::{DATAGRAM_BYTES_MAX, GENERATION_MAX};
+pub use parameters::{DATAGRAM_BYTES_MAX, GENERATION_MAX, REMOVE_DOWN_AFTER};
 pub use roster::MemberSeen;
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const SUSPICION_MEMBERS_LOW: f64 = 100.0;
 const SUSPICION_MEMBERS_HIGH: f64 = 1000.0;
 /// How long the dead are remembered: until then nobody believes an old rumour about them, and they are asked
 /// whether they live. A partition that lasts no longer than this heals without seeds.
-pub(super) const REMOVE_DOWN_AFTER: Duration = Duration::from_secs(3600);
+pub const REMOVE_DOWN_AFTER: Duration = Duration::from_secs(3600);
 /// Bytes of a datagram: QUIC's smallest path (1200, RFC 9000 section 14) less its headers and tag.
 pub const DATAGRAM_BYTES_MAX: usize = 1150;
 /// Members known at once, dead ones included: eight cells of 512. Beyond it, rumours about unknown nodes are not

@@ -10,6 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use shoal_protocol::NodeId;
 
+use super::super::fleet::origin;
 use super::super::member::{Life, MemberState};
 use super::codec::{Datagram, DatagramCodec, MalformedDatagram};
 use super::member_id::MemberId;
@@ -18,11 +19,6 @@ use super::{DatagramRefused, Membership, MembershipEvent, MembershipOptions};
 
 const US: NodeId = NodeId([1; 16]);
 const PEER: NodeId = NodeId([2; 16]);
-
-#[expect(clippy::disallowed_methods, reason = "an arbitrary origin of virtual time")]
-fn origin() -> Instant {
-    Instant::now()
-}
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))

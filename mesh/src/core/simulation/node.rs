@@ -4,8 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use shoal_protocol::NodeId;
+use shoal_protocol::message::ModelState;
 
-use crate::core::{Life, MemberSeen, MemberState, Membership, MembershipEvent, MembershipOptions};
+use crate::core::fleet::model;
+use crate::core::{
+    Facts, Life, MemberSeen, MemberState, Membership, MembershipEvent, MembershipOptions, OwnFacts,
+};
 
 /// Nodes are numbers; number 0 is everybody's seed.
 pub(super) fn id(index: usize) -> NodeId {
@@ -27,6 +31,7 @@ pub(super) fn address(index: usize) -> SocketAddr {
 
 pub(super) struct Node {
     pub(super) membership: Membership,
+    pub(super) facts: Facts,
     /// Every change that was told, with its time.
     pub(super) log: Vec<(Instant, MemberSeen)>,
     /// What a real shell keeps on disk.
@@ -38,24 +43,32 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn start(index: usize, generation: u64, chance: u64, now: Instant) -> Self {
-        let options = MembershipOptions {
-            life: Life { node: id(index), generation },
-            address: address(index),
-            seeds: vec![address(0)],
-            chance,
-        };
-        Self {
+        let life = Life { node: id(index), generation };
+        let options = MembershipOptions { life, address: address(index), seeds: vec![address(0)], chance };
+        let mut node = Self {
             membership: Membership::new(options, now),
+            facts: Facts::new(Some(life), chance, now),
             log: Vec::new(),
             generation,
             alive: true,
             asleep: false,
-        }
+        };
+        node.hold(&[&format!("first-of-{index}")], now);
+        node
+    }
+
+    /// The node's models are these now.
+    pub(super) fn hold(&mut self, names: &[&str], now: Instant) {
+        let models = names.iter().map(|name| model(name, ModelState::Ready)).collect();
+        let own = OwnFacts { models, ..OwnFacts::default() };
+        self.facts.handle_own(own, now).expect("within the limits");
     }
 
     /// When the process wants to run next.
     pub(super) fn next(&self) -> Option<Instant> {
-        if self.alive && !self.asleep { self.membership.poll_timeout().map(|(at, _)| at) } else { None }
+        let timeouts = [self.membership.poll_timeout(), self.facts.poll_timeout()];
+        let next = timeouts.into_iter().flatten().map(|(at, _)| at).min();
+        next.filter(|_| self.alive && !self.asleep)
     }
 
     /// Takes the machine's events; returns what changed.
@@ -65,9 +78,15 @@ impl Node {
             match event {
                 MembershipEvent::Member(seen) => {
                     self.log.push((now, seen));
+                    if seen.state == MemberState::Down {
+                        self.facts.handle_down(seen.life, now);
+                    }
                     changed.push(seen);
                 }
-                MembershipEvent::Renewed(life) => self.generation = life.generation,
+                MembershipEvent::Renewed(life) => {
+                    self.generation = life.generation;
+                    self.facts.handle_renewed(life, now);
+                }
             }
         }
         changed

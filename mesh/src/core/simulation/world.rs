@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use shoal_protocol::{Message, VersionRange, encode};
+
 use super::network::{Network, Parcel, Weather};
 use super::node::{Node, address, id, index};
 use super::origin;
-use crate::core::MemberState;
+use crate::core::{FactsMessage, FactsPeer, FactsRefused, MemberState};
 
 /// QUIC's header and tag, UDP and IP around a datagram.
 const OVERHEAD_BYTES: usize = 70;
@@ -14,8 +16,23 @@ const OVERHEAD_BYTES: usize = 70;
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
     Datagram(Vec<u8>),
+    /// On a stream: ordered, and lost with the connection only.
+    Facts(FactsMessage),
     /// The end of a handshake: with it the connection stands.
     Connected,
+}
+
+/// Bytes of a message as a frame.
+fn frame_bytes(message: &FactsMessage) -> usize {
+    let message = match message.clone() {
+        FactsMessage::Record(record) => Message::Facts(Box::new(record.as_ref().clone())),
+        FactsMessage::Delta(delta) => Message::FactsDelta(Box::new(delta.as_ref().clone())),
+        FactsMessage::Digest(digest) => Message::FactsDigest(digest.as_ref().clone()),
+        FactsMessage::Pull(pull) => Message::FactsPull(pull),
+    };
+    let mut bytes = Vec::new();
+    encode(&message.into(), VersionRange::OURS.max, &mut bytes).expect("within the limits");
+    bytes.len()
 }
 
 pub(super) struct World {
@@ -26,6 +43,8 @@ pub(super) struct World {
     wakes: BTreeSet<(Instant, usize)>,
     wake_of: BTreeMap<usize, Instant>,
     links: BTreeSet<(usize, usize)>,
+    /// When the last message of each stream arrives: the next comes after it.
+    streams: BTreeMap<(usize, usize), Instant>,
     inboxes: BTreeMap<usize, Vec<Parcel<Packet>>>,
     /// Bytes and datagrams that all nodes sent.
     pub(super) sent: (u64, u64),
@@ -42,6 +61,7 @@ impl World {
             wakes: BTreeSet::new(),
             wake_of: BTreeMap::new(),
             links: BTreeSet::new(),
+            streams: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             sent: (0, 0),
             seed,
@@ -130,6 +150,7 @@ impl World {
             self.wakes.remove(&(at, index));
             self.wake_of.remove(&index);
             self.nodes[index].membership.handle_timeout(self.now);
+            self.nodes[index].facts.handle_timeout(self.now);
             self.after(index);
         }
         true
@@ -150,10 +171,23 @@ impl World {
                 let refused = self.nodes[to].membership.handle_datagram(id(from), &bytes, now);
                 assert_eq!(refused, Ok(()), "honest nodes send nothing that is refused");
             }
+            Packet::Facts(_) if !self.connected(from, to) => {}
+            Packet::Facts(message) => {
+                let facts = &mut self.nodes[to].facts;
+                let handled = match message {
+                    FactsMessage::Record(record) => facts.handle_record(id(from), record.as_ref().clone()),
+                    FactsMessage::Delta(delta) => facts.handle_delta(id(from), delta.as_ref().clone(), now),
+                    FactsMessage::Digest(digest) => facts.handle_digest(id(from), &digest, now),
+                    FactsMessage::Pull(pull) => facts.handle_pull(id(from), pull, now),
+                };
+                // A node that does not know yet that it was declared dead is the one honest case.
+                assert!(matches!(handled, Ok(()) | Err(FactsRefused::Dead(_))), "{handled:?}");
+            }
             Packet::Connected => {
                 self.links.insert((from.min(to), from.max(to)));
                 let life = self.nodes[from].membership.life();
                 self.nodes[to].membership.handle_connected(life, address(from), now);
+                self.nodes[to].facts.handle_connected(id(from), FactsPeer::Member, now).expect("room");
             }
         }
         self.after(to);
@@ -193,8 +227,7 @@ impl World {
         while let Some(transmit) = self.nodes[index_of].membership.poll_transmit() {
             let to = index(transmit.to);
             assert_eq!(transmit.address, address(to));
-            self.sent.0 += (transmit.bytes.len() + OVERHEAD_BYTES) as u64;
-            self.sent.1 += 1;
+            self.count(transmit.bytes.len());
             let parcel = Parcel { from: index_of, to, what: Packet::Datagram(transmit.bytes) };
             if self.connected(index_of, to) {
                 self.network.send(parcel, self.now);
@@ -205,7 +238,25 @@ impl World {
                 }
             }
         }
+        while let Some(send) = self.nodes[index_of].facts.poll_send() {
+            for to in send.to.into_iter().map(index) {
+                if !self.connected(index_of, to) {
+                    continue;
+                }
+                self.count(frame_bytes(&send.message));
+                let trip = self.network.trip();
+                let arrives = self.streams.entry((index_of, to)).or_insert(self.now);
+                *arrives = (*arrives).max(self.now + trip);
+                let what = Packet::Facts(send.message.clone());
+                self.network.deliver(Parcel { from: index_of, to, what }, *arrives);
+            }
+        }
         self.wake(index_of);
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.sent.0 += (bytes + OVERHEAD_BYTES) as u64;
+        self.sent.1 += 1;
     }
 
     /// Sends what the node's machines have to say after a call from outside.
@@ -236,7 +287,10 @@ impl World {
 
     fn disconnect(&mut self, a: usize, b: usize) {
         self.links.remove(&(a.min(b), a.max(b)));
-        self.nodes[a].membership.handle_disconnected(id(b));
-        self.nodes[b].membership.handle_disconnected(id(a));
+        for (here, there) in [(a, b), (b, a)] {
+            self.nodes[here].membership.handle_disconnected(id(there));
+            self.nodes[here].facts.handle_disconnected(id(there));
+            self.streams.remove(&(here, there));
+        }
     }
 }
