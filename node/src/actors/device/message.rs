@@ -59,6 +59,11 @@ impl RequestHandle {
         self.key.get().copied()
     }
 
+    /// Whether a device took the request.
+    pub(crate) fn was_admitted(&self) -> bool {
+        self.key().is_some()
+    }
+
     pub(super) fn set_key(&self, key: RequestKey) {
         // A handle is submitted once; a second key could only come from a fault there and must not win.
         let _ = self.key.set(key);

@@ -157,7 +157,9 @@ impl<'a> Attempt<'a> {
         let mut attempt = Self { reply, form: ask.form, tokens: 0, post: Duration::ZERO };
         let end = attempt.follow(&submitted.handle, &mut inbox).await;
         submitted.ended = !matches!(end, Err(Stop::Gone));
-        forget_broken(node, &front, &end);
+        if submitted.handle.was_admitted() {
+            forget_broken(node, &front, &end);
+        }
         let (stages, tokenize) = end?;
         Ok(attempt.end(node, &front, (request_id, items_total), (stages, tokenize), arrived_at))
     }
@@ -239,7 +241,8 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Files that were repaired are described anew.
+/// Files that were repaired are described anew, once for each load that failed: a refusal during the pause after it
+/// must not read them again, or a few callers of a broken model would keep all others from theirs.
 fn forget_broken<T>(node: &NodeService, front: &Front, end: &Result<T, Stop>) {
     if let Err(Stop::Failed(failure)) = end
         && failure.code == ErrorCode::ModelBroken

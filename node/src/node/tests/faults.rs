@@ -1,3 +1,6 @@
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use futures_util::StreamExt;
 use shoal_mesh::{ClientError, Encoded, WhenOverloaded};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Priority, Truncate};
@@ -5,9 +8,10 @@ use tokio::task::JoinSet;
 
 use super::gate::{Act, Gate, OpenAtEnd};
 use super::*;
+use crate::actors::front::Front;
 use crate::edge::NodeView;
 use crate::node::StartError;
-use crate::tasks::pool::{JOBS_MAX, TokenizeJob};
+use crate::tasks::pool::{JOBS_MAX, TokenizeJob, TokenizedChunk};
 
 async fn start_gated(config: NodeConfig) -> (Node, Gate, OpenAtEnd) {
     let gate = Gate::default();
@@ -84,13 +88,9 @@ async fn overload_sheds_with_a_hint() {
     }
 }
 
-#[tokio::test]
-async fn a_full_tokenizer_queue_sheds() {
-    let node = start(golden_config(&["mean"])).await;
-    let front = node.service.fronts.make("mean").await.expect("preloaded");
-    let (blocker, blocked) = std::sync::mpsc::sync_channel::<()>(0);
-    // The first one holds the only thread until `blocker` is dropped.
-    let mut jobs = (0..JOBS_MAX).map(|_| TokenizeJob {
+/// One empty text for the tokenizer threads; what comes of it goes to `deliver`.
+fn tokenize_job(front: &Front, deliver: impl FnMut(TokenizedChunk) + Send + 'static) -> TokenizeJob {
+    TokenizeJob {
         items: Arc::new([Input::Text(String::new())]),
         prompt: None,
         tokenizer: Arc::clone(&front.tokenizer),
@@ -98,19 +98,72 @@ async fn a_full_tokenizer_queue_sheds() {
         priority: Priority::Interactive,
         cancelled: Arc::default(),
         span: tracing::Span::none(),
-        deliver: Box::new(|_| ()),
-    });
-    let mut first = jobs.next().expect("a job");
-    first.deliver = Box::new(move |_| {
+        deliver: Box::new(deliver),
+    }
+}
+
+/// Holds a tokenizer thread, once it gets there, until the sender is dropped.
+fn block_tokenizer(node: &Node, front: &Front) -> SyncSender<()> {
+    let (blocker, blocked) = sync_channel(0);
+    let job = tokenize_job(front, move |_| {
         let _ = blocked.recv();
     });
-    node.service.tokenizers.submit(first).expect("room");
-    jobs.for_each(|job| node.service.tokenizers.submit(job).expect("room"));
+    node.service.tokenizers.submit(job).expect("room");
+    blocker
+}
+
+#[tokio::test]
+async fn a_full_tokenizer_queue_sheds() {
+    let node = start(golden_config(&["mean"])).await;
+    let front = node.service.fronts.make("mean").await.expect("preloaded");
+    let blocker = block_tokenizer(&node, &front);
+    for _ in 1..JOBS_MAX {
+        node.service.tokenizers.submit(tokenize_job(&front, |_| ())).expect("room");
+    }
     let refused = node.client().encode(text().when_overloaded(WhenOverloaded::Fail)).await;
     assert_eq!(refused.expect_err("no room").code(), ErrorCode::Overloaded);
     until(&node, "shed", |requests, gauges| requests == 0 && gauges.shed == 1 && gauges.cancelled == 0).await;
     drop(blocker);
     assert!(node.client().encode(text()).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_first_texts_are_answered_before_the_last_are_tokenized() {
+    let node = start(golden_config(&["mean"])).await;
+    let front = node.service.fronts.make("mean").await.expect("preloaded");
+    let before = block_tokenizer(&node, &front);
+    let texts = (0..100).map(|index| format!("text {index}"));
+    let mut stream = node.client().encode_stream(Encode::new("mean", texts).no_deadline());
+    let mut first = Box::pin(async move {
+        let item = stream.next().await.expect("an item").expect("no failure");
+        (item.0, stream)
+    });
+    tokio::select! {
+        _ = &mut first => panic!("nothing is tokenized yet"),
+        () = until(&node, "admitted", |requests, _| requests == 1) => {}
+    }
+    // The one thread takes the first texts of the call, then this, and only then the others.
+    let after = block_tokenizer(&node, &front);
+    drop(before);
+    let (index, stream) = tokio::time::timeout(PATIENCE, first).await.expect("in time");
+    assert_eq!(index, 0);
+    drop(after);
+    assert_eq!(stream.count().await, 99);
+}
+
+#[tokio::test]
+async fn texts_that_fail_in_whole_chunks_fail_alone() {
+    let node = start(golden_config(&["mean"])).await;
+    let long = "word ".repeat(400);
+    let sound = |index: usize| (50..120).contains(&index);
+    let texts = (0..170).map(|index| if sound(index) { format!("text {index}") } else { long.clone() });
+    let encoded = node.client().encode(Encode::new("mean", texts)).await.expect("answered");
+    for (index, item) in encoded.items.iter().enumerate() {
+        assert_eq!(matches!(item, ItemResult::Vector { .. }), sound(index), "text {index}");
+    }
+    let none = node.client().encode(Encode::new("mean", vec![long; 50])).await.expect("answered");
+    assert!(none.items.iter().all(|item| matches!(item, ItemResult::Failed { .. })));
+    until(&node, "every slot free", |requests, gauges| requests == 0 && gauges.admitted_bytes.0 == 0).await;
 }
 
 #[tokio::test]
@@ -179,21 +232,38 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
     leaving.join_next().await.expect("one task").expect("left cleanly");
 }
 
-#[tokio::test]
-async fn a_broken_model_is_a_typed_answer_and_heals() {
+/// A model that a test may break: its directory, the file of its weights, and what that held.
+fn copy_of_a_model() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().expect("a directory");
-    let copy = |from: &Path| {
-        for entry in std::fs::read_dir(from).expect("a fixture") {
-            let entry = entry.expect("an entry");
-            if entry.path().is_file() {
-                std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
-            }
+    for entry in std::fs::read_dir(golden().join("bare-f16-gamma")).expect("a fixture") {
+        let entry = entry.expect("an entry");
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
         }
-    };
-    let source = golden().join("bare-f16-gamma");
-    copy(&source);
+    }
     let weights = dir.path().join("model.safetensors");
     let sound = std::fs::read(&weights).expect("weights");
+    (dir, weights, sound)
+}
+
+#[tokio::test]
+async fn a_broken_model_is_read_anew_once_for_each_failed_load() {
+    let (dir, weights, sound) = copy_of_a_model();
+    let node = start(config(&[("broken", dir.path())])).await;
+    node.service.fronts.make("broken").await.expect("sound so far");
+    std::fs::write(&weights, b"garbage").expect("written");
+    let call = || Encode::new("broken", ["a"]).when_overloaded(WhenOverloaded::Fail);
+    let error = node.client().encode(call()).await.expect_err("garbage");
+    assert_eq!(error.code(), ErrorCode::ModelBroken, "{error}");
+    std::fs::write(&weights, &sound).expect("written");
+    // Refused during the pause after the failed load, unless this machine took longer than that.
+    let _ = node.client().encode(call()).await;
+    assert!(node.service.fronts.get("broken").is_some(), "a refusal reads nothing anew");
+}
+
+#[tokio::test]
+async fn a_broken_model_is_a_typed_answer_and_heals() {
+    let (dir, weights, sound) = copy_of_a_model();
     std::fs::write(&weights, &sound[..sound.len() / 2]).expect("written");
 
     let mut broken = config(&[("broken", dir.path())]);
