@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
-use shoal_kernels::CpuIsa;
+use shoal_kernels::{CpuIsa, Plan};
 use shoal_mesh::{
     BindError, Client, ClientError, Encode, ItemResult, LinkLimits, LiveIdentity, Net, QuicServer,
     QuicServerOptions, Service, TokioNet,
@@ -83,6 +83,7 @@ impl Node {
         if !isa.is_available() {
             return Err(StartError::Isa { wanted: isa });
         }
+        Plan::dtype_on(isa, config.device.dtype)?;
         let backend = Arc::new(CpuBackend::new(isa, config.device.threads));
         Self::assemble(config, backend, net).await
     }

@@ -16,7 +16,7 @@ impl Plan {
     /// # Errors
     /// What the device cannot do.
     pub fn for_cpu(spec: &EncoderSpec, isa: CpuIsa, policy: DtypePolicy) -> Result<Self, PlanError> {
-        let weights = resolve_dtype(isa, policy)?;
+        let weights = Self::dtype_on(isa, policy)?;
         let layers = (0..spec.layer_count()).map(|index| layer(spec.layer(index), spec.hidden));
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let mut widths = [0; Buffer::COUNT];
@@ -38,16 +38,19 @@ impl Plan {
             starts,
         })
     }
-}
 
-/// `Auto` is the format that the chip multiplies fastest.
-fn resolve_dtype(isa: CpuIsa, policy: DtypePolicy) -> Result<Dtype, PlanError> {
-    match policy {
-        DtypePolicy::Auto => Ok(isa.fastest_dtype()),
-        DtypePolicy::Exact(dtype) if isa.supports(dtype) => Ok(dtype),
-        DtypePolicy::Exact(dtype) => {
-            let covered = Dtype::ALL.into_iter().filter(|dtype| isa.supports(*dtype)).collect();
-            Err(PlanError::Dtype { isa, dtype, covered })
+    /// The format of the weights under `policy`, whatever the model. `Auto` is the one that the chip multiplies fastest.
+    ///
+    /// # Errors
+    /// [`PlanError::Dtype`]: the instruction set has no kernels for it.
+    pub fn dtype_on(isa: CpuIsa, policy: DtypePolicy) -> Result<Dtype, PlanError> {
+        match policy {
+            DtypePolicy::Auto => Ok(isa.fastest_dtype()),
+            DtypePolicy::Exact(dtype) if isa.supports(dtype) => Ok(dtype),
+            DtypePolicy::Exact(dtype) => {
+                let covered = Dtype::ALL.into_iter().filter(|dtype| isa.supports(*dtype)).collect();
+                Err(PlanError::Dtype { isa, dtype, covered })
+            }
         }
     }
 }

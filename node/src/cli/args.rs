@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use shoal_kernels::DtypePolicy;
+use shoal_kernels::{CpuIsa, DtypePolicy};
 use shoal_protocol::message::{DenseDtype, Role};
 
 /// The model that a command takes if it is told none.
@@ -57,6 +58,22 @@ pub(super) enum MeshCommand {
     Renew(MeshRenewArgs),
 }
 
+fn isa_names() -> PossibleValuesParser {
+    std::iter::once("auto").chain(CpuIsa::ALL.map(CpuIsa::name)).into()
+}
+
+/// An address with a port; what it leads to is found out when it is dialed.
+fn address(text: &str) -> Result<String, &'static str> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| {
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        !host.is_empty() && (is_bracketed || !host.contains(':'))
+    });
+    match parts.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(1..)) => Ok(text.to_owned()),
+        _ => Err("must be HOST:PORT, with an IPv6 address in brackets"),
+    }
+}
+
 /// Which device runs the model in this process.
 #[derive(Args, Clone, Debug)]
 pub(super) struct DeviceArgs {
@@ -66,8 +83,8 @@ pub(super) struct DeviceArgs {
     /// Device: auto, cpu or cuda:N.
     #[arg(long, value_name = "DEVICE")]
     pub(super) device: Option<String>,
-    /// Instruction set of the CPU: auto, avx512-bf16, avx512-fp16, avx512, avx2 or portable.
-    #[arg(long, value_name = "ISA")]
+    /// Instruction set of the CPU, instead of the fastest that it has.
+    #[arg(long, value_name = "ISA", value_parser = isa_names())]
     pub(super) cpu_isa: Option<String>,
     /// Threads that compute.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -78,7 +95,7 @@ pub(super) struct DeviceArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct MeshArgs {
     /// Nodes of a mesh: HOST:PORT, separated by commas. Without it a device in this process does the work.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address)]
     pub(super) mesh: Vec<String>,
     /// This client's identity, as `shoal mesh init` writes it. Default: `client` in SHOAL_HOME.
     #[arg(long, value_name = "DIR", requires = "mesh")]
@@ -133,7 +150,7 @@ pub(super) struct EncodeArgs {
     #[command(flatten)]
     pub(super) input: InputArgs,
     /// Each line of the input is a JSON string or an object with a `text`.
-    #[arg(long, requires = "input")]
+    #[arg(long, conflicts_with = "texts")]
     pub(super) jsonl: bool,
     #[command(flatten)]
     pub(super) mesh: MeshArgs,

@@ -102,6 +102,9 @@ fn half_way(error: ClientError, printed: u64, taken: u64, ended: Option<Result<u
         }
     };
     let Stop { exit, message } = Stop::from(error);
+    if exit == Exit::Model && printed == 0 {
+        return Stop::new(exit, message); // the whole call is wrong
+    }
     Stop::new(exit, format!("{message}; {rest}"))
 }
 
@@ -162,13 +165,8 @@ impl Printer {
             }
             ItemResult::Failed { code, message, tokens, limit } => {
                 self.failed += 1;
-                let mut error = json!({ "code": code.as_str(), "message": message });
-                for (key, value) in [("tokens", tokens), ("limit", limit)] {
-                    if value > 0 {
-                        error[key] = value.into();
-                    }
-                }
-                self.output.json(&json!({ "index": index, "error": error }))
+                let error = ItemError { code: code.as_str(), message, tokens, limit };
+                self.output.json(&FailedLine { index, error })
             }
         }
     }
@@ -198,9 +196,32 @@ fn tell_summary(as_json: bool, summary: &Summary<'_>) {
     }
     let failed = if *failed == 0 { String::new() } else { format!(" ({failed} failed)") };
     let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    let noun = if *texts == 1 { "text" } else { "texts" };
     tell(&format!(
-        "{texts} texts{failed}, {tokens} tokens in {seconds:.2} s, {speed} tokens/s on {device}{reason}"
+        "{texts} {noun}{failed}, {tokens} tokens in {seconds:.2} s, {speed} tokens/s on {device}{reason}"
     ));
+}
+
+#[derive(serde::Serialize)]
+struct FailedLine {
+    index: u64,
+    error: ItemError,
+}
+
+/// Counts that are not known are not shown.
+#[derive(serde::Serialize)]
+struct ItemError {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    tokens: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    limit: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[derive(serde::Serialize)]

@@ -44,8 +44,8 @@ pub(super) enum InputError {
     #[error("text {number} on the command line is not valid UTF-8")]
     ArgumentUtf8 { number: usize },
     /// Not a JSON string or an object with a `text`.
-    #[error("{}:{line}: neither a JSON string nor an object with a string `text`: {source}", path.display())]
-    Json { path: PathBuf, line: u64, source: serde_json::Error },
+    #[error("{}:{line}: neither a JSON string nor an object with a string `text`{fault}", path.display())]
+    Json { path: PathBuf, line: u64, fault: String },
     /// A line that cannot hold a text within the limits.
     #[error("{}:{line}: the line is longer than {LINE_BYTES_MAX} bytes", path.display())]
     LineTooLong { path: PathBuf, line: u64 },
@@ -152,9 +152,22 @@ impl<R: Read> Lines<R> {
         }
         match serde_json::from_str(&text) {
             Ok(JsonText::Plain(text) | JsonText::Object { text }) => Ok(Some(text)),
-            Err(source) => Err(InputError::Json { path: self.path.clone(), line: self.line, source }),
+            Err(error) => {
+                Err(InputError::Json { path: self.path.clone(), line: self.line, fault: fault(&error) })
+            }
         }
     }
+}
+
+/// Where a line is no JSON, and why; nothing where it is, but of another shape.
+fn fault(error: &serde_json::Error) -> String {
+    if error.is_data() {
+        return String::new();
+    }
+    // The line's own number is known; serde_json counts within what it was given.
+    let what = error.to_string();
+    let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
+    format!(" ({what}, byte {} of the line)", error.column())
 }
 
 #[cfg(test)]
@@ -204,6 +217,10 @@ mod tests {
             let (texts, error) = read(bad.as_bytes(), true);
             assert!(texts.is_empty() && error.expect("refused").starts_with("in.txt:1: neither"), "{bad:?}");
         }
+        let (_, error) = read(&b"{\"id\":1}\n"[..], true);
+        assert!(error.expect("refused").ends_with("`text`"), "of another shape, and no more to say");
+        let (_, error) = read(&b"\"a\"\n\"b\n"[..], true);
+        assert!(error.expect("refused").ends_with("(EOF while parsing a string, byte 2 of the line)"));
     }
 
     #[test]

@@ -25,14 +25,18 @@ fn runtime() -> Result<Runtime, Stop> {
 
 /// Runs a command to its end, or until the user interrupts it.
 pub(super) fn run_interruptible<T>(command: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         tokio::select! {
             // Asked first, so that the signal is caught before the command has done anything.
             biased;
             _ = tokio::signal::ctrl_c() => Err(Stop::silent(Exit::Interrupted)),
             ended = command => ended,
         }
-    })
+    });
+    // A name's lookup runs on a thread that cannot be ended: nobody waits for it.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Runs a command that handles signals itself.

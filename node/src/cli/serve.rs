@@ -35,6 +35,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
         let message = "--join: an identity is for QUIC, which is off: give --quic ADDR";
         return Err(Stop::new(Exit::Usage, message));
     }
+    if args.advertise.is_some() && config.quic.is_none() {
+        let message = "--advertise: there is nothing to advertise: quic.addr is off";
+        return Err(Stop::new(Exit::Usage, message));
+    }
     warn_of_readable_keys(&config, args.api_key_file.as_deref());
     run_to_end(serve(config, args))
 }

@@ -117,7 +117,7 @@ pub(super) fn device_overrides(device: &DeviceArgs) -> Result<Overrides, Stop> {
         None => None,
         Some("auto") => Some(DeviceKind::Auto),
         Some("cpu") => Some(DeviceKind::Cpu),
-        Some(name) if name.starts_with("cuda") => {
+        Some(name) if is_cuda(name) => {
             let message =
                 format!("--device {name}: CUDA not used: this build has no CUDA device; there is: cpu");
             return Err(Stop::new(Exit::Model, message));
@@ -134,6 +134,10 @@ pub(super) fn device_overrides(device: &DeviceArgs) -> Result<Overrides, Stop> {
         threads: device.threads.map(usize::from),
         ..Overrides::default()
     })
+}
+
+fn is_cuda(name: &str) -> bool {
+    name.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok())
 }
 
 /// The device of another process is its own business; its precision is not.

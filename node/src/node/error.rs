@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use shoal_kernels::CpuIsa;
+use shoal_kernels::{CpuIsa, PlanError};
 use shoal_mesh::{BindError, IdentityError};
 
 use crate::store::StoreError;
@@ -17,6 +17,9 @@ pub enum StartError {
         /// Asked for.
         wanted: CpuIsa,
     },
+    /// The device has no kernels for the number format that was asked for.
+    #[error(transparent)]
+    Dtype(#[from] PlanError),
     /// The models on disk cannot be listed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -200,6 +200,9 @@ fn what_cannot_be_served_is_told_before_ready() {
     let home = Home::new();
     let gpu = home.run(["serve", "--require-gpu"]).expect(3);
     assert!(gpu.err.contains("CUDA not used"), "{}", gpu.err);
+    let dtype = home.run(["serve", "--http", "127.0.0.1:0", "--dtype", "int8"]).expect(3);
+    assert!(dtype.err.contains("has no int8 kernels"), "{}", dtype.err);
+    home.run(["status", "--dtype", "int8"]).expect(3);
     let missing = home.run(["serve", "--http", "127.0.0.1:0", "--preload", "all-minilm-l6-v2"]).expect(3);
     assert!(missing.err.contains("shoal pull"), "{}", missing.err);
     let none = home.run(["serve", "--http", "off", "--quic", "127.0.0.1:0"]).expect(3);

@@ -7,7 +7,7 @@ use super::{Home, MODEL, Serving, golden};
 #[test]
 fn a_wrong_command_line_is_code_two() {
     let home = Home::new();
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 18] = [
         &[],
         &["encode"],
         &["encode", "--"],
@@ -16,6 +16,14 @@ fn a_wrong_command_line_is_code_two() {
         &["encode", "--deadline", "soon", "--", "x"],
         &["encode", "--identity", "d", "--", "x"],
         &["encode", "--device", "tpu", "--", "x"],
+        &["encode", "--device", "cudafoo", "--", "x"],
+        &["encode", "--cpu-isa", "mmx", "--", "x"],
+        &["encode", "--threads", "0", "--", "x"],
+        &["encode", "--jsonl", "--", "x"],
+        &["encode", "--mesh", "nohost", "--", "x"],
+        &["encode", "--mesh", "127.0.0.1:1,127.0.0.1:0", "--", "x"],
+        &["encode", "--mesh", "::1:7000", "--", "x"],
+        &["serve", "--http", "127.0.0.1:0", "--advertise", "127.0.0.1:7000"],
         &["pull"],
         &["nonexistent"],
     ];
