@@ -15,7 +15,7 @@ const ROOT_FILE: &str = "root.crt";
 const ROOT_KEY_FILE: &str = "root.key";
 
 /// Clocks of spot machines are off by minutes: certificates are valid from this much before they are made.
-pub(super) const CLOCK_SKEW_MAX_S: u64 = 3600;
+const CLOCK_SKEW_MAX_S: u64 = 3600;
 /// Life of an authority.
 const AUTHORITY_LIFE_S: u64 = 3650 * DAY_S;
 /// Life of an issuer; it is replaced by signing another with the root key.
@@ -94,12 +94,16 @@ impl std::fmt::Debug for Authority {
 }
 
 fn ca_params(name: &str, path_length: u8, life_s: u64) -> CertificateParams {
-    let now = unix_time_s();
-    let mut params = params(name, Lease { from_unix_s: now - CLOCK_SKEW_MAX_S, until_unix_s: now + life_s });
+    let mut params = params(name, lease_from(unix_time_s(), life_s));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = path_length == 0;
     params
+}
+
+/// From a little before now, for `life_s` from now on.
+pub(super) fn lease_from(now_unix_s: u64, life_s: u64) -> Lease {
+    Lease { from_unix_s: now_unix_s.saturating_sub(CLOCK_SKEW_MAX_S), until_unix_s: now_unix_s + life_s }
 }
 
 pub(super) fn params(name: &str, lease: Lease) -> CertificateParams {

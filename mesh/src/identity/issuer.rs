@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use shoal_protocol::message::Role;
 
-use super::authority::{CLOCK_SKEW_MAX_S, params};
+use super::authority::{lease_from, params};
 use super::files::{self, AUTHORITY_FILE, IdentityError, Written};
 use super::own::Identity;
 use super::subject::{NODE_SERVER_NAME, Subject, key_pin, lease_of, spki_of};
@@ -140,12 +140,7 @@ impl Issuer {
     /// [`IdentityError::Name`] for a name that does not fit; [`IdentityError::Certificate`] when the system gives no
     /// randomness.
     pub fn issue(&self, role: Role, name: &str) -> Result<Identity, IdentityError> {
-        let now = unix_time_s();
-        self.issue_for(
-            role,
-            name,
-            Lease { from_unix_s: now - CLOCK_SKEW_MAX_S, until_unix_s: now + IDENTITY_LIFE_S },
-        )
+        self.issue_for(role, name, lease_from(unix_time_s(), IDENTITY_LIFE_S))
     }
 
     pub(crate) fn issue_for(&self, role: Role, name: &str, lease: Lease) -> Result<Identity, IdentityError> {
@@ -172,10 +167,8 @@ impl Issuer {
 
     /// From a little before now, for a day, but no longer than the issuer itself.
     pub(super) fn member_lease(&self, now_unix_s: u64) -> Lease {
-        Lease {
-            from_unix_s: now_unix_s.saturating_sub(CLOCK_SKEW_MAX_S),
-            until_unix_s: (now_unix_s + MEMBER_LIFE_S).min(self.until_unix_s),
-        }
+        let lease = lease_from(now_unix_s, MEMBER_LIFE_S);
+        Lease { until_unix_s: lease.until_unix_s.min(self.until_unix_s), ..lease }
     }
 
     /// Signs a certificate for a key whose owner was checked.

@@ -327,6 +327,9 @@ pub(super) fn certified_node(connection: &Connection, address: SocketAddr) -> Re
     })
 }
 
+/// The TLS alert certificate_expired (RFC 8446, section 6.2).
+const CERTIFICATE_EXPIRED: u8 = 45;
+
 /// TLS alerts travel as QUIC transport errors 0x100 to 0x1ff (RFC 9001, section 4.8).
 fn is_alert(code: quinn::TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
@@ -340,6 +343,12 @@ pub(super) fn refused(address: SocketAddr, error: &ConnectionError) -> ConnectEr
         ConnectionError::TransportError(error) if is_alert(error.code) => {
             let what = error.reason.clone();
             ConnectError::Untrusted { address, what }
+        }
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == quinn::TransportErrorCode::crypto(CERTIFICATE_EXPIRED) =>
+        {
+            let what = "its certificate has expired: join again with a token".to_owned();
+            ConnectError::Forbidden { address, what }
         }
         // The peer's TLS refuses us.
         ConnectionError::ConnectionClosed(close) if is_alert(close.error_code) => {

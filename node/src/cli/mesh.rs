@@ -22,6 +22,10 @@ fn in_home(dir: Option<&PathBuf>, default: &str) -> PathBuf {
 pub(super) fn init(args: &MeshInitArgs) -> Result<Exit, Stop> {
     let home = args.dir.clone().unwrap_or_else(|| Environment::of_process().data_dir());
     let (authority, identity, client) = (home.join("authority"), home.join("identity"), home.join("client"));
+    // Asked first: half of a mesh is worse than none.
+    for dir in [&identity, &client] {
+        refuse_where_one_is(dir)?;
+    }
     let root = Authority::create().map_err(Stop::with(Exit::Model))?;
     root.save(&authority).map_err(Stop::with(Exit::Model))?;
     let (node, issuer) = make_issuer(&root, &args.node, &identity)?;
@@ -148,12 +152,18 @@ pub(super) async fn obtain(dir: &Path, issuer: &str, token: Option<&str>) -> Res
 
 async fn join_and_save(issuer: &str, token: Token, role: Role, dir: &Path) -> Result<Identity, Stop> {
     // Asked first: what cannot be stored must not use up the token.
-    if Identity::is_in(dir) {
-        return Err(Stop::new(Exit::Model, format!("{} holds an identity already", dir.display())));
-    }
+    refuse_where_one_is(dir)?;
     let identity = shoal_mesh::join(JoinOptions::new(issuer, token, role)).await?;
     identity.save(dir).map_err(Stop::with(Exit::Model))?;
     Ok(identity)
+}
+
+fn refuse_where_one_is(dir: &Path) -> Result<(), Stop> {
+    if Identity::is_in(dir) {
+        let message = format!("{} holds an identity already, which is not overwritten", dir.display());
+        return Err(Stop::new(Exit::Model, message));
+    }
+    Ok(())
 }
 
 fn parse(token: &str) -> Result<Token, Stop> {

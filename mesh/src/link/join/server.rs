@@ -27,7 +27,9 @@ use crate::identity::{LiveIdentity, Registrar, Subject, WallClock, unix_time_s};
 const CONNECTIONS_MAX: usize = 128;
 /// Questions waiting for the issuer's thread; further ones are told that it is overloaded.
 const QUESTIONS_MAX: usize = 64;
-/// For the handshake and the question, together. The answer has as much time again.
+/// For the issuer's thread, whose disk may be slow; less than an asker waits.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// For the handshake, for the question and for the delivery of the answer, each.
 const QUESTION_WAIT: Duration = Duration::from_secs(5);
 
 /// How an issuer listens.
@@ -209,13 +211,12 @@ impl Shared {
         let overloaded =
             || refusal(RefusalReason::Overloaded, "the issuer is overloaded: try again", (self.clock)());
         asked.map_err(|_| overloaded())?;
-        answered.await.unwrap_or_else(|_| {
-            Err(refusal(
-                RefusalReason::Internal,
-                "the issuer's thread is over; its log says why",
-                (self.clock)(),
-            ))
-        })
+        let internal = |what| Err(refusal(RefusalReason::Internal, what, (self.clock)()));
+        match timeout(ANSWER_WAIT, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => internal("the issuer's thread is over; its log says why"),
+            Err(_) => internal("the issuer's disk does not answer: try again"),
+        }
     }
 }
 
