@@ -43,11 +43,15 @@ pub enum ErrorCode {
     Internal = 12,
     /// No node answered: none could be reached, or every attempt was lost on its way. The work may be repeated.
     Unavailable = 13,
+    /// Another node would do it sooner: the places that come with the answer. Nothing was done.
+    Redirect = 14,
+    /// The model is being loaded here and is ready after the hint. Nothing was done.
+    Loading = 15,
 }
 
 impl ErrorCode {
     /// Every code, in wire order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidRequest,
         Self::TooLong,
         Self::ModelNotFound,
@@ -61,6 +65,8 @@ impl ErrorCode {
         Self::Forbidden,
         Self::Internal,
         Self::Unavailable,
+        Self::Redirect,
+        Self::Loading,
     ];
 
     /// The stable name used in JSON and in metrics.
@@ -80,6 +86,8 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
+            Self::Redirect => "redirect",
+            Self::Loading => "loading",
         }
     }
 
@@ -94,7 +102,7 @@ impl ErrorCode {
             | Self::DeadlineExceeded
             | Self::Cancelled
             | Self::Forbidden => Retry::Never,
-            Self::Overloaded | Self::Draining => Retry::Later,
+            Self::Overloaded | Self::Draining | Self::Redirect | Self::Loading => Retry::Later,
             Self::ModelBroken | Self::DeviceFailed | Self::Internal | Self::Unavailable => Retry::Elsewhere,
         }
     }

@@ -153,7 +153,11 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
         Kind::EncodeResult => Message::EncodeResult(checked(schema, body, EncodeResult::check)?),
         Kind::Beacon => Message::Beacon(Beacon::from_body(schema, body)?),
         Kind::End => Message::End(End::from_body(schema, body)?),
-        Kind::Error => Message::Failure(Failure::from_body(schema, body)?),
+        Kind::Error => {
+            let failure = Failure::from_body(schema, body)?;
+            failure.check()?;
+            Message::Failure(failure)
+        }
         Kind::Load => Message::Load(LoadRecord::from_body(schema, body)?),
         Kind::StatusRequest => Message::StatusRequest(StatusRequest::from_body(schema, body)?),
         Kind::Status => Message::Status(Box::new(Status::from_body(schema, body)?)),

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use shoal_protocol::message::{ServedBy, Status, StatusRequest, Timings};
-use shoal_protocol::{ErrorCode, Frame, Message, RequestId};
+use shoal_protocol::{ErrorCode, Frame, Message, NodeId, RequestId};
 
 use super::driver::{EncodeStream, now};
 use super::encode::Encode;
-use crate::core::{AttemptFailure, Call, CallSpec, ClientError, ItemResult, Shared};
+use crate::core::{AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, View};
 use crate::link::{Exchange, FrameError, LinkError, MemoryLink, QuicLink, Service};
 
 /// How long a node may take to tell its status.
@@ -43,7 +43,9 @@ pub struct Encoded {
 
 pub(super) struct Inner {
     link: Link,
-    shared: Mutex<Shared>,
+    /// The node at the link's other end; a client that is given no facts asks it about everything.
+    entry: NodeId,
+    core: Mutex<ClientCore>,
     /// Random at start; every request takes the next number, mixed.
     unique: AtomicU64,
 }
@@ -54,9 +56,9 @@ pub(super) enum Link {
 }
 
 impl Inner {
-    pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
-        // A panic under the lock leaves counters that are at worst a little off.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn core(&self) -> MutexGuard<'_, ClientCore> {
+        // The machines do not panic; should one do, what it leaves fails calls and no more.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing was heard on this connection for too long: what follows goes over another.
@@ -66,8 +68,11 @@ impl Inner {
         }
     }
 
-    /// Opens a stream and sends the request on it.
-    pub(super) async fn send(&self, frame: Frame) -> Result<Exchange, AttemptFailure> {
+    /// Opens a stream to a node and sends the request on it.
+    pub(super) async fn send(&self, to: NodeId, frame: Frame) -> Result<Exchange, AttemptFailure> {
+        if to != self.entry {
+            return Err(AttemptFailure::Unreachable(format!("no address of node {to} is known")));
+        }
         match &self.link {
             Link::Memory(link) => link.send(&frame).map_err(AttemptFailure::from),
             Link::Quic(link) => link.send(frame).await,
@@ -96,11 +101,12 @@ impl Client {
     /// A client of a service in this process. The frames are the same as over QUIC.
     #[must_use]
     pub fn in_process(service: Arc<dyn Service>) -> Self {
-        Self::new(Link::Memory(MemoryLink::new(service)))
+        Self::new(Link::Memory(MemoryLink::new(service)), NodeId::default())
     }
 
-    pub(super) fn new(link: Link) -> Self {
-        Self { inner: Arc::new(Inner { link, shared: Mutex::default(), unique: AtomicU64::new(random()) }) }
+    pub(super) fn new(link: Link, entry: NodeId) -> Self {
+        let core = Mutex::new(ClientCore::new(View::of_entry(entry), random()));
+        Self { inner: Arc::new(Inner { link, entry, core, unique: AtomicU64::new(random()) }) }
     }
 
     /// Encodes any number of texts and collects the results in input order. Dropping the future cancels the call and
@@ -143,7 +149,8 @@ impl Client {
             trace: call.trace,
         };
         let inner = self.inner.clone();
-        EncodeStream::new(inner, Call::new(spec, now), call.inputs, call.total, call.progress)
+        let started = inner.core().start_call(spec, now);
+        EncodeStream::new(inner, started, call.inputs, call.total, call.progress)
     }
 
     /// The node's status; with histograms it is some hundred kilobytes.
@@ -153,7 +160,7 @@ impl Client {
     pub async fn status(&self, histograms: bool) -> Result<Status, ClientError> {
         let request = Message::StatusRequest(StatusRequest { histograms });
         let ask = async {
-            let mut exchange = self.inner.send(request.into()).await?;
+            let mut exchange = self.inner.send(self.inner.entry, request.into()).await?;
             Ok(exchange.read().await?.message)
         };
         let answer = tokio::time::timeout(STATUS_WAIT, ask)

@@ -51,7 +51,7 @@ impl Client {
             }
         };
         let link = QuicLink::new(options.addresses, options.identity, net)?;
-        link.linked().await?;
-        Ok(Self::new(Link::Quic(link)))
+        let entry = link.linked().await?.node();
+        Ok(Self::new(Link::Quic(link), entry))
     }
 }

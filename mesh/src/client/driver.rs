@@ -1,4 +1,4 @@
-//! Drives one call: the shell around `core::Call`.
+//! Drives one call: the shell around `core::ClientCore`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,14 +6,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures_util::stream::{BoxStream, Stream, StreamExt};
+use shoal_protocol::Message;
 use shoal_protocol::message::Input;
-use shoal_protocol::{Frame, Message};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::api::Inner;
 use super::encode::Progress;
-use crate::core::{AttemptFailure, AttemptKey, Call, CancelReason, ClientError, ItemResult, Submit, Summary};
+use crate::core::{
+    AttemptFailure, AttemptKey, CallId, CancelReason, ClientError, ItemResult, Submit, Summary,
+};
 use crate::link::{BoxFuture, Exchange};
 
 /// Time as the caller's runtime tells it: virtual under a paused clock.
@@ -44,20 +46,21 @@ struct Flight {
 #[must_use = "a call proceeds only while its stream is polled"]
 pub struct EncodeStream {
     client: Arc<Inner>,
-    call: Call,
+    call: CallId,
     inputs: BoxStream<'static, Input>,
     total: Option<u64>,
     progress: Option<Progress>,
     reported: u64,
     flights: Vec<Flight>,
     timer: Option<Pin<Box<Sleep>>>,
-    over: bool,
+    /// Once the call is over: what it took, if it answered every item, and how far it came.
+    over: Option<(Option<Summary>, (u64, u64))>,
 }
 
 impl EncodeStream {
     pub(super) fn new(
         client: Arc<Inner>,
-        call: Call,
+        call: CallId,
         inputs: BoxStream<'static, Input>,
         total: Option<u64>,
         progress: Option<Progress>,
@@ -71,33 +74,36 @@ impl EncodeStream {
             reported: 0,
             flights: Vec::new(),
             timer: None,
-            over: false,
+            over: None,
         }
     }
 
     /// What the whole call took, once the stream has ended without an error.
     #[must_use]
     pub fn summary(&self) -> Option<&Summary> {
-        self.call.poll_outcome()?.ok()
+        self.over.as_ref()?.0.as_ref()
     }
 
     /// Items answered, and items given so far.
     #[must_use]
     pub fn items(&self) -> (u64, u64) {
-        self.call.items()
+        self.over.as_ref().map_or_else(|| self.client.core().items(self.call), |(_, items)| *items)
     }
 
     /// Takes the input that is there. The input is the application's and may use the client itself: nothing is locked
     /// while it is asked.
     fn take_input(&mut self, cx: &mut Context<'_>) {
-        while self.call.wants_input() {
-            match self.inputs.poll_next_unpin(cx) {
-                Poll::Ready(Some(input)) => self.call.handle_input(input, &self.client.shared()),
+        let client = self.client.clone();
+        while client.core().wants_input(self.call) {
+            let input = self.inputs.poll_next_unpin(cx);
+            let mut core = client.core();
+            match input {
+                Poll::Ready(Some(input)) => core.handle_input(self.call, input),
                 Poll::Ready(None) => {
-                    self.call.handle_input_end();
-                    self.total = Some(self.call.items().1);
+                    core.handle_input_end(self.call);
+                    self.total = Some(core.items(self.call).1);
                 }
-                Poll::Pending => return self.call.handle_input_pause(),
+                Poll::Pending => return core.handle_input_pause(self.call),
             }
         }
     }
@@ -105,8 +111,8 @@ impl EncodeStream {
     /// Drops what is cancelled, sends what is due.
     fn advance(&mut self, now: Instant) {
         let client = self.client.clone();
-        let mut shared = client.shared();
-        while let Some((key, reason)) = self.call.poll_cancel() {
+        let mut core = client.core();
+        while let Some((key, reason)) = core.poll_cancel(self.call) {
             let flying = self.flights.iter().position(|flight| flight.key == key);
             if let Some(flight) = flying.map(|at| self.flights.swap_remove(at)) {
                 tracing::debug!(part = key.part, attempt = key.attempt, ?reason, "attempt cancelled");
@@ -115,10 +121,10 @@ impl EncodeStream {
                 }
             }
         }
-        while let Some(Submit { key, request }) = self.call.poll_submit(&mut shared, now) {
+        while let Some(Submit { key, to, request }) = core.poll_submit(self.call, now) {
             let client = self.client.clone();
             let event = Box::pin(async move {
-                match client.send(Frame::from(Message::EncodeRequest(request))).await {
+                match client.send(to.next_hop(), Message::EncodeRequest(request).into()).await {
                     Ok(exchange) => Event::Sent(exchange),
                     Err(failure) => Event::Failed(failure),
                 }
@@ -138,12 +144,12 @@ impl EncodeStream {
             };
             heard = true;
             let key = flight.key;
-            let mut shared = client.shared();
+            let mut core = client.core();
             match event {
                 Event::Sent(exchange) => {
                     flight.connection = exchange.connection();
                     flight.event = read(exchange);
-                    self.call.handle_sent(key, now());
+                    core.handle_sent(self.call, key, now());
                 }
                 Event::Frame(exchange, message) => {
                     if message.kind().is_terminal() {
@@ -151,12 +157,12 @@ impl EncodeStream {
                     } else {
                         flight.event = read(exchange);
                     }
-                    self.call.handle_frame(key, message, &mut shared, now());
+                    core.handle_frame(self.call, key, message, now());
                 }
                 Event::Failed(failure) => {
                     tracing::debug!(part = key.part, attempt = key.attempt, ?failure, "attempt failed");
                     self.flights.swap_remove(next);
-                    self.call.handle_failed(key, failure, &mut shared, now());
+                    core.handle_failed(self.call, key, failure, now());
                 }
             }
         }
@@ -165,7 +171,7 @@ impl EncodeStream {
 
     /// Waits for the machine's next moment; ready once it was told that it passed.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((at, _reason)) = self.call.poll_timeout() else {
+        let Some((at, _reason)) = self.client.core().poll_timeout(self.call) else {
             return Poll::Pending;
         };
         let at = tokio::time::Instant::from_std(at);
@@ -179,13 +185,26 @@ impl EncodeStream {
             None => self.timer.insert(Box::pin(tokio::time::sleep_until(at))),
         };
         ready!(timer.as_mut().poll(cx));
-        let client = self.client.clone();
-        self.call.handle_timeout(&mut client.shared(), now());
+        self.client.core().handle_timeout(self.call, now());
         Poll::Ready(())
     }
 
+    fn outcome(&self) -> Option<Result<Summary, ClientError>> {
+        let core = self.client.core();
+        let outcome = core.poll_outcome(self.call)?;
+        Some(outcome.cloned().map_err(Clone::clone))
+    }
+
+    /// The call is over: what is still out is dropped, and with it cancelled.
+    fn end(&mut self, summary: Option<Summary>) {
+        let items = self.items();
+        self.over = Some((summary, items));
+        self.flights.clear();
+        self.client.core().end_call(self.call);
+    }
+
     fn report(&mut self) {
-        let (answered, _) = self.call.items();
+        let (answered, _) = self.items();
         if let Some(progress) = &mut self.progress
             && answered > self.reported
         {
@@ -210,21 +229,23 @@ impl Stream for EncodeStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if this.over {
+        if this.over.is_some() {
             return Poll::Ready(None);
         }
         if Handle::try_current().is_err() {
-            this.over = true;
+            this.end(None);
             return Poll::Ready(Some(Err(ClientError::NoRuntime)));
         }
         loop {
-            if let Some(item) = this.call.poll_item() {
+            if let Some(item) = this.client.core().poll_item(this.call) {
                 return Poll::Ready(Some(Ok(item)));
             }
-            if let Some(outcome) = this.call.poll_outcome() {
-                let error = outcome.err().cloned();
-                this.over = true;
-                this.flights.clear();
+            if let Some(outcome) = this.outcome() {
+                let (summary, error) = match outcome {
+                    Ok(summary) => (Some(summary), None),
+                    Err(error) => (None, Some(error)),
+                };
+                this.end(summary);
                 return Poll::Ready(error.map(Err));
             }
             this.take_input(cx);
@@ -233,9 +254,15 @@ impl Stream for EncodeStream {
                 this.report();
                 continue;
             }
-            if this.call.poll_outcome().is_none() {
+            if this.outcome().is_none() {
                 ready!(this.wait(cx));
             }
         }
+    }
+}
+
+impl Drop for EncodeStream {
+    fn drop(&mut self) {
+        self.client.core().end_call(self.call);
     }
 }

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use shoal_protocol::limits::REDIRECTS_MAX;
 use shoal_protocol::message::Failure;
 use shoal_protocol::{ErrorCode, Retry};
 
 use super::chance::{mix, unit};
+use super::dispatch::Dispatch;
 use super::error::ClientError;
 use super::part::Part;
-use super::shared::Shared;
+use super::router::NoRoute;
+use super::spec::{CallSpec, Target, WhenOverloaded};
 
 /// Lost or failed attempts at one part before the call fails.
 const LOSSES_MAX: u32 = 4;
@@ -25,6 +28,11 @@ const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a call without a deadline waits, without any progress, for an overloaded node.
 const OVERLOAD_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Attempts of a part that may follow each other at ever other nodes without a pause.
+const MOVES_MAX: u32 = 8;
+/// Nodes on which a model may fail to load for one part before the call fails.
+const LOADS_FAILED_MAX: u32 = 3;
+
 /// One attempt at one part of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptKey {
@@ -37,7 +45,7 @@ pub struct AttemptKey {
 /// Why an attempt is no longer wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelReason {
-    /// Its call is over, or it broke the protocol.
+    /// Its call is over, it broke the protocol, or its twin was sooner.
     Unwanted,
     /// It was silent for too long: its connection may be dead, and a new one should be made for what follows.
     Silent,
@@ -68,20 +76,16 @@ pub(super) enum Next {
 /// What the decision depends on, apart from the failure.
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
-    pub(super) deadline: Option<Instant>,
+    pub(super) spec: &'a CallSpec,
     /// When the call last came forward.
     pub(super) progress: Instant,
-    /// Whether overload is waited out.
-    pub(super) waits_for_room: bool,
-    /// Chance, for the jitter of pauses.
-    pub(super) seed: u64,
-    pub(super) shared: &'a mut Shared,
+    pub(super) dispatch: &'a mut Dispatch,
 }
 
 impl Context<'_> {
     /// `pause` with the upper half left to chance, so that parts that failed together do not return together.
     fn jittered(&self, part: &Part, pause: Duration) -> Duration {
-        let random = mix(self.seed ^ u64::from(part.number) << 32 ^ u64::from(part.attempts));
+        let random = mix(self.spec.seed ^ u64::from(part.number) << 32 ^ u64::from(part.attempts));
         pause / 2 + pause.mul_f64(unit(random)) / 2
     }
 
@@ -91,15 +95,52 @@ impl Context<'_> {
     }
 
     fn passed(&self, at: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| at >= deadline)
+        self.spec.deadline.is_some_and(|deadline| at >= deadline)
+    }
+
+    /// Whether another node can be asked at once. Where none can, those that were tried may be asked again, later.
+    fn moves_on(&self, part: &mut Part) -> bool {
+        if part.moves < MOVES_MAX && self.dispatch.is_placeable(self.spec, part, self.now) {
+            part.moves += 1;
+            return true;
+        }
+        part.moves = 0;
+        part.forgive();
+        false
     }
 
     /// After a connection that could not be made.
-    pub(super) fn after_unreachable(&self, part: &mut Part, what: String) -> Next {
+    pub(super) fn after_unreachable(&mut self, part: &mut Part, to: Target, what: String) -> Next {
+        if to.via.is_none() && self.dispatch.view.handle_no_path(to.node) {
+            return Next::Again(None); // through the entry node
+        }
+        self.dispatch.view.handle_doubt(to.node, self.now);
+        part.exclude(to.node, false);
         part.unreached += 1;
+        if self.moves_on(part) {
+            return Next::Again(None);
+        }
+        self.wait_for_a_node(part, ClientError::Unreachable { what })
+    }
+
+    /// After a view in which no device can take the part.
+    pub(super) fn after_no_route(&mut self, part: &mut Part, why: NoRoute) -> Next {
+        if why == NoRoute::Excluded && part.forgive() {
+            return Next::Again(None);
+        }
+        let (is_passing, model) = (why.is_passing(), self.spec.model.clone());
+        let error = ClientError::NoRoute { model, why };
+        if !is_passing || self.spec.when_overloaded == WhenOverloaded::Fail {
+            return Next::Fail(error);
+        }
+        part.unreached += 1;
+        self.wait_for_a_node(part, error)
+    }
+
+    fn wait_for_a_node(&self, part: &Part, error: ClientError) -> Next {
         let at = self.now + self.pause_after(part, part.unreached);
         if self.passed(at) || at.duration_since(self.progress) > UNREACHABLE_WAIT_MAX {
-            return Next::Fail(ClientError::Unreachable { what });
+            return Next::Fail(error);
         }
         Next::Again(Some(at))
     }
@@ -108,40 +149,104 @@ impl Context<'_> {
     ///
     /// A part's first loss without a word is covered by the part itself and not by the budget: a node's death takes
     /// with it whatever is in flight there, which may be more than any budget. Every further loss is paid for.
-    pub(super) fn after_loss(&mut self, part: &mut Part, what: String, told: Option<ErrorCode>) -> Next {
+    pub(super) fn after_loss(
+        &mut self,
+        part: &mut Part,
+        to: Target,
+        what: String,
+        told: Option<ErrorCode>,
+    ) -> Next {
         part.losses += 1;
+        part.exclude(to.node, false);
         let covered = part.losses == 1 && told.is_none();
-        if part.losses >= LOSSES_MAX || !(covered || self.shared.spend_retry()) {
+        if part.losses >= LOSSES_MAX || !(covered || self.dispatch.shared.spend_retry()) {
             return Next::Fail(match told {
                 Some(code) => ClientError::Refused { code, message: what, retry_after: None },
                 None => ClientError::Lost { attempts: part.attempts, what },
             });
+        }
+        if self.moves_on(part) {
+            return Next::Again(None);
         }
         let pause = (part.losses > 1).then(|| self.now + self.pause_after(part, part.losses - 1));
         Next::Again(pause)
     }
 
     /// After a node's own word that the attempt failed.
-    pub(super) fn after_failure(&mut self, part: &mut Part, failure: Failure) -> Next {
-        let Failure { code, message, retry_after_us } = failure;
-        let retry_after = retry_after_us.map(Duration::from);
-        let refused = |message| Next::Fail(ClientError::Refused { code, message, retry_after });
-        match code.retry() {
-            Retry::Never => refused(message),
-            // There is one node to send to, and its files stay broken until somebody repairs them.
-            Retry::Elsewhere if code == ErrorCode::ModelBroken => refused(message),
-            Retry::Elsewhere => self.after_loss(part, message, Some(code)),
-            Retry::Later => {
-                part.overloads += 1;
-                let pause = retry_after.unwrap_or_else(|| self.pause_after(part, part.overloads));
-                let pause = pause.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
-                let at = self.now + pause + self.jittered(part, pause / 8);
-                let stuck = at.duration_since(self.progress) > OVERLOAD_WAIT_MAX;
-                if !self.waits_for_room || self.passed(at) || (self.deadline.is_none() && stuck) {
-                    return refused(message);
-                }
-                Next::AgainWithLess(at)
+    pub(super) fn after_failure(&mut self, part: &mut Part, to: Target, failure: Failure) -> Next {
+        let retry_after = failure.retry_after_us.map(Duration::from);
+        match failure.code {
+            ErrorCode::ModelNotFound | ErrorCode::ModelUnsupported | ErrorCode::ModelBroken => {
+                self.after_useless(part, to, failure)
             }
+            ErrorCode::Redirect if part.redirects < REDIRECTS_MAX => self.after_redirect(part, to, failure),
+            code => match code.retry() {
+                Retry::Never => {
+                    Next::Fail(ClientError::Refused { code, message: failure.message, retry_after })
+                }
+                Retry::Elsewhere => self.after_loss(part, to, failure.message, Some(code)),
+                Retry::Later => self.after_refusal(part, to, failure),
+            },
+        }
+    }
+
+    /// The node will not serve the model however often it is asked. Others may, but a model that fails on some fails on
+    /// most, and each try costs a load.
+    fn after_useless(&mut self, part: &mut Part, to: Target, failure: Failure) -> Next {
+        part.exclude(to.node, true);
+        part.loads_failed += 1;
+        if part.loads_failed < LOADS_FAILED_MAX {
+            if self.moves_on(part) {
+                return Next::Again(None);
+            }
+            if self.dispatch.is_placeable(self.spec, part, self.now) {
+                return Next::Again(Some(self.now + self.pause_after(part, part.loads_failed)));
+            }
+        }
+        let Failure { code, message, .. } = failure;
+        Next::Fail(match part.loads_failed {
+            1 => ClientError::Refused { code, message, retry_after: None },
+            nodes => ClientError::NeverLoads { nodes, cause: message },
+        })
+    }
+
+    /// Another node would be sooner, says this one. After the last redirection the node that is asked queues the part.
+    fn after_redirect(&mut self, part: &mut Part, to: Target, failure: Failure) -> Next {
+        part.exclude(to.node, false);
+        match self.dispatch.best(self.spec, part, &failure.alternatives, self.now) {
+            Some(place) => {
+                part.redirects += 1;
+                part.redirect = Some(place);
+                Next::Again(None)
+            }
+            None => self.after_refusal(part, to, failure),
+        }
+    }
+
+    /// Nothing was done, and the node says when there is room: another may have room now.
+    fn after_refusal(&mut self, part: &mut Part, to: Target, failure: Failure) -> Next {
+        let Failure { code, message, retry_after_us, .. } = failure;
+        let retry_after = retry_after_us.map(Duration::from);
+        if code == ErrorCode::Draining {
+            self.dispatch.view.handle_draining(to.node);
+        }
+        part.exclude(to.node, false);
+        part.overloads += 1;
+        if self.moves_on(part) && self.dispatch.shared.spend_refusal() {
+            return Next::Again(None);
+        }
+        part.forgive();
+        let pause = retry_after.unwrap_or_else(|| self.pause_after(part, part.overloads));
+        let pause = pause.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+        let at = self.now + pause + self.jittered(part, pause / 8);
+        let stuck = at.duration_since(self.progress) > OVERLOAD_WAIT_MAX;
+        let waits = self.spec.when_overloaded == WhenOverloaded::Wait;
+        if !waits || self.passed(at) || (self.spec.deadline.is_none() && stuck) {
+            return Next::Fail(ClientError::Refused { code, message, retry_after });
+        }
+        match code {
+            ErrorCode::Loading => Next::Again(Some(at)),
+            _ => Next::AgainWithLess(at),
         }
     }
 }

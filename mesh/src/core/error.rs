@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use shoal_protocol::ErrorCode;
 
+use super::router::NoRoute;
+
 /// Why a call failed as a whole. The items that were handed out before it stay answered; no other item will be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -43,6 +45,22 @@ pub enum ClientError {
         /// What the last one met.
         what: String,
     },
+    /// No device can take the work, and waiting did not mend it or cannot; nothing is running.
+    #[error("model `{model}`: {why}")]
+    NoRoute {
+        /// The model as it was asked for.
+        model: String,
+        /// Why none can.
+        why: NoRoute,
+    },
+    /// The model fails to load wherever it was tried: repair its files.
+    #[error("{cause} (the model does not load on any of {nodes} nodes tried)")]
+    NeverLoads {
+        /// Nodes on which it failed.
+        nodes: u32,
+        /// What the last one met.
+        cause: String,
+    },
     /// The calling thread is in no tokio runtime, which the client needs for its timers.
     #[error("a client must be used inside a tokio runtime")]
     NoRuntime,
@@ -57,6 +75,8 @@ impl ClientError {
             Self::Refused { code, .. } => *code,
             Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
             Self::Unreachable { .. } | Self::Lost { .. } => ErrorCode::Unavailable,
+            Self::NoRoute { why, .. } => why.code(),
+            Self::NeverLoads { .. } => ErrorCode::ModelBroken,
             Self::NoRuntime => ErrorCode::Internal,
         }
     }

@@ -1,14 +1,14 @@
 //! The pure half: what a client decides, with time and chance as arguments. No runtime, no socket, no clock.
 //!
-//! One [`Call`] per request of the application composes [`Split`] (which texts travel together), the attempts in
-//! flight and the order of the answers; [`Shared`] is what a client's calls learn and spend together. A driver feeds
-//! events in (`handle_*`) and takes outputs out (`poll_*`); the order in which it asks is written at
-//! [`Call`]. Where there are several nodes to send to, the router sits between [`Call::poll_submit`] and the link: an
-//! attempt is a part of a call and a number, and names no node.
+//! [`ClientCore`] composes what is known of the mesh ([`View`]), the choice of a device ([`Router`]) and the calls of the
+//! application, each with its attempts in flight and the order of its answers. A driver feeds events in (`handle_*`) and
+//! takes outputs out (`poll_*`); the order in which it asks is written at [`ClientCore`].
 
 mod attempts;
 mod call;
 mod chance;
+mod client;
+mod dispatch;
 mod error;
 mod facts;
 mod item;
@@ -23,7 +23,7 @@ mod split;
 mod view;
 
 pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
-pub use call::Call;
+pub use client::{CallId, ClientCore};
 pub use error::ClientError;
 pub use facts::{Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
 pub use item::{ItemResult, Vector};
@@ -39,7 +39,7 @@ pub use router::{
     Query, Reason, Route, Router, Source, further_holder, place_miss,
 };
 pub use shared::Shared;
-pub use spec::{CallSpec, Submit, Summary, WhenOverloaded};
+pub use spec::{CallSpec, Submit, Summary, Target, WhenOverloaded};
 pub use split::Split;
 pub use view::View;
 

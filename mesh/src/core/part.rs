@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use shoal_protocol::ErrorCode;
 use shoal_protocol::limits::{ITEM_TEXT_BYTES_MAX, ITEM_TOKEN_IDS_MAX};
 use shoal_protocol::message::{EncodeResult, Input};
+use shoal_protocol::{ErrorCode, NodeId, Place};
 
 use super::item::{ItemResult, items_of};
+use super::spec::Target;
 
 /// How often a node proves progress at the latest.
 const BEACON_INTERVAL_MAX: Duration = Duration::from_millis(250);
@@ -17,6 +18,8 @@ const BEACONS_MISSED_MAX: u32 = 3;
 const FIRST_FRAME_WAIT: Duration = Duration::from_secs(2);
 /// From the submission until the transport took all of it: dialing, waiting for a stream, back pressure.
 const SEND_WAIT: Duration = Duration::from_secs(10);
+/// Nodes that a part remembers as tried; beyond it the first one tried may be asked again.
+const EXCLUDED_MAX: usize = 16;
 /// The slowest uplink that is still waited for, added to both waits above.
 const UPLINK_BYTES_PER_S_MIN: u64 = 1 << 20;
 
@@ -35,6 +38,12 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) attempt: u32,
+    /// Where it went.
+    pub(super) to: Target,
+    /// When a second attempt goes out beside it, if nothing is heard until then; taken when that was tried.
+    pub(super) hedge_at: Option<Instant>,
+    started: Instant,
+    is_heard: bool,
     /// Position in the attempt's request -> position in the part.
     positions: Vec<u32>,
     /// Bytes of text sent, and tokens that came back for them: what the ratio is learnt from.
@@ -48,10 +57,14 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn new(attempt: u32, positions: Vec<u32>, bytes: u64, now: Instant) -> Self {
+    fn new(attempt: u32, to: Target, positions: Vec<u32>, bytes: u64, now: Instant) -> Self {
         let uplink = Duration::from_millis(bytes.saturating_mul(1000) / UPLINK_BYTES_PER_S_MIN);
         Self {
             attempt,
+            to,
+            hedge_at: None,
+            started: now,
+            is_heard: false,
             positions,
             text_bytes: 0,
             text_tokens: 0,
@@ -76,11 +89,14 @@ impl Flight {
         }
     }
 
-    /// A frame came.
-    pub(super) fn handle_heard(&mut self, now: Instant) {
+    /// A frame came. Of the first one: how long it took.
+    pub(super) fn handle_heard(&mut self, now: Instant) -> Option<Duration> {
         self.heard = now;
         self.patience = BEACON_INTERVAL_MAX * BEACONS_MISSED_MAX;
         self.waits_for = "beacons missed";
+        self.hedge_at = None;
+        let is_first = !std::mem::replace(&mut self.is_heard, true);
+        is_first.then(|| now.saturating_duration_since(self.started))
     }
 
     /// When the silence counts as a failure, and as which.
@@ -119,6 +135,20 @@ pub(super) struct Part {
     pub(super) unreached: u32,
     /// Consecutive answers of overload.
     pub(super) overloads: u32,
+    /// Attempts that went to another node without a pause, since the last pause.
+    pub(super) moves: u32,
+    /// Nodes on which the model failed to load for it.
+    pub(super) loads_failed: u32,
+    /// Redirections followed, and where the last one leads.
+    pub(super) redirects: u8,
+    pub(super) redirect: Option<Place>,
+    /// Until when it waits for probes.
+    pub(super) waits_until: Option<Instant>,
+    /// Nodes that it must not go to: first those that will never serve it, then those that did not this time.
+    excluded: Vec<NodeId>,
+    never: usize,
+    /// The older of two attempts, while neither was heard of.
+    rival: Option<Flight>,
     pub(super) state: State,
 }
 
@@ -140,6 +170,14 @@ impl Part {
             losses: 0,
             unreached: 0,
             overloads: 0,
+            moves: 0,
+            loads_failed: 0,
+            redirects: 0,
+            redirect: None,
+            waits_until: None,
+            excluded: Vec::new(),
+            never: 0,
+            rival: None,
             state,
         }
     }
@@ -152,17 +190,102 @@ impl Part {
         self.items.len() as u64
     }
 
-    /// Starts an attempt at the unanswered items and gives them back, copied.
-    pub(super) fn start(&mut self, now: Instant) -> Vec<Input> {
+    /// What is not answered yet: bytes of text, token ids, items. Answered items are empty.
+    pub(super) fn weight(&self) -> (u64, u64, u64) {
+        let of = |(bytes, ids): (u64, u64), item: &Input| match item {
+            Input::Text(text) => (bytes + text.len() as u64, ids),
+            Input::TokenIds(own) => (bytes, ids + own.len() as u64),
+        };
+        let (bytes, ids) = self.items.iter().fold((0, 0), of);
+        (bytes, ids, self.unanswered as u64)
+    }
+
+    /// Nodes that it must not go to.
+    pub(super) fn excluded(&self) -> &[NodeId] {
+        &self.excluded
+    }
+
+    /// The node did not serve it this time, or never will.
+    pub(super) fn exclude(&mut self, node: NodeId, for_ever: bool) {
+        if self.excluded[..self.never].contains(&node) {
+            return;
+        }
+        self.excluded.retain(|tried| *tried != node);
+        if for_ever {
+            self.excluded.insert(self.never, node);
+            self.never += 1;
+        } else {
+            self.excluded.push(node);
+        }
+        if self.excluded.len() > EXCLUDED_MAX {
+            self.never = self.never.min(EXCLUDED_MAX);
+            self.excluded.remove(self.never.min(EXCLUDED_MAX - 1));
+        }
+    }
+
+    /// Every other node was tried: those that did not serve it this time may be asked again. Whether there are any.
+    pub(super) fn forgive(&mut self) -> bool {
+        let some = self.excluded.len() > self.never;
+        self.excluded.truncate(self.never);
+        some
+    }
+
+    /// Starts an attempt at the unanswered items and gives them back, copied. An attempt that is out stays out beside it.
+    pub(super) fn start(&mut self, to: Target, now: Instant) -> Vec<Input> {
         // A part has at most REQUEST_ITEMS_MAX items, so that every position fits.
         let open = |(position, slot): (u32, &Slot)| matches!(slot, Slot::Open).then_some(position);
         let positions: Vec<u32> = (0..).zip(&self.slots).filter_map(open).collect();
         let inputs: Vec<_> =
             positions.iter().map(|position| self.items[*position as usize].clone()).collect();
         let bytes = inputs.iter().map(|input| input.bytes() as u64).sum();
-        self.state = State::Flying(Flight::new(self.attempts, positions, bytes, now));
+        let flight = Flight::new(self.attempts, to, positions, bytes, now);
+        if let State::Flying(older) = std::mem::replace(&mut self.state, State::Flying(flight)) {
+            self.rival = Some(older);
+        }
         self.attempts += 1;
+        (self.redirect, self.waits_until) = (None, None);
         inputs
+    }
+
+    /// The attempts that are out, the newest first.
+    pub(super) fn flights(&self) -> impl Iterator<Item = &Flight> {
+        let newest = match &self.state {
+            State::Flying(flight) => Some(flight),
+            State::Ready { .. } | State::Done => None,
+        };
+        newest.into_iter().chain(&self.rival)
+    }
+
+    /// The attempt of this number, if it is out.
+    pub(super) fn flight_mut(&mut self, attempt: u32) -> Option<&mut Flight> {
+        let newest = match &mut self.state {
+            State::Flying(flight) => Some(flight),
+            State::Ready { .. } | State::Done => None,
+        };
+        newest.into_iter().chain(&mut self.rival).find(|flight| flight.attempt == attempt)
+    }
+
+    /// Of two attempts this one is heard of: the other is no longer wanted. Gives back its number.
+    pub(super) fn win(&mut self, attempt: u32) -> Option<u32> {
+        let rival = self.rival.take()?;
+        if rival.attempt != attempt {
+            return Some(rival.attempt);
+        }
+        match std::mem::replace(&mut self.state, State::Flying(rival)) {
+            State::Flying(loser) => Some(loser.attempt),
+            State::Ready { .. } | State::Done => None,
+        }
+    }
+
+    /// Of two attempts this one is over: the other goes on. Whether there are two.
+    pub(super) fn lose(&mut self, attempt: u32) -> bool {
+        let Some(rival) = self.rival.take() else {
+            return false;
+        };
+        if rival.attempt != attempt {
+            self.state = State::Flying(rival);
+        }
+        true
     }
 
     /// Takes the results that are new; those of items that are answered already are dropped. Gives back how many
@@ -217,6 +340,7 @@ impl Part {
     /// Nothing more is coming: what is left to hand out are the items before the first that is not answered.
     pub(super) fn close(&mut self) {
         self.slots.truncate(self.answered_in_order());
+        self.rival = None;
         self.state = State::Done;
     }
 

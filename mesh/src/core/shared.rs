@@ -1,6 +1,7 @@
 //! What the calls of one client learn and spend together.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Models whose ratio is remembered; the one learnt from least is forgotten for a new one.
 const MODELS_MAX: usize = 256;
@@ -18,23 +19,43 @@ const RETRY_PERCENT: u64 = 15;
 /// Retries (in hundredths) that a client may have saved up; also what it starts with, so that a quiet client
 /// survives a node's death under a window full of parts.
 const RETRY_SAVED_MAX: u64 = 1000;
+/// What a lost attempt costs the budget, in hundredths.
+const RETRY_LOSS: u64 = 100;
+/// What an attempt costs that was refused before anything was computed.
+const RETRY_REFUSAL: u64 = 30;
+/// Hedges per first attempt, as a ratio of 100 (Dean, Barroso 2013 find 2 to 5 % of further load).
+const HEDGE_PERCENT: u64 = 2;
+/// Hedges (in hundredths) that a client may have saved up.
+const HEDGE_SAVED_MAX: u64 = 500;
+/// First frames after which their times tell something.
+const FIRST_FRAMES_MIN: u32 = 20;
+/// First frames after which old ones count half.
+const FIRST_FRAMES_MAX: u32 = 1000;
+/// An attempt that is heard of later than this share of the others is hedged.
+const FIRST_FRAME_PERCENT: u32 = 95;
+/// Buckets of first-frame times, two to the octave, from this time to 4 s.
+const FIRST_FRAME_BUCKETS: usize = 32;
+const FIRST_FRAME_US_MIN: f64 = 64.0;
 
-/// What the calls of one client learn (tokens per byte, by model) and spend (retries) together.
+/// What the calls of one client learn (tokens per byte and the time to the first frame, by model) and spend (retries and
+/// hedges) together.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    ratios: BTreeMap<String, Ratio>,
+    models: BTreeMap<String, Learnt>,
     retry_hundredths: u64,
+    hedge_hundredths: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Ratio {
+struct Learnt {
     bytes: u64,
     tokens: u64,
+    first_frames: [u32; FIRST_FRAME_BUCKETS],
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { ratios: BTreeMap::new(), retry_hundredths: RETRY_SAVED_MAX }
+        Self { models: BTreeMap::new(), retry_hundredths: RETRY_SAVED_MAX, hedge_hundredths: 100 }
     }
 }
 
@@ -42,10 +63,10 @@ impl Shared {
     /// Tokens that `items` texts of together `bytes` bytes will probably make.
     #[must_use]
     pub fn tokens_estimate(&self, model: &str, bytes: u64, items: u64) -> u64 {
-        let text = match self.ratios.get(model) {
+        let text = match self.models.get(model).filter(|learnt| learnt.bytes > 0) {
             Some(ratio) => {
                 let (low, high) = TOKENS_PER_16_BYTES;
-                let tokens_per_16 = (ratio.tokens * 16 / ratio.bytes.max(1)).clamp(low, high);
+                let tokens_per_16 = (ratio.tokens * 16 / ratio.bytes).clamp(low, high);
                 bytes.saturating_mul(tokens_per_16).div_ceil(16)
             }
             None => bytes.div_ceil(BYTES_PER_TOKEN_FIRST),
@@ -58,16 +79,7 @@ impl Shared {
         if bytes == 0 {
             return;
         }
-        if !self.ratios.contains_key(model) && self.ratios.len() >= MODELS_MAX {
-            let least = self.ratios.iter().min_by_key(|(_, ratio)| ratio.bytes);
-            if let Some(name) = least.map(|(name, _)| name.clone()) {
-                self.ratios.remove(&name);
-            }
-        }
-        let ratio = match self.ratios.get_mut(model) {
-            Some(ratio) => ratio,
-            None => self.ratios.entry(model.to_owned()).or_default(),
-        };
+        let ratio = self.of_model(model);
         // At most a token a byte, whatever a peer claims: tokens never exceed bytes here.
         let tokens = tokens.saturating_sub(items * SPECIAL_TOKENS).min(bytes);
         ratio.bytes = ratio.bytes.saturating_add(bytes);
@@ -78,19 +90,68 @@ impl Shared {
         }
     }
 
-    /// A first attempt was made: it earns a part of a retry.
+    fn of_model(&mut self, model: &str) -> &mut Learnt {
+        if !self.models.contains_key(model) && self.models.len() >= MODELS_MAX {
+            let least = self.models.iter().min_by_key(|(_, learnt)| learnt.bytes);
+            if let Some(name) = least.map(|(name, _)| name.clone()) {
+                self.models.remove(&name);
+            }
+        }
+        self.models.entry(model.to_owned()).or_default()
+    }
+
+    /// An attempt was heard of for the first time, this long after it was sent.
+    pub(super) fn learn_first_frame(&mut self, model: &str, after: Duration) {
+        let octaves = (after.as_micros() as f64 / FIRST_FRAME_US_MIN).max(1.0).log2();
+        let bucket = ((2.0 * octaves) as usize).min(FIRST_FRAME_BUCKETS - 1);
+        let frames = &mut self.of_model(model).first_frames;
+        frames[bucket] += 1;
+        if frames.iter().sum::<u32>() > FIRST_FRAMES_MAX {
+            frames.iter_mut().for_each(|count| *count /= 2);
+        }
+    }
+
+    /// How long after its sending an attempt is late; `None` while too little is known.
+    pub(super) fn late_after(&self, model: &str) -> Option<Duration> {
+        let frames = &self.models.get(model)?.first_frames;
+        let all: u32 = frames.iter().sum();
+        let rank = all * FIRST_FRAME_PERCENT / 100;
+        let mut below = 0;
+        let bucket = frames.iter().position(|count| {
+            below += count;
+            below > rank
+        })?;
+        // The upper edge of its bucket.
+        let us = FIRST_FRAME_US_MIN * ((bucket + 1) as f64 / 2.0).exp2();
+        (all >= FIRST_FRAMES_MIN).then(|| Duration::from_micros(us as u64))
+    }
+
+    /// A first attempt was made: it earns a part of a retry and of a hedge.
     pub(super) fn earn_retry(&mut self) {
         self.retry_hundredths = (self.retry_hundredths + RETRY_PERCENT).min(RETRY_SAVED_MAX);
+        self.hedge_hundredths = (self.hedge_hundredths + HEDGE_PERCENT).min(HEDGE_SAVED_MAX);
     }
 
     /// Takes one retry; `false` where the budget is spent and the failure must be told instead.
     pub(super) fn spend_retry(&mut self) -> bool {
-        let left = self.retry_hundredths.checked_sub(100);
-        if let Some(left) = left {
-            self.retry_hundredths = left;
-        }
-        left.is_some()
+        spend(&mut self.retry_hundredths, RETRY_LOSS)
     }
+
+    /// Takes what it costs to ask another node after a refusal; `false` where the refusal must be waited out.
+    pub(super) fn spend_refusal(&mut self) -> bool {
+        spend(&mut self.retry_hundredths, RETRY_REFUSAL)
+    }
+
+    /// Takes one hedge; `false` where the budget is spent.
+    pub(super) fn spend_hedge(&mut self) -> bool {
+        spend(&mut self.hedge_hundredths, 100)
+    }
+}
+
+fn spend(saved: &mut u64, cost: u64) -> bool {
+    let left = saved.checked_sub(cost);
+    *saved = left.unwrap_or(*saved);
+    left.is_some()
 }
 
 #[cfg(test)]
@@ -113,8 +174,8 @@ mod tests {
         for model in 0..2 * MODELS_MAX {
             shared.learn(&model.to_string(), 10, 1, 5);
         }
-        assert!(shared.ratios.len() <= MODELS_MAX);
-        assert!(shared.ratios.contains_key("a"), "the well-known one stays");
+        assert!(shared.models.len() <= MODELS_MAX);
+        assert!(shared.models.contains_key("a"), "the well-known one stays");
     }
 
     #[test]
@@ -128,5 +189,34 @@ mod tests {
             retries += usize::from(shared.spend_retry());
         }
         assert_eq!(retries, 150);
+    }
+
+    #[test]
+    fn an_attempt_is_late_where_nineteen_of_twenty_were_heard_of() {
+        let mut shared = Shared::default();
+        for n in 0..19 {
+            assert_eq!(shared.late_after("a"), None, "{n}");
+            shared.learn_first_frame("a", Duration::from_millis(1));
+        }
+        shared.learn_first_frame("a", Duration::from_secs(100));
+        shared.learn_first_frame("a", Duration::ZERO);
+        let late = shared.late_after("a").expect("enough");
+        assert!((1000..1500).contains(&late.as_micros()), "{late:?}");
+        for _ in 0..FIRST_FRAMES_MAX {
+            shared.learn_first_frame("a", Duration::from_millis(20));
+        }
+        assert!(shared.late_after("a").expect("enough") > Duration::from_millis(20));
+    }
+
+    #[test]
+    fn hedges_are_two_in_a_hundred() {
+        let mut shared = Shared::default();
+        assert!(shared.spend_hedge() && !shared.spend_hedge());
+        let mut hedges = 0;
+        for _ in 0..1000 {
+            shared.earn_retry();
+            hedges += usize::from(shared.spend_hedge());
+        }
+        assert_eq!(hedges, 20);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use shoal_protocol::message::{EncodeOptions, EncodeRequest, Priority, ServedBy, Timings};
-use shoal_protocol::{Micros, RequestId, TraceContext};
+use shoal_protocol::{DeviceIndex, Micros, NodeId, RequestId, TraceContext};
 
 use super::attempts::AttemptKey;
 
@@ -38,11 +38,32 @@ pub struct CallSpec {
     pub trace: Option<TraceContext>,
 }
 
+/// Where an attempt goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The node that does the work.
+    pub node: NodeId,
+    /// Its device; `None` leaves it to the node.
+    pub device: Option<DeviceIndex>,
+    /// The node that forwards the request there, where no direct connection could be made.
+    pub via: Option<NodeId>,
+}
+
+impl Target {
+    /// The node to which the stream is opened.
+    #[must_use]
+    pub fn next_hop(&self) -> NodeId {
+        self.via.unwrap_or(self.node)
+    }
+}
+
 /// An attempt to be sent.
 #[derive(Debug)]
 pub struct Submit {
     /// Names the attempt in every event about it.
     pub key: AttemptKey,
+    /// Where to.
+    pub to: Target,
     /// What to send.
     pub request: EncodeRequest,
 }
@@ -62,8 +83,10 @@ pub struct Summary {
     pub items: u64,
     /// Parts that the call was cut into.
     pub parts: u32,
-    /// Attempts beyond the first of each part.
+    /// Attempts beyond the first of each part, hedges not counted.
     pub retries: u32,
+    /// Second attempts beside one that was not heard of in time.
+    pub hedges: u32,
 }
 
 impl Summary {
@@ -77,6 +100,7 @@ impl Summary {
             items: 0,
             parts: 0,
             retries: 0,
+            hedges: 0,
         }
     }
 

@@ -2,6 +2,8 @@
 //! without a word, refusals, silence. Whatever it does, every item has one outcome and what is in flight is bounded.
 
 mod endings;
+mod mesh;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,7 +15,10 @@ use shoal_protocol::message::{
 use shoal_protocol::{DeviceIndex, ErrorCode, Message, Micros, NodeId, RequestId};
 
 use super::chance::Chance;
-use super::{AttemptFailure, AttemptKey, Call, CallSpec, ClientError, ItemResult, Shared, WhenOverloaded};
+use super::fleet::origin;
+use super::{
+    AttemptFailure, AttemptKey, CallId, CallSpec, ClientCore, ClientError, ItemResult, View, WhenOverloaded,
+};
 
 enum Event {
     Sent,
@@ -105,9 +110,8 @@ impl World {
 
 fn refusal(code: ErrorCode, retry_after_us: Option<u64>) -> Message {
     Message::Failure(Failure {
-        code,
-        message: "hostile".to_owned(),
         retry_after_us: retry_after_us.map(Micros),
+        ..Failure::new(code, "hostile".to_owned())
     })
 }
 
@@ -153,11 +157,6 @@ fn end(request: &EncodeRequest) -> Message {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "an arbitrary origin of virtual time")]
-fn origin() -> Instant {
-    Instant::now()
-}
-
 struct Run {
     items: u64,
     given: u64,
@@ -174,8 +173,8 @@ struct Scene {
     now: Instant,
     world: World,
     inputs: std::vec::IntoIter<Input>,
-    call: Call,
-    shared: Shared,
+    core: ClientCore,
+    call: CallId,
     flying: BTreeSet<AttemptKey>,
     given: u64,
     attempts: u64,
@@ -200,13 +199,14 @@ impl Scene {
             seed,
             trace: None,
         };
+        let mut core = ClientCore::new(View::of_entry(NodeId::default()), seed);
         Self {
             seed,
             now: start,
             world: World { chance, hostile_percent, events: BTreeMap::new(), sequence: 0, lost: 0 },
             inputs: inputs.into_iter(),
-            call: Call::new(spec, start),
-            shared: Shared::default(),
+            call: core.start_call(spec, start),
+            core,
             flying: BTreeSet::new(),
             given: 0,
             attempts: 0,
@@ -215,16 +215,16 @@ impl Scene {
     }
 
     fn feed_and_send(&mut self) {
-        while self.call.wants_input() {
+        while self.core.wants_input(self.call) {
             match self.inputs.next() {
-                Some(input) => self.call.handle_input(input, &self.shared),
-                None => self.call.handle_input_end(),
+                Some(input) => self.core.handle_input(self.call, input),
+                None => self.core.handle_input_end(self.call),
             }
         }
-        while let Some((key, _reason)) = self.call.poll_cancel() {
+        while let Some((key, _reason)) = self.core.poll_cancel(self.call) {
             self.flying.remove(&key); // what is on its way arrives all the same
         }
-        while let Some(submit) = self.call.poll_submit(&mut self.shared, self.now) {
+        while let Some(submit) = self.core.poll_submit(self.call, self.now) {
             self.attempts += 1;
             self.parts += u64::from(submit.key.attempt == 0);
             let (seed, key) = (self.seed, submit.key);
@@ -238,7 +238,7 @@ impl Scene {
     fn take(&mut self) {
         let seed = self.seed;
         while !self.world.chance.percent(5) {
-            let Some((index, item)) = self.call.poll_item() else {
+            let Some((index, item)) = self.core.poll_item(self.call) else {
                 break;
             };
             assert_eq!(index, self.given, "seed {seed}: in input order, once");
@@ -248,34 +248,34 @@ impl Scene {
             assert_eq!(vector.as_f32().expect("f32")[0], index as f32, "seed {seed}");
             self.given += 1;
         }
-        let (answered, taken) = self.call.items();
+        let (answered, taken) = self.core.items(self.call);
         assert!(self.given <= answered && answered <= taken);
         assert!(taken - self.given <= 13 * 2048, "seed {seed}: what is held is bounded");
     }
 
     /// Lets pass what comes first: an event, or the moment at which the machine wants to be woken.
     fn step(&mut self) {
-        let Some((timeout, _)) = self.call.poll_timeout() else {
+        let Some((timeout, _)) = self.core.poll_timeout(self.call) else {
             return; // only the application is behind
         };
         let event = self.world.events.first_key_value().map(|((at, _), _)| *at);
         let next = event.map_or(timeout, |event| event.min(timeout));
         self.now = self.now.max(next);
         if event.is_none_or(|at| at > self.now) {
-            return self.call.handle_timeout(&mut self.shared, self.now);
+            return self.core.handle_timeout(self.call, self.now);
         }
         let (_, (key, event)) = self.world.events.pop_first().expect("seen above");
         match event {
-            Event::Sent => self.call.handle_sent(key, self.now),
+            Event::Sent => self.core.handle_sent(self.call, key, self.now),
             Event::Frame(message) => {
                 if message.kind().is_terminal() {
                     self.flying.remove(&key);
                 }
-                self.call.handle_frame(key, message, &mut self.shared, self.now);
+                self.core.handle_frame(self.call, key, message, self.now);
             }
             Event::Failed(failure) => {
                 self.flying.remove(&key);
-                self.call.handle_failed(key, failure, &mut self.shared, self.now);
+                self.core.handle_failed(self.call, key, failure, self.now);
             }
         }
     }
@@ -288,10 +288,10 @@ fn run(seed: u64, hostile_percent: u64, deadline: Option<Duration>) -> Run {
     for _step in 0..200_000 {
         scene.feed_and_send();
         scene.take();
-        if let Some(outcome) = scene.call.poll_outcome() {
+        if let Some(outcome) = scene.core.poll_outcome(scene.call) {
             let outcome = outcome.map(drop).map_err(Clone::clone);
-            assert!(scene.call.poll_item().is_none());
-            assert!(scene.call.poll_submit(&mut scene.shared, scene.now).is_none());
+            assert!(scene.core.poll_item(scene.call).is_none());
+            assert!(scene.core.poll_submit(scene.call, scene.now).is_none());
             return Run {
                 items,
                 given: scene.given,

@@ -119,6 +119,14 @@ impl From<ConnectError> for AttemptFailure {
 pub(crate) struct Linked {
     connection: Connection,
     version: u16,
+    node: NodeId,
+}
+
+impl Linked {
+    /// Who is at the other end, by its certificate.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
 }
 
 /// Dials a node and keeps the connection; one dial at a time, shared by all who wait for it.
@@ -246,7 +254,7 @@ impl Dialer {
         let connection = handshake(&endpoint, self.config.clone(), address).await?;
         let subject = certified_node(&connection, address)?;
         let version = self.greet(&connection, address, subject.key_id).await?;
-        Ok(Linked { connection, version })
+        Ok(Linked { connection, version, node: subject.key_id })
     }
 
     async fn greet(

@@ -126,5 +126,5 @@ impl Drop for Reply {
 
 /// A terminal failure without a retry hint.
 fn failure(code: ErrorCode, message: String) -> Message {
-    Message::Failure(Failure { code, message, retry_after_us: None })
+    Message::Failure(Failure::new(code, message))
 }

@@ -56,6 +56,8 @@ fn request() -> Message {
         request_id: RequestId::new(1),
         part: 0,
         attempt: 0,
+        to: None,
+        redirects: 0,
         model: "m".to_owned(),
         items: vec![Input::Text("a".to_owned())],
         options: EncodeOptions::default(),

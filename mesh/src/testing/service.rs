@@ -131,9 +131,8 @@ impl TestService {
             }
             Mood::Overloaded => {
                 let failure = Failure {
-                    code: ErrorCode::Overloaded,
-                    message: "no room".to_owned(),
                     retry_after_us: Some(Micros(50_000)),
+                    ..Failure::new(ErrorCode::Overloaded, "no room".to_owned())
                 };
                 reply.end(Message::Failure(failure)).await
             }

@@ -111,6 +111,8 @@ impl From<ClientError> for Stop {
             | ErrorCode::ModelBroken
             | ErrorCode::Forbidden => Exit::Model,
             ErrorCode::Overloaded
+            | ErrorCode::Redirect
+            | ErrorCode::Loading
             | ErrorCode::DeadlineExceeded
             | ErrorCode::Cancelled
             | ErrorCode::Draining

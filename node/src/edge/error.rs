@@ -136,7 +136,8 @@ fn face_of_code(code: ErrorCode) -> Face {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             return Face { tei, ..face(status, "server_error", code.as_str(), "Backend") };
         }
-        ErrorCode::Overloaded => {
+        // The client follows a redirect or waits out a load; a caller sees either only when no time is left for it.
+        ErrorCode::Overloaded | ErrorCode::Redirect | ErrorCode::Loading => {
             let status = StatusCode::TOO_MANY_REQUESTS;
             return face(status, "rate_limit_error", code.as_str(), "Overloaded");
         }

@@ -1,5 +1,7 @@
 //! Round trips, golden bytes and hostile bytes.
 
+mod limits;
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
@@ -7,7 +9,7 @@ use proptest::prelude::*;
 use super::{Frame, Message, decode, encode};
 use crate::code::ErrorCode;
 use crate::header::{Header, Kind};
-use crate::ids::{DeviceIndex, NodeId, RequestId};
+use crate::ids::{DeviceIndex, NodeId, Place, RequestId};
 use crate::limits::*;
 use crate::message::*;
 use crate::trace::TraceContext;
@@ -22,6 +24,8 @@ fn request() -> EncodeRequest {
         request_id: RequestId::new(7),
         part: 1,
         attempt: 2,
+        to: Some(Place { node: NodeId([8; 16]), device: DeviceIndex(1) }),
+        redirects: 1,
         model: "all-minilm-l6-v2".into(),
         items: vec![Input::Text("héllo".into()), Input::Text(String::new()), Input::TokenIds(vec![101, 102])],
         options: EncodeOptions { dims: Some(128), prompt_name: Some("query".into()), ..Default::default() },
@@ -204,6 +208,7 @@ fn samples() -> Vec<Message> {
         code: ErrorCode::Overloaded,
         message: "queue full".into(),
         retry_after_us: Some(Micros(250_000)),
+        alternatives: vec![Alternative { node: NodeId([8; 16]), load: load() }],
     };
     vec![
         Message::Hello(hello),
@@ -278,26 +283,6 @@ fn refused(message: Message) {
     let kind = message.kind();
     let read = read(&wire(message));
     assert!(matches!(&read, Err(DecodeError::Limit { kind: at, .. }) if *at == kind), "{read:?}");
-}
-
-#[test]
-fn a_request_over_its_limits_is_refused() {
-    let refused = |request: EncodeRequest| refused(Message::EncodeRequest(request));
-    refused(EncodeRequest { items: vec![Input::Text(String::new()); REQUEST_ITEMS_MAX + 1], ..request() });
-    refused(EncodeRequest { items: vec![Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX + 1))], ..request() });
-    refused(EncodeRequest { decision: vec![0; DECISION_BYTES_MAX + 1], ..request() });
-    refused(EncodeRequest { model: "m".repeat(1000), ..request() });
-    let trace = Some(TraceContext { trace_id: [0; 16], parent_id: [1; 8], flags: 0 });
-    refused(EncodeRequest { trace, ..request() });
-}
-
-#[test]
-fn a_result_whose_parts_disagree_is_refused() {
-    let refused = |result: EncodeResult| refused(Message::EncodeResult(result));
-    refused(EncodeResult { indices: vec![0], ..result() });
-    refused(EncodeResult { indices: vec![0, u32::MAX], ..result() });
-    refused(EncodeResult { dense: DenseBlock { rows: 2, ..result().dense }, ..result() });
-    refused(EncodeResult { dense: DenseBlock { data: vec![0; 3], ..result().dense }, ..result() });
 }
 
 #[test]

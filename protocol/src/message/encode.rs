@@ -4,10 +4,10 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::code::ErrorCode;
 use crate::header::Kind;
-use crate::ids::RequestId;
+use crate::ids::{Place, RequestId};
 use crate::limits::{
     DECISION_BYTES_MAX, DENSE_DIMS_MAX, ITEM_TEXT_BYTES_MAX, ITEM_TOKEN_IDS_MAX, MODEL_NAME_BYTES_MAX,
-    REQUEST_ITEMS_MAX,
+    REDIRECTS_MAX, REQUEST_ITEMS_MAX,
 };
 use crate::trace::TraceContext;
 use crate::units::Micros;
@@ -135,6 +135,10 @@ pub struct EncodeRequest {
     pub part: u32,
     /// Counts the attempts at this part from zero; results of a superseded attempt are dropped.
     pub attempt: u32,
+    /// Whom it is for; `None` leaves it to the node that gets it.
+    pub to: Option<Place>,
+    /// How often the part was redirected: a node does not redirect what comes with [`REDIRECTS_MAX`], but queues it.
+    pub redirects: u8,
     /// Model name or alias.
     pub model: String,
     /// The texts; results name them by their position here.
@@ -161,6 +165,7 @@ impl EncodeRequest {
         };
         rule(self.items.len() <= REQUEST_ITEMS_MAX, "too many items in one request")?;
         rule(self.model.len() <= MODEL_NAME_BYTES_MAX, "model name too long")?;
+        rule(self.redirects <= REDIRECTS_MAX, "redirected too often")?;
         rule(self.decision.len() <= DECISION_BYTES_MAX, "decision record too long")?;
         rule(self.trace.is_none_or(|trace| trace.is_valid()), "a trace without an id")?;
         rule(

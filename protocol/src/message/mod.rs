@@ -19,7 +19,7 @@ pub use facts::{
     ModelFactKey, NodeFacts,
 };
 pub use join::{JoinGrant, JoinRefusal, JoinRequest, JoinToken, RefusalReason, RenewRequest};
-pub use session::{End, Failure, Hello, Role, ServedBy, Timings};
+pub use session::{Alternative, End, Failure, Hello, Role, ServedBy, Timings};
 pub use status::{
     DeviceStatus, GaugeSet, LoadRecord, ModelState, ModelStatus, StageHistogram, Status, StatusRequest,
 };

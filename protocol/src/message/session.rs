@@ -5,9 +5,12 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::code::ErrorCode;
 use crate::header::Kind;
 use crate::ids::{DeviceIndex, NodeId, RequestId};
+use crate::limits::ALTERNATIVES_MAX;
 use crate::message::encode::Numerics;
+use crate::message::rule;
+use crate::message::status::LoadRecord;
 use crate::units::Micros;
-use crate::wire::{VersionRange, wire_message};
+use crate::wire::{DecodeError, VersionRange, wire_message};
 
 /// What a certificate allows its holder to be.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +98,15 @@ pub struct End {
 
 wire_message!(End, Kind::End);
 
+/// A place that would be sooner, as the one who refuses knows it: a hint, because nobody speaks for another node.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alternative {
+    /// The node; its device is the record's.
+    pub node: NodeId,
+    /// Its load when last heard of.
+    pub load: LoadRecord,
+}
+
 /// Terminal: the attempt failed as a whole. Items already answered stay answered.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -104,6 +116,23 @@ pub struct Failure {
     pub message: String,
     /// When another attempt here is worth while: measured, not guessed.
     pub retry_after_us: Option<Micros>,
+    /// Where it would be sooner, best first: at least one where the code is [`ErrorCode::Redirect`].
+    pub alternatives: Vec<Alternative>,
 }
 
 wire_message!(Failure, Kind::Error);
+
+impl Failure {
+    /// A failure without a hint.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: String) -> Self {
+        Self { code, message, retry_after_us: None, alternatives: Vec::new() }
+    }
+
+    /// The limits that the archive's validation does not know.
+    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+        let named = self.alternatives.len();
+        rule(Kind::Error, named <= ALTERNATIVES_MAX, "too many alternatives")?;
+        rule(Kind::Error, named > 0 || self.code != ErrorCode::Redirect, "a redirect without a place")
+    }
+}

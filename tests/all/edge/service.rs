@@ -83,7 +83,10 @@ fn refusal(request: &EncodeRequest) -> Option<Failure> {
         },
     };
     let has_hint = matches!(code, ErrorCode::Overloaded | ErrorCode::Draining);
-    Some(Failure { code, message: message.into(), retry_after_us: has_hint.then(|| RETRY_AFTER.into()) })
+    Some(Failure {
+        retry_after_us: has_hint.then(|| RETRY_AFTER.into()),
+        ..Failure::new(code, message.into())
+    })
 }
 
 fn end(request: &EncodeRequest, tokens: u64) -> End {

@@ -8,7 +8,9 @@
 
 mod copies;
 mod decision;
+mod detours;
 mod estimate;
+mod no_route;
 mod offers;
 mod placement;
 mod pool;
@@ -17,7 +19,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use shoal_protocol::message::{LoadProbe, LoadReply, Numerics, Priority};
-use shoal_protocol::{DeviceIndex, ErrorCode, NodeId, Place};
+use shoal_protocol::{DeviceIndex, NodeId, Place};
 
 use super::chance::Chance;
 use super::view::{Holding, ModelView, Standing, View};
@@ -25,6 +27,7 @@ pub use copies::{Copies, CopyWindow, CopyWish};
 use decision::CANDIDATES_MAX;
 pub use decision::{Candidate, Decision, DecisionError, Reason, Source};
 pub use estimate::Estimate;
+pub use no_route::NoRoute;
 use offers::{Found, Offer};
 pub use placement::{Miss, further_holder, place_miss};
 use pool::Pool;
@@ -103,58 +106,6 @@ pub struct Probe {
     pub probe: LoadProbe,
 }
 
-/// Why no device can be chosen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoute {
-    /// Nobody is there.
-    #[error("no node is known")]
-    NoNode,
-    /// No node lists the model: pull it somewhere, or mend the name.
-    #[error("no node has the model")]
-    UnknownModel,
-    /// The model is there, but nowhere in the precision that was asked for.
-    #[error("no node runs the model in the numerics that were asked for")]
-    Numerics,
-    /// No device has so much memory.
-    #[error("the model fits nowhere: it needs {bytes} bytes, the largest budget has {budget_bytes}")]
-    FitsNowhere {
-        /// What the model needs, the least that any node says.
-        bytes: u64,
-        /// The largest budget of a device that has the model on disk.
-        budget_bytes: u64,
-    },
-    /// Every node that has the model was tried.
-    #[error("every node that has the model was tried")]
-    Excluded,
-    /// Every node that has the model is leaving.
-    #[error("every node that has the model is leaving")]
-    AllDraining,
-    /// Every node that has the model is suspected to be dead.
-    #[error("no node that has the model answers")]
-    NoneAlive,
-}
-
-impl NoRoute {
-    /// Whether waiting may mend it.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::NoNode | Self::Excluded | Self::AllDraining | Self::NoneAlive => true,
-            Self::UnknownModel | Self::Numerics | Self::FitsNowhere { .. } => false,
-        }
-    }
-
-    /// The code under which it is reported.
-    #[must_use]
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::UnknownModel => ErrorCode::ModelNotFound,
-            Self::Numerics | Self::FitsNowhere { .. } => ErrorCode::ModelUnsupported,
-            Self::NoNode | Self::Excluded | Self::AllDraining | Self::NoneAlive => ErrorCode::Draining,
-        }
-    }
-}
-
 /// Chooses devices for one client. [`Router::route`] decides; [`Router::poll_probe`] says what to ask,
 /// [`Router::handle_reply`] takes the answers.
 #[derive(Debug)]
@@ -230,7 +181,7 @@ impl Router {
                 return Err(query.waits_until.map_or(until, |first| first.min(until)));
             }
         }
-        Ok(self.two_choices(model, holders))
+        Ok(self.two_choices(model, Reason::TwoChoices, holders))
     }
 
     /// The answers that may bind a choice: of holders, and of the owner.
@@ -290,12 +241,17 @@ impl Router {
     }
 
     /// The better of two at random.
-    fn two_choices(&mut self, model: &ModelView<'_>, holders: Vec<Offer>) -> (Choice, Holding) {
+    fn two_choices(
+        &mut self,
+        model: &ModelView<'_>,
+        reason: Reason,
+        holders: Vec<Offer>,
+    ) -> (Choice, Holding) {
         let first = self.chance.below(holders.len() as u64) as usize;
         let other = self.chance.below(holders.len().saturating_sub(1) as u64) as usize;
         let second = if other < first { other } else { (other + 1).min(holders.len() - 1) };
         let at = if holders[second].total_us() < holders[first].total_us() { second } else { first };
-        choice(model, Reason::TwoChoices, self.pool.requests_hot(), holders, at)
+        choice(model, reason, self.pool.requests_hot(), holders, at)
     }
 
     /// Sends probes to the cheapest of the drawn holders and to the owner; until when their answers are waited for.

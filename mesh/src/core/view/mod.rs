@@ -150,6 +150,18 @@ impl View {
         }
     }
 
+    /// No connection to the node could be made: what follows goes through the entry node, for as long as this life of it
+    /// lasts. Whether that is a new way; if not, there is none.
+    pub(crate) fn handle_no_path(&mut self, node: NodeId) -> bool {
+        let has_detour = self.entry.is_some_and(|entry| entry != node);
+        self.find_mut(node).is_some_and(|node| has_detour && !std::mem::replace(&mut node.is_indirect, true))
+    }
+
+    /// Through whom the node is reached, where it is not reached directly.
+    pub(crate) fn via(&self, node: NodeId) -> Option<NodeId> {
+        self.entry.filter(|_| self.find(node).is_some_and(|node| node.is_indirect))
+    }
+
     /// A frame or a reply of the node came: it lives. With its round trip, where that was measured.
     pub(crate) fn handle_heard(&mut self, node: NodeId, round_trip: Option<Duration>) {
         if let Some(node) = self.find_mut(node) {
@@ -174,6 +186,12 @@ impl View {
     fn find_mut(&mut self, node: NodeId) -> Option<&mut Node> {
         let slot = self.slots.get(&node)?;
         self.nodes.get_mut(*slot as usize)
+    }
+
+    /// The generation of the node's life, while it lasts.
+    pub(crate) fn living(&self, node: NodeId) -> Option<u64> {
+        let node = self.find(node)?;
+        (node.state != MemberState::Down).then_some(node.generation)
     }
 
     /// The node in a slot that a [`Holding`] names.

@@ -99,6 +99,8 @@ pub(crate) struct Node {
     /// Since when it has the state.
     pub(super) since: Instant,
     pub(super) draining: bool,
+    /// Whether it is reached through the entry node only.
+    pub(super) is_indirect: bool,
     doubted_until: Option<Instant>,
     /// The least round trip of the last ones.
     round_trip: Option<Duration>,
@@ -123,6 +125,7 @@ impl Node {
             state: MemberState::Alive,
             since: now,
             draining: false,
+            is_indirect: false,
             doubted_until: None,
             round_trip: None,
             devices: Vec::new(),

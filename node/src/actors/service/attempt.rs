@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use shoal_mesh::{LinkError, Reply};
 use shoal_protocol::message::{Beacon, EncodeRequest, End, Failure, Phase, ServedBy, Timings};
-use shoal_protocol::{ErrorCode, Message, Micros, RequestId};
+use shoal_protocol::{ErrorCode, Message, Micros, Place, RequestId};
 use tokio::sync::mpsc;
 
 use super::{DEVICE, NodeService};
@@ -33,9 +33,8 @@ enum Stop {
 impl Stop {
     fn failed(code: ErrorCode, error: &impl ToString, retry_after: Option<Duration>) -> Self {
         Self::Failed(Failure {
-            code,
-            message: cut(&error.to_string()),
             retry_after_us: retry_after.map(Micros::from),
+            ..Failure::new(code, cut(&error.to_string()))
         })
     }
 }
@@ -127,7 +126,11 @@ impl<'a> Attempt<'a> {
         reply: &'a mut Reply,
         arrived_at: Instant,
     ) -> Result<End, Stop> {
-        let EncodeRequest { request_id, model, items, options, deadline_us, priority, .. } = request;
+        let EncodeRequest { request_id, to, model, items, options, deadline_us, priority, .. } = request;
+        if let Some(to) = to.filter(|to| *to != Place { node: node.facts.node, device: DEVICE }) {
+            let what = format!("device {} of node {} is not here", to.device.0, to.node);
+            return Err(Stop::failed(ErrorCode::DeviceFailed, &what, None));
+        }
         let front = front_of(node, &model, reply).await?;
         let abilities = Abilities {
             dims: front.description.dims,
