@@ -12,6 +12,7 @@ mod dispatch;
 mod error;
 mod facts;
 mod item;
+mod load_gossip;
 mod member;
 mod membership;
 mod part;
@@ -27,6 +28,7 @@ pub use client::{CallId, ClientCore};
 pub use error::ClientError;
 pub use facts::{Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
 pub use item::{ItemResult, Vector};
+pub use load_gossip::{LoadGossip, LoadSend};
 pub use member::{Life, MemberState};
 pub use membership::{
     DATAGRAM_BYTES_MAX, DatagramRefused, GENERATION_MAX, MEMBERSHIP_FORMAT, MalformedDatagram, MemberSeen,

@@ -91,6 +91,12 @@ impl Membership {
         self.roster.iter()
     }
 
+    /// One of them.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<&MemberSeen> {
+        self.roster.get(node)
+    }
+
     /// What happened since the start.
     #[must_use]
     pub fn counters(&self) -> MembershipCounters {

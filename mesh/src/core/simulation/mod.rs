@@ -1,6 +1,7 @@
 //! A mesh in virtual time: the real machines over a network with delay, loss, duplicates, reordering, partitions and
 //! nodes that die or sleep. The seed is the whole history.
 
+mod cost;
 mod facts;
 mod membership;
 mod network;

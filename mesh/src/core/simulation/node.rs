@@ -1,14 +1,16 @@
 //! One process: the machines, wired as a shell wires them.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use shoal_protocol::NodeId;
 use shoal_protocol::message::ModelState;
 
-use crate::core::fleet::model;
+use crate::core::fleet::{load, model};
 use crate::core::{
-    Facts, Life, MemberSeen, MemberState, Membership, MembershipEvent, MembershipOptions, OwnFacts,
+    Facts, Life, LoadGossip, MemberSeen, MemberState, Membership, MembershipEvent, MembershipOptions,
+    OwnFacts,
 };
 
 /// Nodes are numbers; number 0 is everybody's seed.
@@ -32,6 +34,9 @@ pub(super) fn address(index: usize) -> SocketAddr {
 pub(super) struct Node {
     pub(super) membership: Membership,
     pub(super) facts: Facts,
+    pub(super) load: LoadGossip,
+    /// When each other node's load came last.
+    pub(super) loads: BTreeMap<usize, Instant>,
     /// Every change that was told, with its time.
     pub(super) log: Vec<(Instant, MemberSeen)>,
     /// What a real shell keeps on disk.
@@ -48,11 +53,14 @@ impl Node {
         let mut node = Self {
             membership: Membership::new(options, now),
             facts: Facts::new(Some(life), chance, now),
+            load: LoadGossip::new(chance),
+            loads: BTreeMap::new(),
             log: Vec::new(),
             generation,
             alive: true,
             asleep: false,
         };
+        node.load.handle_load(load(0, 0), now);
         node.hold(&[&format!("first-of-{index}")], now);
         node
     }
@@ -66,7 +74,7 @@ impl Node {
 
     /// When the process wants to run next.
     pub(super) fn next(&self) -> Option<Instant> {
-        let timeouts = [self.membership.poll_timeout(), self.facts.poll_timeout()];
+        let timeouts = [self.membership.poll_timeout(), self.facts.poll_timeout(), self.load.poll_timeout()];
         let next = timeouts.into_iter().flatten().map(|(at, _)| at).min();
         next.filter(|_| self.alive && !self.asleep)
     }
@@ -93,7 +101,7 @@ impl Node {
     }
 
     pub(super) fn state_of(&self, other: usize) -> Option<(u64, MemberState)> {
-        let seen = self.membership.members().find(|seen| seen.life.node == id(other))?;
+        let seen = self.membership.member(id(other))?;
         Some((seen.life.generation, seen.state))
     }
 }

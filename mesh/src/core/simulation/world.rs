@@ -13,9 +13,13 @@ use crate::core::{FactsMessage, FactsPeer, FactsRefused, MemberState};
 /// QUIC's header and tag, UDP and IP around a datagram.
 const OVERHEAD_BYTES: usize = 70;
 
+/// A header and a load record.
+const LOAD_FRAME_BYTES: usize = 16 + 48;
+
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
     Datagram(Vec<u8>),
+    Load,
     /// On a stream: ordered, and lost with the connection only.
     Facts(FactsMessage),
     /// The end of a handshake: with it the connection stands.
@@ -151,6 +155,7 @@ impl World {
             self.wake_of.remove(&index);
             self.nodes[index].membership.handle_timeout(self.now);
             self.nodes[index].facts.handle_timeout(self.now);
+            self.nodes[index].load.handle_timeout(self.now);
             self.after(index);
         }
         true
@@ -171,6 +176,9 @@ impl World {
                 let refused = self.nodes[to].membership.handle_datagram(id(from), &bytes, now);
                 assert_eq!(refused, Ok(()), "honest nodes send nothing that is refused");
             }
+            Packet::Load => {
+                self.nodes[to].loads.insert(from, now);
+            }
             Packet::Facts(_) if !self.connected(from, to) => {}
             Packet::Facts(message) => {
                 let facts = &mut self.nodes[to].facts;
@@ -188,6 +196,7 @@ impl World {
                 let life = self.nodes[from].membership.life();
                 self.nodes[to].membership.handle_connected(life, address(from), now);
                 self.nodes[to].facts.handle_connected(id(from), FactsPeer::Member, now).expect("room");
+                self.nodes[to].load.handle_connected(id(from), now);
             }
         }
         self.after(to);
@@ -251,6 +260,12 @@ impl World {
                 self.network.deliver(Parcel { from: index_of, to, what }, *arrives);
             }
         }
+        while let Some(send) = self.nodes[index_of].load.poll_send() {
+            for to in send.to.into_iter().map(index) {
+                self.count(send.records.len() * LOAD_FRAME_BYTES);
+                self.network.send(Parcel { from: index_of, to, what: Packet::Load }, self.now);
+            }
+        }
         self.wake(index_of);
     }
 
@@ -290,6 +305,7 @@ impl World {
         for (here, there) in [(a, b), (b, a)] {
             self.nodes[here].membership.handle_disconnected(id(there));
             self.nodes[here].facts.handle_disconnected(id(there));
+            self.nodes[here].load.handle_disconnected(id(there));
             self.streams.remove(&(here, there));
         }
     }
