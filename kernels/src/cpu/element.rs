@@ -73,3 +73,23 @@ pub(crate) unsafe fn store<S: Simd, T: Element>(to: *mut T, vector: S::V, count:
         }
     }
 }
+
+/// Writes whole vectors, one behind the other.
+///
+/// # Safety
+/// The machine supports `S`, and `VECTORS * S::LANES` elements are writable at `to`.
+#[inline(always)]
+pub(crate) unsafe fn store_all<S: Simd, T: Element, const VECTORS: usize>(
+    to: *mut T,
+    vectors: &[S::V; VECTORS],
+) {
+    // SAFETY: as in `load`.
+    unsafe {
+        if let (Dtype::Bf16, [first, second]) = (T::DTYPE, &vectors[..]) {
+            return S::store_bf16_pair(to.cast(), *first, *second);
+        }
+        for (index, &vector) in vectors.iter().enumerate() {
+            store::<S, T>(to.add(index * S::LANES), vector, S::LANES);
+        }
+    }
+}

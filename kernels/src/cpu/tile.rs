@@ -268,11 +268,12 @@ unsafe fn tile<S: Simd, F: Format, E: Fused<F>, const ROWS: usize, const VECTORS
             step::<S, F, ROWS, VECTORS>(&mut sums, a, args.a_stride, b, 1);
         }
         let out = args.out.cast::<E::Out>();
-        for (row, sums) in sums.iter().enumerate() {
-            for (vector, &sum) in sums.iter().enumerate() {
-                let at = out.add(row * args.out_stride + vector * S::LANES);
-                element::store::<S, E::Out>(at, E::apply::<S>(sum, at), S::LANES);
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let at = out.add(row * args.out_stride);
+            for (vector, sum) in sums.iter_mut().enumerate() {
+                *sum = E::apply::<S>(*sum, at.add(vector * S::LANES));
             }
+            element::store_all::<S, E::Out, VECTORS>(at, sums);
         }
     }
 }

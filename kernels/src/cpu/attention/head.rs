@@ -208,13 +208,16 @@ impl<T: Element> Head<'_, T> {
                 let mut sum = S::splat(0.0);
                 for column in (0..used).step_by(S::LANES) {
                     let at = scores.as_mut_ptr().add(column);
-                    let weight = math::exp2_of_negative::<S>(S::fma(S::load(at), scale, minus_maximum));
-                    sum = S::add(sum, weight);
+                    let exponent = S::fma(S::load(at), scale, minus_maximum);
+                    let weight;
                     if T::DTYPE == Dtype::F32 {
+                        weight = math::exp2_of_negative::<S, _>(exponent, math::EXP2);
                         S::store(at, weight);
                     } else {
+                        weight = math::exp2_of_negative::<S, _>(exponent, math::EXP2_BF16);
                         S::store_bf16(weights.as_mut_ptr().add(row * stride + column), weight);
                     }
+                    sum = S::add(sum, weight);
                 }
                 *inverse_sum = 1.0 / S::sum(sum);
             }

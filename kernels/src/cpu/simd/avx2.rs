@@ -1,6 +1,6 @@
 //! AVX2 with FMA: eight lanes.
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, lanes};
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -16,17 +16,6 @@ pub(crate) struct Avx2;
 pub(super) unsafe fn run(kernel: impl Kernel) {
     // SAFETY: the caller vouches for the set.
     unsafe { kernel.run::<Avx2>() }
-}
-
-/// A method whose body is intrinsics of the set and accesses that the trait's contract covers.
-macro_rules! lanes {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty { $($body:tt)* })*) => { $(
-        #[inline(always)]
-        unsafe fn $name($($arg: $type),*) -> $out {
-            // SAFETY: the caller vouches for the set and for the elements that the trait names.
-            unsafe { $($body)* }
-        }
-    )* };
 }
 
 impl Simd for Avx2 {

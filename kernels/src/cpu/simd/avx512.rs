@@ -1,6 +1,6 @@
 //! AVX-512 F, BW, VL, DQ: sixteen lanes.
 
-use super::{Kernel, LANES_MAX, Simd, gelu_table};
+use super::{Kernel, LANES_MAX, Simd, gelu_table, lanes};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
@@ -26,18 +26,6 @@ pub(super) unsafe fn run(kernel: impl Kernel) {
 pub(super) unsafe fn run_bf16(kernel: impl Kernel) {
     // SAFETY: the caller vouches for the set.
     unsafe { kernel.run::<Avx512<true>>() }
-}
-
-/// A method whose body is intrinsics of the set and accesses that the trait's contract covers.
-macro_rules! lanes {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty { $($body:tt)* })*) => { $(
-        #[inline(always)]
-        unsafe fn $name($($arg: $type),*) -> $out {
-            // SAFETY: the caller vouches for the set and for the elements that the trait names; masks keep the `first`
-            // variants to `count` elements.
-            unsafe { $($body)* }
-        }
-    )* };
 }
 
 #[inline(always)]
@@ -73,9 +61,10 @@ unsafe fn round_bf16<const BF16: bool>(vector: __m512) -> __m256i {
 /// The machine supports the set.
 #[inline(always)]
 unsafe fn transpose(rows: &mut [__m512; 16]) {
-    // SAFETY: the caller vouches for the set; the casts are between vectors of 64 bytes of plain data.
+    // SAFETY: the caller vouches for the set; the casts and the transmute are between vectors of 64 bytes of plain data.
     unsafe {
-        let mut t = rows.map(|row| _mm512_castps_si512(row));
+        // A closure in `map` would stay a function of its own, without the features of this one.
+        let mut t = std::mem::transmute::<[__m512; 16], [__m512i; 16]>(*rows);
         let mut u = t;
         for i in 0..8 {
             u[2 * i] = _mm512_unpacklo_epi32(t[2 * i], t[2 * i + 1]);
@@ -125,6 +114,14 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
         }
         store_bf16(to: *mut bf16, vector: __m512) -> () { _mm256_storeu_si256(to.cast(), round_bf16::<BF16>(vector)) }
+        store_bf16_pair(to: *mut bf16, first: __m512, second: __m512) -> () {
+            if BF16 {
+                let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+                return _mm512_storeu_si512(to.cast(), both);
+            }
+            Self::store_bf16(to, first);
+            Self::store_bf16(to.add(Self::LANES), second);
+        }
         load_f16(from: *const f16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
         transpose(rows: &mut [__m512; LANES_MAX]) -> () { transpose(rows) }
         even(pairs: __m512) -> __m512 {

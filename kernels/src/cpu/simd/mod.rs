@@ -21,6 +21,21 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 pub(crate) use portable::Portable;
 
+/// Methods of [`Simd`] whose bodies are intrinsics of the set and accesses that the trait's contract covers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! lanes {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty { $($body:tt)* })*) => { $(
+        #[inline(always)]
+        unsafe fn $name($($arg: $type),*) -> $out {
+            // SAFETY: the caller vouches for the set and for the elements that the trait names; masks keep the `first`
+            // variants to `count` elements.
+            unsafe { $($body)* }
+        }
+    )* };
+}
+#[cfg(target_arch = "x86_64")]
+use lanes;
+
 /// The most lanes of any set.
 pub(crate) const LANES_MAX: usize = 16;
 
@@ -38,6 +53,15 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store(to: *mut f32, vector: Self::V);
     unsafe fn load_bf16(from: *const bf16) -> Self::V;
     unsafe fn store_bf16(to: *mut bf16, vector: Self::V);
+    /// Stores two vectors, one behind the other.
+    #[inline(always)]
+    unsafe fn store_bf16_pair(to: *mut bf16, first: Self::V, second: Self::V) {
+        // SAFETY: the caller vouches for the set and for twice LANES elements.
+        unsafe {
+            Self::store_bf16(to, first);
+            Self::store_bf16(to.add(Self::LANES), second);
+        }
+    }
     /// The lower halves of 32-bit pairs of bf16, widened.
     unsafe fn even(pairs: Self::V) -> Self::V;
     /// The upper halves of 32-bit pairs of bf16, widened.
