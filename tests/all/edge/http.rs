@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// No answer takes longer unless something hangs.
-const WAIT: Duration = Duration::from_secs(10);
+/// No answer takes longer unless something hangs, however busy the machine is.
+const WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Response {

@@ -40,7 +40,7 @@ impl HashService {
     pub(super) async fn until_waiting(&self, count: usize) {
         let mut waiting = self.waiting.subscribe();
         let reached = waiting.wait_for(|now| *now == count);
-        let reached = tokio::time::timeout(Duration::from_secs(10), reached).await;
+        let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
         reached.expect("in time").expect("the sender lives");
     }
 
