@@ -11,6 +11,7 @@ mod http;
 mod link;
 mod node;
 mod pipeline;
+mod route;
 mod stats;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Command {
     Http(http::Arguments),
     /// What QUIC adds to a call in process, on a service that computes nothing.
     Link(link::Arguments),
+    /// What a routing decision costs in a view of a full cell.
+    Route(route::Arguments),
 }
 
 fn main() -> Result<(), AnyError> {
@@ -47,5 +50,6 @@ fn main() -> Result<(), AnyError> {
         Command::Http(arguments) => http::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
+        Command::Route(arguments) => route::run(&arguments),
     }
 }

@@ -6,3 +6,4 @@ mod kernels;
 mod node;
 mod pull;
 mod tidy;
+mod view;
