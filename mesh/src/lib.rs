@@ -12,6 +12,8 @@ mod client;
 mod identity;
 #[cfg(feature = "link")]
 mod link;
+#[cfg(feature = "link")]
+mod peer;
 #[cfg(all(test, feature = "link"))]
 mod testing;
 
@@ -29,3 +31,5 @@ pub use link::{
     LinkError, LinkLimits, Net, NetThread, Peer, QuicServer, QuicServerOptions, Renewing, RenewingOptions,
     Reply, Service, SetupError, TokioNet, join, renew,
 };
+#[cfg(feature = "link")]
+pub use peer::{MeshState, News, PeerCounters, PeerOptions, PeerServer};

@@ -148,7 +148,7 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
         return Err(DecodeError::Schema { kind, schema, min, max });
     }
     let message = match kind {
-        Kind::Hello => Message::Hello(Hello::from_body(schema, body)?),
+        Kind::Hello => Message::Hello(checked(schema, body, Hello::check)?),
         Kind::EncodeRequest => Message::EncodeRequest(checked(schema, body, EncodeRequest::check)?),
         Kind::EncodeResult => Message::EncodeResult(checked(schema, body, EncodeResult::check)?),
         Kind::Beacon => Message::Beacon(Beacon::from_body(schema, body)?),

@@ -24,6 +24,8 @@ mod split;
 mod view;
 
 pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
+#[cfg(feature = "link")]
+pub(crate) use chance::Chance;
 pub use client::{CallId, ClientCore};
 pub use error::ClientError;
 pub use facts::{Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};

@@ -1,6 +1,7 @@
 //! The tasks of a listening node: one that accepts connections, one for each connection, one for each attempt.
 //! A task that accepts never waits for what it started.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use tokio::time::timeout;
 
 use super::codes::Code;
 use super::frames::{FrameError, FrameSink, FrameSource};
-use super::hello;
+use super::hello::{self, Agreed, Own};
 use super::memory::no_room;
 use super::reply::{Peer, Reply};
 use super::server::Shared;
+use super::transport::Door;
 use crate::identity::Subject;
 
 /// For the handshake, and again for the hello.
@@ -48,7 +50,7 @@ pub(super) async fn run(endpoint: Endpoint, shared: Arc<Shared>) {
     }
 }
 
-pub(super) fn log_panic(done: Result<(), JoinError>) {
+pub(crate) fn log_panic(done: Result<(), JoinError>) {
     if let Err(error) = done {
         tracing::error!(%error, "a task of the link panicked; its peer was told");
     }
@@ -69,8 +71,11 @@ fn admit(incoming: Incoming, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
             let shared = shared.clone();
             tasks.spawn(async move {
                 let _place = place;
-                if let Some((connection, peer, version)) = greet(incoming, &shared, handshake).await {
-                    serve_connection(connection, &peer, version, &shared).await;
+                let greeted = greet(incoming, shared.door, &shared.own).await;
+                drop(handshake);
+                if let Some(greeted) = greeted {
+                    let (peer, version) = (greeted.peer(), greeted.agreed.version);
+                    serve_connection(greeted.connection, &peer, version, &shared).await;
                 }
             });
         }
@@ -78,12 +83,30 @@ fn admit(incoming: Incoming, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
     }
 }
 
-/// Handshake, role and hello.
-async fn greet(
-    incoming: Incoming,
-    shared: &Shared,
-    _handshake: OwnedSemaphorePermit,
-) -> Option<(Connection, Peer, u16)> {
+/// A connection whose other end is known.
+pub(crate) struct Greeted {
+    pub(crate) connection: Connection,
+    pub(crate) subject: Subject,
+    pub(crate) agreed: Agreed,
+    /// Where it comes from.
+    pub(crate) address: SocketAddr,
+}
+
+impl Greeted {
+    fn peer(&self) -> Peer {
+        let role = self.subject.role;
+        Peer {
+            role,
+            node: (role == Role::Node).then_some(self.subject.key_id),
+            name: self.subject.name.clone(),
+            address: Some(self.address),
+            local: false,
+        }
+    }
+}
+
+/// Handshake, role and hello. Whoever does not pass is told why, and is nobody.
+pub(crate) async fn greet(incoming: Incoming, door: Door, own: &Own) -> Option<Greeted> {
     let address = incoming.remote_address();
     let connection = match timeout(GREETING_WAIT, incoming).await {
         Ok(Ok(connection)) => connection,
@@ -107,13 +130,13 @@ async fn greet(
             return None;
         }
     };
-    if !shared.door.admits(subject.role) {
+    if !door.admits(subject.role) {
         refuse(Code::Forbidden, &format!("role {:?} may not use this port", subject.role));
         return None;
     }
-    let greeting = timeout(GREETING_WAIT, hello::answer(&connection, &shared.own, subject.key_id));
-    let version = match greeting.await {
-        Ok(Ok(version)) => version,
+    let greeting = timeout(GREETING_WAIT, hello::answer(&connection, own, subject.key_id));
+    let agreed = match greeting.await {
+        Ok(Ok(agreed)) => agreed,
         Ok(Err(error)) => {
             refuse(error.code(), &error.to_string());
             return None;
@@ -123,14 +146,7 @@ async fn greet(
             return None;
         }
     };
-    let peer = Peer {
-        role: subject.role,
-        node: (subject.role == Role::Node).then_some(subject.key_id),
-        name: subject.name,
-        address: Some(address),
-        local: false,
-    };
-    Some((connection, peer, version))
+    Some(Greeted { connection, subject, agreed, address })
 }
 
 /// What the certificate of a connection's other end says.
@@ -205,7 +221,9 @@ impl From<FrameError> for Refusal {
     fn from(error: FrameError) -> Self {
         let code = match error {
             FrameError::Reset(_) | FrameError::Lost(_) => ErrorCode::Cancelled,
-            FrameError::Ended | FrameError::Cut | FrameError::Decode(_) => ErrorCode::InvalidRequest,
+            FrameError::Ended | FrameError::Cut | FrameError::Misplaced(_) | FrameError::Decode(_) => {
+                ErrorCode::InvalidRequest
+            }
         };
         let what = error.to_string();
         Self { code, what }

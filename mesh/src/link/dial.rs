@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::accept::certified;
 use super::codes::Code;
 use super::frames::Exchange;
-use super::hello::{self, HelloError, Own};
+use super::hello::{self, Agreed, HelloError, Own};
 use super::net::Net;
 use super::reply::BoxFuture;
 use super::transport::{Door, SetupError, client_config, endpoint_config};
@@ -162,11 +162,7 @@ impl QuicLink {
         }
         let dialer = Dialer {
             config: client_config(&identity, Door::Clients)?,
-            own: Own {
-                node: identity.current().node_id(),
-                generation: 0,
-                software: concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned(),
-            },
+            own: Own::new(identity.current().node_id()),
             addresses,
             identity,
             net,
@@ -253,39 +249,40 @@ impl Dialer {
         let endpoint = endpoint_for(address, endpoint_config(&self.identity.current()), &*self.net)?;
         let connection = handshake(&endpoint, self.config.clone(), address).await?;
         let subject = certified_node(&connection, address)?;
-        let version = self.greet(&connection, address, subject.key_id).await?;
-        Ok(Linked { connection, version, node: subject.key_id })
-    }
-
-    async fn greet(
-        &self,
-        connection: &Connection,
-        address: SocketAddr,
-        node: NodeId,
-    ) -> Result<u16, ConnectError> {
-        let error = match hello::say(connection, &self.own, node).await {
-            Ok(version) => return Ok(version),
-            Err(error) => error,
-        };
-        // A node that refuses this client says so by closing the connection, after the handshake looked done.
-        if let Some(reason) = connection.close_reason() {
-            return Err(refused(address, &reason));
-        }
-        connection.close(error.code().into(), error.to_string().as_bytes());
-        let what = error.to_string();
-        Err(match error {
-            HelloError::Version { .. } => ConnectError::Version { address, what },
-            HelloError::Impostor { .. } => ConnectError::Untrusted { address, what },
-            HelloError::Frame(_) | HelloError::Lost(_) if error.code() == Code::Version => {
-                ConnectError::Version { address, what }
-            }
-            HelloError::Frame(_) | HelloError::Lost(_) => ConnectError::Broken { address, what },
-        })
+        let agreed = greet(&connection, &self.own, address, subject.key_id).await?;
+        Ok(Linked { connection, version: agreed.version, node: subject.key_id })
     }
 }
 
+/// The hellos, from the dialing end; the connection is closed where they lead to nothing.
+pub(crate) async fn greet(
+    connection: &Connection,
+    own: &Own,
+    address: SocketAddr,
+    node: NodeId,
+) -> Result<Agreed, ConnectError> {
+    let error = match hello::say(connection, own, node).await {
+        Ok(agreed) => return Ok(agreed),
+        Err(error) => error,
+    };
+    // A node that refuses this one says so by closing the connection, after the handshake looked done.
+    if let Some(reason) = connection.close_reason() {
+        return Err(refused(address, &reason));
+    }
+    connection.close(error.code().into(), error.to_string().as_bytes());
+    let what = error.to_string();
+    Err(match error {
+        HelloError::Version { .. } => ConnectError::Version { address, what },
+        HelloError::Impostor { .. } => ConnectError::Untrusted { address, what },
+        HelloError::Frame(_) | HelloError::Lost(_) if error.code() == Code::Version => {
+            ConnectError::Version { address, what }
+        }
+        HelloError::Frame(_) | HelloError::Lost(_) => ConnectError::Broken { address, what },
+    })
+}
+
 /// The addresses of `host:port`.
-pub(super) async fn resolve(name: &str) -> Result<Vec<SocketAddr>, ConnectError> {
+pub(crate) async fn resolve(name: &str) -> Result<Vec<SocketAddr>, ConnectError> {
     if let Ok(address) = name.parse() {
         return Ok(vec![address]);
     }
@@ -313,7 +310,7 @@ pub(super) fn endpoint_for(
     Endpoint::new_with_abstract_socket(config, None, socket, net.quic_runtime()).map_err(local)
 }
 
-pub(super) async fn handshake(
+pub(crate) async fn handshake(
     endpoint: &Endpoint,
     config: ClientConfig,
     address: SocketAddr,
@@ -324,7 +321,7 @@ pub(super) async fn handshake(
 }
 
 /// What the certificate of a dialed node says; the connection is closed where it is not a node's.
-pub(super) fn certified_node(connection: &Connection, address: SocketAddr) -> Result<Subject, ConnectError> {
+pub(crate) fn certified_node(connection: &Connection, address: SocketAddr) -> Result<Subject, ConnectError> {
     let subject = certified(connection).and_then(|subject| match subject.role {
         Role::Node => Ok(subject),
         role => Err(format!("its certificate has role {role:?}")),

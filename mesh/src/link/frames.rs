@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::FutureExt;
 use shoal_protocol::header::Header;
-use shoal_protocol::{DecodeError, Frame, HeaderError, WIRE_VERSION, decode, encode};
+use shoal_protocol::{DecodeError, Frame, HeaderError, Kind, WIRE_VERSION, decode, encode};
 use tokio::sync::{mpsc, watch};
 
 use super::codes::Code;
@@ -24,6 +24,9 @@ pub(crate) enum FrameError {
     /// The connection is gone.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// A frame of a kind that does not belong there.
+    #[error("{0:?} does not belong there")]
+    Misplaced(Kind),
     /// What came is no frame.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -88,6 +91,12 @@ impl FrameSource {
         Ok(decode(header, body)?)
     }
 
+    /// Reads the frame that is all of a datagram.
+    pub(crate) fn datagram(bytes: &[u8]) -> Result<Frame, FrameError> {
+        let (header, body) = bytes.split_first_chunk().ok_or(FrameError::Cut)?;
+        Ok(decode(&Header::decode(header)?, body)?)
+    }
+
     /// Reads one frame.
     pub(crate) async fn read(&mut self) -> Result<Frame, FrameError> {
         match self {
@@ -97,8 +106,7 @@ impl FrameSource {
             }
             Self::Memory { frames, .. } => {
                 let bytes = frames.recv().await.ok_or(FrameError::Ended)?;
-                let (header, body) = bytes.split_first_chunk().ok_or(FrameError::Cut)?;
-                Ok(decode(&Header::decode(header)?, body)?)
+                Self::datagram(&bytes)
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The first exchange of a connection: who speaks, and which wire version.
 
+use std::net::SocketAddr;
+
 use quinn::{Connection, RecvStream, SendStream};
 use shoal_protocol::message::Hello;
 use shoal_protocol::wire::VersionRange;
@@ -10,7 +12,7 @@ use super::frames::{FrameError, FrameSink, FrameSource};
 
 /// Why the hellos did not lead to an agreement.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HelloError {
+pub(crate) enum HelloError {
     /// Something else came.
     #[error("no hello: {0}")]
     Frame(#[from] FrameError),
@@ -26,7 +28,7 @@ pub(super) enum HelloError {
 }
 
 impl HelloError {
-    pub(super) fn code(&self) -> Code {
+    pub(crate) fn code(&self) -> Code {
         match self {
             Self::Frame(FrameError::Decode(DecodeError::Schema { .. })) | Self::Version { .. } => {
                 Code::Version
@@ -39,13 +41,21 @@ impl HelloError {
 
 /// What this end says about itself.
 #[derive(Clone, Debug)]
-pub(super) struct Own {
-    pub(super) node: NodeId,
-    pub(super) generation: u64,
-    pub(super) software: String,
+pub(crate) struct Own {
+    pub(crate) node: NodeId,
+    pub(crate) generation: u64,
+    pub(crate) software: String,
+    /// Where members reach it, if it is one.
+    pub(crate) peer_address: Option<SocketAddr>,
 }
 
 impl Own {
+    /// `node` without a generation and an address.
+    pub(crate) fn new(node: NodeId) -> Self {
+        let software = concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned();
+        Self { node, generation: 0, software, peer_address: None }
+    }
+
     fn hello(&self) -> Message {
         Message::Hello(Hello {
             version_min: VersionRange::OURS.min,
@@ -53,23 +63,39 @@ impl Own {
             node: self.node,
             generation: self.generation,
             software: self.software.clone(),
+            peer_address: self.peer_address.map(|address| address.to_string()),
         })
     }
 }
 
+/// What the hellos led to.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreed {
+    /// The wire version of this connection.
+    pub(crate) version: u16,
+    /// The peer's.
+    pub(crate) generation: u64,
+    /// Where members reach the peer, as it says.
+    pub(crate) peer_address: Option<SocketAddr>,
+}
+
 /// The dialing end: says hello, hears one, and knows the version.
-pub(super) async fn say(connection: &Connection, own: &Own, certified: NodeId) -> Result<u16, HelloError> {
+pub(crate) async fn say(connection: &Connection, own: &Own, certified: NodeId) -> Result<Agreed, HelloError> {
     let (send, mut recv) = connection.open_bi().await?;
     write(send, own).await?;
     agree(read(&mut recv).await?, certified)
 }
 
 /// The accepting end, on the connection's first stream.
-pub(super) async fn answer(connection: &Connection, own: &Own, certified: NodeId) -> Result<u16, HelloError> {
+pub(super) async fn answer(
+    connection: &Connection,
+    own: &Own,
+    certified: NodeId,
+) -> Result<Agreed, HelloError> {
     let (send, mut recv) = connection.accept_bi().await?;
-    let version = agree(read(&mut recv).await?, certified)?;
+    let agreed = agree(read(&mut recv).await?, certified)?;
     write(send, own).await?;
-    Ok(version)
+    Ok(agreed)
 }
 
 /// In the oldest version spoken, so that an older peer can read why there is none in common.
@@ -95,10 +121,13 @@ async fn read(recv: &mut RecvStream) -> Result<Hello, HelloError> {
     }
 }
 
-fn agree(hello: Hello, certified: NodeId) -> Result<u16, HelloError> {
+fn agree(hello: Hello, certified: NodeId) -> Result<Agreed, HelloError> {
     if hello.node != certified {
         return Err(HelloError::Impostor { said: hello.node, certified });
     }
     let (theirs, ours) = (hello.versions(), VersionRange::OURS);
-    ours.agree(theirs).ok_or(HelloError::Version { theirs, ours })
+    let version = ours.agree(theirs).ok_or(HelloError::Version { theirs, ours })?;
+    // An address that is none is as good as unsaid: the peer is then known by where it calls from.
+    let peer_address = hello.peer_address.and_then(|address| address.parse().ok());
+    Ok(Agreed { version, generation: hello.generation, peer_address })
 }

@@ -1,26 +1,28 @@
 //! Frames between a client and a node, over QUIC or in memory.
 
-mod accept;
-mod codes;
-mod dial;
-mod frames;
-mod hello;
+pub(crate) mod accept;
+pub(crate) mod codes;
+pub(crate) mod dial;
+pub(crate) mod frames;
+pub(crate) mod hello;
 mod join;
 mod memory;
 mod net;
 mod reply;
 mod server;
-mod transport;
+pub(crate) mod transport;
 
 pub use dial::ConnectError;
 pub(crate) use dial::QuicLink;
 pub(crate) use frames::{Exchange, FrameError};
+pub(crate) use join::Sources;
 pub use join::{
     JoinError, JoinOptions, JoinServer, JoinServerOptions, Renewing, RenewingOptions, join, renew,
 };
 pub(crate) use memory::MemoryLink;
 pub use net::{Net, NetThread, TokioNet};
 pub use reply::{BoxFuture, LinkError, Peer, Reply, Service};
+pub(crate) use server::net_or_callers;
 pub use server::{BindError, LinkLimits, QuicServer, QuicServerOptions};
 pub use transport::{Door, SetupError};
 

@@ -53,7 +53,6 @@ pub struct QuicServerOptions {
     door: Door,
     limits: LinkLimits,
     generation: u64,
-    software: String,
     net: Option<Arc<dyn Net>>,
 }
 
@@ -67,7 +66,6 @@ impl QuicServerOptions {
             door: Door::Clients,
             limits: LinkLimits::default(),
             generation: 0,
-            software: concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned(),
             net: None,
         }
     }
@@ -127,7 +125,7 @@ pub enum BindError {
 }
 
 /// The operating system's network on the caller's runtime, where no other was named.
-pub(super) fn net_or_callers(net: Option<Arc<dyn Net>>) -> Result<Arc<dyn Net>, BindError> {
+pub(crate) fn net_or_callers(net: Option<Arc<dyn Net>>) -> Result<Arc<dyn Net>, BindError> {
     match net {
         Some(net) => Ok(net),
         None => {
@@ -187,7 +185,7 @@ impl QuicServer {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits));
         let shared = Arc::new(Shared {
             service,
-            own: Own { node: identity.node_id(), generation: options.generation, software: options.software },
+            own: Own { generation: options.generation, ..Own::new(identity.node_id()) },
             door,
             limits,
             connections: semaphore(limits.connections_max),

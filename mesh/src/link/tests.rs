@@ -48,7 +48,8 @@ fn bytes_of(message: Message) -> Vec<u8> {
 }
 
 fn hello(node: NodeId, version_min: u16, version_max: u16) -> Message {
-    Message::Hello(Hello { version_min, version_max, node, generation: 1, software: "raw".to_owned() })
+    let (software, peer_address) = ("raw".to_owned(), None);
+    Message::Hello(Hello { version_min, version_max, node, generation: 1, software, peer_address })
 }
 
 fn request() -> Message {

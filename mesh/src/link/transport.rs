@@ -60,6 +60,10 @@ const SEND_WINDOW_BYTES: u64 = 16 << 20;
 /// typed answer instead of a silent wait.
 const STREAMS_MAX: u32 = 2048;
 
+/// Bytes of datagrams that wait in one direction of a connection between members: more than a peer has to say in a
+/// minute. The oldest give way, because what is said next replaces them.
+pub(crate) const DATAGRAMS_BYTES_MAX: usize = 64 << 10;
+
 const _: () = assert!(IDLE_MAX.as_millis() > 3 * KEEP_ALIVE.as_millis());
 
 /// TLS or QUIC could not be set up with this identity.
@@ -67,7 +71,7 @@ const _: () = assert!(IDLE_MAX.as_millis() > 3 * KEEP_ALIVE.as_millis());
 #[error("identity cannot be used for TLS: {0}")]
 pub struct SetupError(String);
 
-pub(super) fn setup(error: impl std::fmt::Display) -> SetupError {
+pub(crate) fn setup(error: impl std::fmt::Display) -> SetupError {
     SetupError(error.to_string())
 }
 
@@ -85,9 +89,25 @@ pub(super) fn transport() -> TransportConfig {
     transport
 }
 
+/// Between members, who are equals: datagrams, and a stream of frames in either direction. The one stream of two
+/// directions is the dialer's hello.
+fn between_members() -> TransportConfig {
+    let mut transport = transport();
+    transport
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .datagram_receive_buffer_size(Some(DATAGRAMS_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAMS_BYTES_MAX);
+    transport
+}
+
 /// For dialing nodes as a client, or as a member.
-pub(super) fn client_config(identity: &LiveIdentity, door: Door) -> Result<ClientConfig, SetupError> {
-    dial_config(identity, door.alpn())
+pub(crate) fn client_config(identity: &LiveIdentity, door: Door) -> Result<ClientConfig, SetupError> {
+    let mut config = dial_config(identity, door.alpn())?;
+    if door == Door::Members {
+        config.transport_config(Arc::new(between_members()));
+    }
+    Ok(config)
 }
 
 /// For dialing with the own certificate.
@@ -113,7 +133,7 @@ pub(super) fn dialing(mut tls: rustls::ClientConfig) -> Result<ClientConfig, Set
 }
 
 /// For serving clients, or members.
-pub(super) fn server_config(identity: &LiveIdentity, door: Door) -> Result<ServerConfig, SetupError> {
+pub(crate) fn server_config(identity: &LiveIdentity, door: Door) -> Result<ServerConfig, SetupError> {
     let roots = Arc::new(roots(&identity.current())?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
@@ -124,15 +144,21 @@ pub(super) fn server_config(identity: &LiveIdentity, door: Door) -> Result<Serve
     tls.alpn_protocols = vec![door.alpn()];
     tls.send_tls13_tickets = 0;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(setup)?));
-    let mut transport = transport();
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX));
+    let transport = match door {
+        Door::Members => between_members(),
+        Door::Clients => {
+            let mut transport = transport();
+            transport.max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX));
+            transport
+        }
+    };
     config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
 /// Keys that follow from the identity, so that a restarted node still recognises its former connections and resets
 /// them at once; else its peers would wait out [`IDLE_MAX`].
-pub(super) fn endpoint_config(identity: &Identity) -> EndpointConfig {
+pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
     let own = hmac::Key::new(hmac::HMAC_SHA256, identity.key.secret_pkcs8_der());
     let reset = hmac::sign(&own, b"shoal stateless reset key, version 1");
     let ids = hmac::sign(&own, b"shoal connection id key, version 1");

@@ -1,6 +1,6 @@
 //! A network in virtual time: datagrams between sockets of one process, with latency, loss and cut cables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -35,7 +35,12 @@ struct Hub {
 }
 
 struct State {
-    inboxes: BTreeMap<SocketAddr, mpsc::Sender<Datagram>>,
+    inboxes: BTreeMap<SocketAddr, (u64, mpsc::Sender<Datagram>)>,
+    /// Sockets by number: the sockets of killed processes say nothing any more.
+    sockets: u64,
+    dead: BTreeSet<u64>,
+    /// Nothing passes between these addresses and all others.
+    island: BTreeSet<SocketAddr>,
     chance: u64,
     port_next: u16,
 }
@@ -48,7 +53,14 @@ struct Datagram {
 
 impl VirtualNet {
     pub(crate) fn new(seed: u64, latency: Duration) -> Self {
-        let state = State { inboxes: BTreeMap::new(), chance: seed, port_next: 1024 };
+        let state = State {
+            inboxes: BTreeMap::new(),
+            sockets: 0,
+            dead: BTreeSet::new(),
+            island: BTreeSet::new(),
+            chance: seed,
+            port_next: 1024,
+        };
         Self {
             hub: Arc::new(Hub { latency, loss_percent: AtomicU64::new(0), state: Mutex::new(state) }),
             tasks: TokioNet::new(Handle::current()),
@@ -58,17 +70,37 @@ impl VirtualNet {
     pub(crate) fn lose(&self, percent: u64) {
         self.hub.loss_percent.store(percent, Ordering::SeqCst);
     }
+
+    /// Kills the process at an address: it hears and says nothing from now on. The address is free again.
+    pub(crate) fn kill(&self, addr: SocketAddr) {
+        let mut state = self.hub.state.lock().expect("no panic under it");
+        if let Some((socket, _)) = state.inboxes.remove(&addr) {
+            state.dead.insert(socket);
+        }
+    }
+
+    /// Cuts these addresses off from all others; an empty list heals.
+    pub(crate) fn cut_off(&self, island: &[SocketAddr]) {
+        let mut state = self.hub.state.lock().expect("no panic under it");
+        state.island = island.iter().copied().collect();
+    }
 }
 
 impl Net for VirtualNet {
-    fn bind(&self, _addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let mut state = self.hub.state.lock().expect("no panic under it");
         state.port_next += 1;
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, state.port_next));
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, state.port_next));
+        let addr = if addr.port() == 0 { any } else { addr };
         let (sender, receiver) = mpsc::channel(INBOX_DATAGRAMS_MAX);
-        state.inboxes.insert(addr, sender);
+        state.sockets += 1;
+        let number = state.sockets;
+        if state.inboxes.get(&addr).is_some_and(|(_, inbox)| !inbox.is_closed()) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        state.inboxes.insert(addr, (number, sender));
         let inbox = Inbox { receiver, head: None, timer: Box::pin(tokio::time::sleep(Duration::ZERO)) };
-        Ok(Arc::new(Socket { hub: self.hub.clone(), addr, inbox: Mutex::new(inbox) }))
+        Ok(Arc::new(Socket { hub: self.hub.clone(), number, addr, inbox: Mutex::new(inbox) }))
     }
 
     fn quic_runtime(&self) -> Arc<dyn Runtime> {
@@ -82,6 +114,7 @@ impl Net for VirtualNet {
 
 struct Socket {
     hub: Arc<Hub>,
+    number: u64,
     addr: SocketAddr,
     inbox: Mutex<Inbox>,
 }
@@ -117,8 +150,10 @@ impl AsyncUdpSocket for Socket {
         state.chance =
             state.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let lost = (state.chance >> 33) % 100 < self.hub.loss_percent.load(Ordering::SeqCst);
-        if let Some(inbox) = state.inboxes.get(&transmit.destination)
-            && !lost
+        let to = transmit.destination;
+        let parted = state.island.contains(&self.addr) != state.island.contains(&to);
+        if let Some((_, inbox)) = state.inboxes.get(&to)
+            && !(lost || parted || state.dead.contains(&self.number))
         {
             // A full inbox, or one whose socket is closed, loses it.
             let _ = inbox.try_send(Datagram {

@@ -200,6 +200,7 @@ fn samples() -> Vec<Message> {
         node: NodeId([9; 16]),
         generation: 1,
         software: "shoal".into(),
+        peer_address: Some("10.0.0.1:7102".into()),
     };
     let timings = Timings { tokenize_us: Micros(17), total_us: Micros(99), ..Default::default() };
     let beacon = Beacon { phase: Phase::Loading, queue_tokens: 512, batches_done: 3, eta_us: Micros(1000) };

@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::code::ErrorCode;
 use crate::header::Kind;
 use crate::ids::{DeviceIndex, NodeId, RequestId};
-use crate::limits::ALTERNATIVES_MAX;
+use crate::limits::{ADDRESS_BYTES_MAX, ALTERNATIVES_MAX};
 use crate::message::encode::Numerics;
 use crate::message::rule;
 use crate::message::status::LoadRecord;
@@ -37,11 +37,19 @@ pub struct Hello {
     pub generation: u64,
     /// Software and version, for people.
     pub software: String,
+    /// Where members reach the sender (`ip:port`), where it is a member.
+    pub peer_address: Option<String>,
 }
 
 wire_message!(Hello, Kind::Hello);
 
 impl Hello {
+    /// The limits that the archive's validation does not know.
+    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+        let short = self.peer_address.as_ref().is_none_or(|address| address.len() <= ADDRESS_BYTES_MAX);
+        rule(Kind::Hello, short, "address too long")
+    }
+
     /// The versions that the sender speaks.
     #[must_use]
     pub fn versions(&self) -> VersionRange {

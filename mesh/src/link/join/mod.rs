@@ -10,6 +10,7 @@ mod transport;
 pub use ask::{JoinError, JoinOptions, join, renew};
 pub use renew::{Renewing, RenewingOptions};
 pub use server::{JoinServer, JoinServerOptions};
+pub(crate) use sources::Sources;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ const SOURCES_MAX: usize = 4096;
 
 /// The generic cell rate algorithm (ITU-T I.371) for each source: the time at which its credit is whole again.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     whole_at: BTreeMap<IpAddr, Instant>,
     /// Of all sources for which there is no place.
     others_whole_at: Option<Instant>,
@@ -25,7 +25,7 @@ pub(super) struct Sources {
 
 impl Sources {
     /// A source wants to connect; says whether it may.
-    pub(super) fn handle_connection(&mut self, source: IpAddr, now: Instant) -> bool {
+    pub(crate) fn handle_connection(&mut self, source: IpAddr, now: Instant) -> bool {
         let whole_at = self.entry(source, now);
         let may = whole_at.saturating_duration_since(now) <= INTERVAL * (BURST - 1);
         if may {

@@ -3,6 +3,15 @@
 use super::*;
 
 #[test]
+fn a_hello_over_its_limits_is_refused() {
+    let Message::Hello(hello) = samples().swap_remove(0) else {
+        panic!("the first sample");
+    };
+    let peer_address = Some("1".repeat(ADDRESS_BYTES_MAX + 1));
+    refused(Message::Hello(Hello { peer_address, ..hello }));
+}
+
+#[test]
 fn a_request_over_its_limits_is_refused() {
     let refused = |request: EncodeRequest| refused(Message::EncodeRequest(request));
     refused(EncodeRequest { items: vec![Input::Text(String::new()); REQUEST_ITEMS_MAX + 1], ..request() });

@@ -1,0 +1,195 @@
+//! What a member decides with: membership, links and facts, composed. Pure.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use shoal_protocol::{Message, NodeId};
+
+use super::interface::{MeshState, News, PeerCounters};
+use super::links::{Arrival, LinkId, Links, Verdict};
+use crate::core::{
+    Chance, DatagramRefused, Facts, FactsPeer, FactsRefused, Life, MemberState, Membership, MembershipEvent,
+    MembershipOptions,
+};
+
+/// Whether the sender may go on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// What it said was used, or was no fault of its own.
+    Fine,
+    /// It said what no member may say.
+    Breach(String),
+}
+
+/// The machines of a member. After every `handle_*` the owner calls [`settle`](Self::settle), and then polls.
+pub(super) struct Machines {
+    pub(super) membership: Membership,
+    pub(super) links: Links,
+    pub(super) facts: Facts,
+    /// Bounded by what settling finds: the owner polls all of it after each event.
+    news: VecDeque<News>,
+    breaches: u64,
+    pub(super) handshakes_refused: u64,
+}
+
+impl Machines {
+    pub(super) fn new(options: MembershipOptions, now: Instant) -> Self {
+        let life = options.life;
+        let mut chance = Chance::new(options.chance);
+        let [links, facts] = std::array::from_fn(|_| chance.next());
+        Self {
+            membership: Membership::new(options, now),
+            links: Links::new(life.node, links),
+            facts: Facts::new(Some(life), facts, now),
+            news: VecDeque::new(),
+            breaches: 0,
+            handshakes_refused: 0,
+        }
+    }
+
+    /// A connection was greeted; `address` is where its other end is dialed.
+    pub(super) fn handle_arrival(&mut self, arrival: Arrival, address: SocketAddr, now: Instant) -> Verdict {
+        let verdict = self.links.handle_arrival(arrival, now);
+        if let Verdict::Keep { .. } = verdict {
+            let Life { node, .. } = arrival.life;
+            self.membership.handle_connected(arrival.life, address, now);
+            // There is room for more peers than for links.
+            let told = self.facts.handle_connected(node, FactsPeer::Member, now);
+            self.breaches += u64::from(told.is_err());
+        }
+        verdict
+    }
+
+    /// A connection is over.
+    pub(super) fn handle_closed(&mut self, link: LinkId, node: NodeId, now: Instant) {
+        if self.links.handle_closed(link, node, now) {
+            self.membership.handle_disconnected(node);
+            self.facts.handle_disconnected(node);
+        }
+    }
+
+    /// A membership datagram from the peer whose certificate names `from`.
+    pub(super) fn handle_datagram(&mut self, from: NodeId, bytes: &[u8], now: Instant) -> Outcome {
+        match self.membership.handle_datagram(from, bytes, now) {
+            Ok(()) => Outcome::Fine,
+            // Rumours pass through honest members, and who runs with our key may be us.
+            Err(error @ (DatagramRefused::FromSelf | DatagramRefused::Implausible(_))) => {
+                tracing::debug!(%from, %error, "membership datagram not used");
+                Outcome::Fine
+            }
+            Err(error) => self.breach(error.to_string()),
+        }
+    }
+
+    /// A frame from the peer whose certificate names `from`.
+    pub(super) fn handle_message(&mut self, from: NodeId, message: Message, now: Instant) -> Outcome {
+        let handled = match message {
+            Message::Facts(record) => self.facts.handle_record(from, *record),
+            Message::FactsDelta(delta) => self.facts.handle_delta(from, *delta, now),
+            Message::FactsDigest(digest) => self.facts.handle_digest(from, &digest, now),
+            Message::FactsPull(pull) => self.facts.handle_pull(from, pull, now),
+            other => return self.breach(format!("{:?} does not belong here", other.kind())),
+        };
+        match handled {
+            Ok(()) => Outcome::Fine,
+            Err(error @ (FactsRefused::NotOwner { .. } | FactsRefused::Limit(_))) => {
+                self.breach(error.to_string())
+            }
+            // The connection it came on was replaced, its sender was declared dead, or there is no room here.
+            Err(error @ (FactsRefused::Stranger(_) | FactsRefused::Dead(_) | FactsRefused::Full(_))) => {
+                tracing::debug!(%from, %error, "facts not used");
+                Outcome::Fine
+            }
+        }
+    }
+
+    fn breach(&mut self, why: String) -> Outcome {
+        self.breaches += 1;
+        Outcome::Breach(why)
+    }
+
+    /// The time has come that [`poll_timeout`](Self::poll_timeout) named.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let is_due = |timeout: Option<(Instant, &str)>| timeout.is_some_and(|(at, _)| at <= now);
+        if is_due(self.membership.poll_timeout()) {
+            self.membership.handle_timeout(now);
+        }
+        if is_due(self.facts.poll_timeout()) {
+            self.facts.handle_timeout(now);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) or the next dial is due, and why. `None`: the member has left.
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        [self.membership.poll_timeout(), self.facts.poll_timeout(), self.links.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// Lets each machine know what the others found. There is [`News`] after it where [`state`](Self::state) changed.
+    pub(super) fn settle(&mut self, now: Instant) {
+        while let Some(event) = self.membership.poll_event() {
+            match event {
+                MembershipEvent::Member(seen) => {
+                    self.links.handle_member(seen, now);
+                    if seen.state == MemberState::Down {
+                        self.facts.handle_down(seen.life, now);
+                    }
+                    self.news.push_back(News::Member(seen));
+                }
+                MembershipEvent::Renewed(life) => {
+                    self.facts.handle_renewed(life, now);
+                    self.news.push_back(News::Renewed(life));
+                }
+            }
+        }
+        while let Some(address) = self.membership.poll_dial() {
+            self.links.handle_seed(address, now);
+        }
+        while let Some(node) = self.facts.poll_changed() {
+            self.news.push_back(match self.facts.record(node) {
+                Some(record) => News::Facts(record.clone()),
+                None => News::Forgotten(node),
+            });
+        }
+    }
+
+    /// What the node did not know yet.
+    pub(super) fn poll_news(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
+    /// The next datagram, and the connection to send it on.
+    pub(super) fn poll_datagram(&mut self, now: Instant) -> Option<(LinkId, Vec<u8>)> {
+        loop {
+            let transmit = self.membership.poll_transmit()?;
+            let ready = self.links.handle_transmit(transmit.to, transmit.address, transmit.bytes, now);
+            if ready.is_some() {
+                return ready;
+            }
+        }
+    }
+
+    /// What is known of the mesh now.
+    pub(super) fn state(&self) -> MeshState {
+        MeshState {
+            life: self.membership.life(),
+            members: self.membership.members().copied().collect(),
+            facts: self.facts.records().map(|record| (record.node, record.clone())).collect(),
+        }
+    }
+
+    pub(super) fn counters(&self) -> PeerCounters {
+        PeerCounters {
+            membership: self.membership.counters(),
+            facts: self.facts.counters(),
+            links: self.links.len(),
+            breaches: self.breaches,
+            handshakes_refused: self.handshakes_refused,
+            dropped: self.links.dropped,
+            datagrams_dropped: 0, // counted where they are sent
+        }
+    }
+}
