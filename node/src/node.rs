@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
-use shoal_kernels::{CpuIsa, Plan};
+use shoal_kernels::{CpuIsa, DtypePolicy, Plan};
 use shoal_mesh::{
     BindError, Client, ClientError, Encode, ItemResult, LinkLimits, LiveIdentity, Net, QuicServer,
     QuicServerOptions, Service, TokioNet,
@@ -346,7 +346,14 @@ fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> String {
     } else {
         "the fastest instruction set of this processor"
     };
-    format!("{}: {chosen}; CUDA not used: this build has no CUDA device", backend.name())
+    let dtype = match config.dtype {
+        DtypePolicy::Auto => {
+            let isa = config.cpu_isa.unwrap_or_else(CpuIsa::detect);
+            format!("auto is {}, the format that it multiplies fastest", isa.fastest_dtype())
+        }
+        DtypePolicy::Exact(dtype) => format!("{dtype} as configured"),
+    };
+    format!("{}: {chosen}; dtype {dtype}; CUDA not used: this build has no CUDA device", backend.name())
 }
 
 fn threads_of(config: &DeviceConfig) -> u16 {
