@@ -5,5 +5,6 @@ mod edge;
 mod kernels;
 mod node;
 mod pull;
+mod sim;
 mod tidy;
 mod view;

@@ -1,5 +1,6 @@
-//! What the scenarios in `all/` share: golden data and the real model.
+//! What the scenarios in `all/` share: golden data, the real model, and the simulated world.
 
 pub mod golden;
 pub mod serving;
+pub mod sim;
 pub mod test_model;

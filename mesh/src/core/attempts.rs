@@ -148,7 +148,8 @@ impl Context<'_> {
     /// After an attempt that broke, or failed in a way that another try may mend. `told` is the node's own account.
     ///
     /// A part's first loss without a word is covered by the part itself and not by the budget: a node's death takes
-    /// with it whatever is in flight there, which may be more than any budget. Every further loss is paid for.
+    /// with it whatever is in flight there, which may be more than any budget. So does a device's, of which the node
+    /// tells. Every further loss is paid for.
     pub(super) fn after_loss(
         &mut self,
         part: &mut Part,
@@ -158,7 +159,7 @@ impl Context<'_> {
     ) -> Next {
         part.losses += 1;
         part.exclude(to.node, false);
-        let covered = part.losses == 1 && told.is_none();
+        let covered = part.losses == 1 && told.is_none_or(|code| code == ErrorCode::DeviceFailed);
         if part.losses >= LOSSES_MAX || !(covered || self.dispatch.shared.spend_retry()) {
             return Next::Fail(match told {
                 Some(code) => ClientError::Refused { code, message: what, retry_after: None },

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use shoal_protocol::message::{EncodeRequest, End, Failure, Priority};
-use shoal_protocol::{Message, Micros, NodeId};
+use shoal_protocol::{ErrorCode, Message, Micros, NodeId};
 
 use super::{Call, WINDOW_MAX};
 use crate::core::attempts::{AttemptFailure, AttemptKey, CancelReason, Context, Next};
@@ -22,6 +22,18 @@ enum Ending {
     Unreachable(String),
     /// As the node, or the own link, says.
     Told(Failure),
+}
+
+impl Ending {
+    /// Whether the node should come after others for a while. A failed device refuses everything at once and so looks
+    /// idle: whoever goes by load alone would send it more and more.
+    fn is_doubtful(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Unreachable(_) => false,
+            Self::Told(failure) => failure.code == ErrorCode::DeviceFailed,
+        }
+    }
 }
 
 fn part_mut(parts: &mut VecDeque<Part>, number: u32) -> Option<&mut Part> {
@@ -259,7 +271,7 @@ impl Call {
         let Some(to) = part.flight_mut(key.attempt).map(|flight| flight.to) else {
             return;
         };
-        if let Ending::Lost(_) = ending {
+        if ending.is_doubtful() {
             dispatch.view.handle_doubt(to.node, now);
         }
         if part.lose(key.attempt) {

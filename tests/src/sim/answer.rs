@@ -1,0 +1,114 @@
+//! The words of an answer, and the facts of a node.
+
+use std::time::Duration;
+
+use shoal::core::{BatchItem, StageTimes};
+use shoal_protocol::message::{
+    DenseBlock, DeviceFact, EncodeRequest, EncodeResult, End, Input, ItemOutcome, ModelFact, ModelState,
+    NodeFacts, Numerics, ServedBy, Timings,
+};
+use shoal_protocol::{Bytes, DeviceIndex, Message, Micros, NodeId};
+
+use super::machine::{Machine, model_bytes};
+
+/// The id of a node, spread as hashes are: rendezvous hashing wants it so.
+pub(super) fn node_id(number: u16) -> NodeId {
+    let high = u128::from(number).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    NodeId((high & !0xffff | u128::from(number)).to_be_bytes())
+}
+
+/// The number that is in an id.
+pub(super) fn node_number(id: NodeId) -> u16 {
+    u16::from_be_bytes([id.0[14], id.0[15]])
+}
+
+/// A model's name.
+pub(super) fn model_name(model: u16) -> String {
+    format!("model-{model}")
+}
+
+/// The model of a name.
+pub(super) fn model_number(name: &str) -> Option<u16> {
+    name.strip_prefix("model-")?.parse().ok()
+}
+
+/// The facts of a node: one device, all models of the catalogue on its disk. `(generation, version, draining)`.
+pub(super) fn facts(
+    node: u16,
+    machine: &Machine,
+    (generation, version, draining): (u64, u64, bool),
+    states: impl Iterator<Item = (u16, ModelState)>,
+) -> NodeFacts {
+    let model = |(model, state)| ModelFact {
+        name: model_name(model),
+        aliases: Vec::new(),
+        device: DeviceIndex(0),
+        state,
+        numerics: Numerics::F32,
+        bytes: model_bytes(),
+        load_us: machine.load.into(),
+    };
+    NodeFacts {
+        node: node_id(node),
+        generation,
+        version,
+        peer_addresses: Vec::new(),
+        client_addresses: Vec::new(),
+        draining,
+        devices: vec![DeviceFact {
+            device: DeviceIndex(0),
+            name: String::new(),
+            budget_bytes: Bytes(machine.core_config().resident_bytes_max),
+            tokens_per_s: machine.device_tokens_per_s(),
+        }],
+        models: states.map(model).collect(),
+    }
+}
+
+/// The vectors of a request's items in a batch: each is the first token of its item, so that a mix-up shows.
+pub(super) fn result(request: &EncodeRequest, items: &[BatchItem]) -> Message {
+    let first_token = |item: &BatchItem| match request.items.get(item.index as usize) {
+        Some(Input::TokenIds(ids)) => ids.first().copied().unwrap_or(0),
+        _ => 0,
+    };
+    let rows = items.iter().flat_map(|item| (first_token(item) as f32).to_le_bytes());
+    Message::EncodeResult(EncodeResult {
+        indices: items.iter().map(|item| item.index).collect(),
+        outcomes: items
+            .iter()
+            .map(|item| ItemOutcome::Encoded { tokens: item.tokens, truncated: false })
+            .collect(),
+        dense: DenseBlock {
+            dims: 1,
+            rows: items.len() as u32,
+            data: rows.collect(),
+            ..DenseBlock::default()
+        },
+    })
+}
+
+/// The terminal frame.
+pub(super) fn end(node: u16, request: &EncodeRequest, stages: &StageTimes, took: Duration) -> Message {
+    let tokens = |item: &Input| match item {
+        Input::TokenIds(ids) => ids.len() as u64,
+        Input::Text(text) => text.len() as u64,
+    };
+    Message::End(End {
+        request_id: request.request_id,
+        items: request.items.len() as u32,
+        tokens: request.items.iter().map(tokens).sum(),
+        served_by: ServedBy {
+            node: node_id(node),
+            device: DeviceIndex(0),
+            device_name: String::new(),
+            numerics: Numerics::F32,
+        },
+        timings: Timings {
+            load_us: stages.load,
+            queue_us: stages.queue,
+            compute_us: stages.compute,
+            total_us: Micros::from(took),
+            ..Timings::default()
+        },
+    })
+}

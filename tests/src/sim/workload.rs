@@ -1,0 +1,80 @@
+//! What the callers want, and when: an open loop, which does not wait for answers.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use shoal_protocol::message::Input;
+
+use super::chance::{Weighted, exponential};
+
+/// A kind of request.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    weight: f64,
+    items: u16,
+    tokens: u16,
+}
+
+/// Mostly queries, some passages, few documents, and now and then a batch of passages.
+const MIX: [Shape; 4] = [
+    Shape { weight: 0.60, items: 1, tokens: 24 },
+    Shape { weight: 0.30, items: 1, tokens: 96 },
+    Shape { weight: 0.08, items: 1, tokens: 384 },
+    Shape { weight: 0.02, items: 16, tokens: 64 },
+];
+
+/// Tokens of a request, on average.
+pub(super) fn tokens_mean() -> f64 {
+    let weights: f64 = MIX.iter().map(|shape| shape.weight).sum();
+    let tokens = |shape: &Shape| shape.weight * f64::from(shape.items) * f64::from(shape.tokens);
+    MIX.iter().map(tokens).sum::<f64>() / weights
+}
+
+/// One request of the application.
+pub(super) struct Wanted {
+    pub(super) model: u16,
+    /// The first token of the item at `n` is `n`.
+    pub(super) items: Vec<Input>,
+}
+
+/// Poisson arrivals at a number of clients, models by Zipf's law.
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    gap: Duration,
+    models: Weighted,
+    shapes: Weighted,
+}
+
+impl Workload {
+    /// `rate_per_s` requests over all `clients`.
+    pub(super) fn new(rate_per_s: f64, clients: u16, models: u16, zipf: f64) -> Self {
+        Self {
+            gap: Duration::from_secs_f64(f64::from(clients) / rate_per_s),
+            models: Weighted::zipf(models, zipf),
+            shapes: Weighted::new(MIX.iter().map(|shape| shape.weight)),
+        }
+    }
+
+    /// Time until a client's next request.
+    pub(super) fn gap(&self, chance: &mut SmallRng) -> Duration {
+        exponential(chance, self.gap)
+    }
+
+    pub(super) fn request(&self, chance: &mut SmallRng) -> Wanted {
+        let shape = MIX[self.shapes.draw(chance)];
+        let item = |number| {
+            let tokens = chance.random_range(shape.tokens / 2..=shape.tokens + shape.tokens / 2);
+            let mut ids = vec![0; usize::from(tokens)];
+            ids[0] = u32::from(number);
+            Input::TokenIds(ids)
+        };
+        let items = (0..shape.items).map(item).collect();
+        Wanted { model: self.models.draw(chance) as u16, items }
+    }
+
+    /// A model, by how often it is asked for.
+    pub(super) fn model(&self, chance: &mut SmallRng) -> u16 {
+        self.models.draw(chance) as u16
+    }
+}

@@ -1,0 +1,214 @@
+//! Events at clients, and what clients do to the world.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use shoal_mesh::core::{AttemptFailure, CallId, Probe};
+use shoal_protocol::message::{EncodeRequest, Input};
+
+use super::super::answer::{model_number, node_number};
+use super::super::client::{Act, NewCall};
+use super::super::network::Peer;
+use super::{Event, Life, Packet, Process, Stream, World};
+
+/// A node that died this long ago has no connection any more: it must be dialed.
+const CONNECTION_LIFE: Duration = Duration::from_secs(5);
+/// A dial that is not answered fails after this time.
+const DIAL_WAIT: Duration = Duration::from_millis(300);
+/// A client that waited in vain for a dead node sends it nothing new later than this.
+const BIND_TO_DEAD_MAX: Duration = Duration::from_secs(1);
+/// Nobody does so later than this after the death: the time in which membership finds out and tells, and some.
+const DEAD_TO_ALL: Duration = Duration::from_secs(8);
+
+impl World {
+    /// The next request of a client's application.
+    pub(super) fn arrival(&mut self, client: u16) {
+        let now = self.now();
+        if now >= self.ends_at {
+            return;
+        }
+        let gap = self.workload.gap(&mut self.chance);
+        self.timeline.plan(now + gap, Event::Arrival(client));
+        let wanted = self.workload.request(&mut self.chance);
+        self.calls_made += 1;
+        let (id, deadline) = (self.calls_made, now + self.scenario.deadline);
+        self.history.invoked(id, wanted.items.len(), deadline, now);
+        let seed = self.chance.random();
+        let call = NewCall { id, model: wanted.model, items: wanted.items, deadline, seed };
+        let call = self.clients[usize::from(client)].handle_call(call, now);
+        self.poll_client(client, call);
+    }
+
+    /// A packet reaches a client.
+    pub(super) fn at_client(&mut self, client: u16, from: Peer, packet: Packet) {
+        let now = self.now();
+        let driver = &mut self.clients[usize::from(client)];
+        let Peer::Node(node) = from else {
+            return;
+        };
+        let calls = match packet {
+            Packet::Frame { stream, message } => {
+                if message.kind().is_terminal() {
+                    self.streams.remove(&stream);
+                }
+                Vec::from_iter(driver.handle_frame(stream, message, now))
+            }
+            Packet::Broken { stream, reached } => {
+                let failure = match reached {
+                    true => AttemptFailure::Lost("connection lost".to_owned()),
+                    false => AttemptFailure::Unreachable("no answer to the dial".to_owned()),
+                };
+                self.close_stream(client, stream, true);
+                Vec::from_iter(self.clients[usize::from(client)].handle_broken(stream, failure, now))
+            }
+            Packet::Facts(facts) => {
+                driver.handle_facts(&facts, now);
+                driver.calls()
+            }
+            Packet::Reply(reply) => {
+                driver.handle_reply(node, &reply, now);
+                driver.calls()
+            }
+            Packet::Member(seen) => {
+                driver.handle_member(&seen, now);
+                driver.calls()
+            }
+            Packet::Load(load) => {
+                driver.handle_load(node, &load, now);
+                Vec::new()
+            }
+            Packet::Request { .. }
+            | Packet::Stop { .. }
+            | Packet::Probe(_)
+            | Packet::Swim(_)
+            | Packet::Connected(_) => Vec::new(),
+        };
+        for call in calls {
+            self.poll_client(client, call);
+        }
+    }
+
+    pub(super) fn client_timeout(&mut self, client: u16) {
+        self.client_wakes[usize::from(client)] = None;
+        while let Some(call) = self.clients[usize::from(client)].handle_timeout(self.timeline.now()) {
+            self.poll_client(client, call);
+        }
+        self.arm_client(client);
+    }
+
+    /// Does what a client's call wants done.
+    fn poll_client(&mut self, client: u16, call: CallId) {
+        let now = self.now();
+        let (policy, processes) = (self.scenario.policy, &self.processes);
+        let network = &self.network;
+        let choose = |request: &EncodeRequest| {
+            let is_open = |process: &&Process| {
+                let (node, own) = (Peer::Node(process.node.number), Peer::Client(client));
+                process.is_running()
+                    && process.well_since.is_some()
+                    && network.is_open(own, node)
+                    && network.is_open(node, own)
+            };
+            let open = processes.iter().filter(is_open);
+            let nodes = open.map(|process| (&process.node, process.clock.local(now)));
+            let tokens = request.items.iter().map(|item| match item {
+                Input::TokenIds(ids) => ids.len() as u64,
+                Input::Text(text) => text.len() as u64,
+            });
+            policy.choose(nodes, model_number(&request.model)?, tokens.sum())
+        };
+        for act in self.clients[usize::from(client)].poll(call, now, choose) {
+            self.act(client, act);
+        }
+        self.arm_client(client);
+    }
+
+    fn arm_client(&mut self, client: u16) {
+        let planned = &mut self.client_wakes[usize::from(client)];
+        if let Some(at) = self.clients[usize::from(client)].poll_timeout()
+            && planned.is_none_or(|planned| at < planned)
+        {
+            *planned = Some(at);
+            self.timeline.plan(at, Event::Wake(Peer::Client(client)));
+        }
+    }
+
+    fn act(&mut self, client: u16, act: Act) {
+        let now = self.now();
+        match act {
+            Act::Open { stream, node, request } => self.open_stream(client, stream, node, request),
+            Act::Stop { stream, node, is_silent } => {
+                self.close_stream(client, stream, is_silent);
+                let (from, to) = (Peer::Client(client), Peer::Node(node));
+                if let Some(delay) = self.network.stream(from, to) {
+                    let packet = Box::new(Packet::Stop { stream });
+                    self.timeline.plan(now + delay, Event::Packet { from, to, packet });
+                }
+            }
+            Act::Ask(Probe { to, probe }) => {
+                let to = Peer::Node(node_number(to));
+                self.send_datagram(Peer::Client(client), to, Packet::Probe(probe));
+            }
+            Act::Give { call, index, item } => self.history.given(call, index, &item, now),
+            Act::End { call, outcome } => {
+                let may_overload = self.scenario.may_overload;
+                let (processes, network) = (&self.processes, &self.network);
+                let serves = |process: &Process, since| {
+                    let (node, own) = (Peer::Node(process.node.number), Peer::Client(client));
+                    process.well_since.is_some_and(|well| well <= since)
+                        && network.is_open(own, node)
+                        && network.is_open(node, own)
+                };
+                let excuse = |since| may_overload || !processes.iter().any(|process| serves(process, since));
+                self.history.ended(call, outcome.as_ref(), excuse, now);
+            }
+        }
+    }
+
+    fn open_stream(&mut self, client: u16, stream: u64, node: u16, request: EncodeRequest) {
+        let now = self.now();
+        let (from, to) = (Peer::Client(client), Peer::Node(node));
+        let process = &self.processes[usize::from(node)];
+        let generation = process.generation;
+        let state = Stream { node, generation, arrives_after: now, is_broken: false };
+        self.streams.insert(stream, state);
+        let dead_since = match process.life {
+            Life::Dead(since) => Some(since),
+            Life::Running | Life::Stopped(_) => None,
+        };
+        self.audit_bind(client, node, dead_since);
+        if dead_since.is_some_and(|since| now.saturating_duration_since(since) > CONNECTION_LIFE) {
+            let packet = Box::new(Packet::Broken { stream, reached: false });
+            self.timeline.plan(now + DIAL_WAIT, Event::Packet { from: to, to: from, packet });
+        } else if let Some(delay) = self.network.stream(from, to) {
+            let packet = Box::new(Packet::Request { stream, request });
+            self.timeline.plan(now + delay, Event::Packet { from, to, packet });
+        }
+    }
+
+    /// Nobody binds to the dead, once it could know; where nobody else lives, trying the dead again is all that is left.
+    fn audit_bind(&mut self, client: u16, node: u16, dead_since: Option<Instant>) {
+        let now = self.now();
+        let elsewhere = self.processes.iter().any(|process| process.well_since.is_some());
+        let longer = |since: Option<Instant>, max| {
+            since.map(|since| now.saturating_duration_since(since)).filter(|age| elsewhere && *age > max)
+        };
+        if let Some(age) = longer(dead_since, DEAD_TO_ALL) {
+            self.history.violated(now, format!("client {client} binds to node {node}, dead for {age:?}"));
+        }
+        if let Some(age) = longer(self.evidence.get(&(client, node)).copied(), BIND_TO_DEAD_MAX) {
+            self.history
+                .violated(now, format!("client {client} binds to node {node}, dead to it for {age:?}"));
+        }
+    }
+
+    /// The client is done with a stream before its end came; where it waited in vain for a dead node, it has noticed.
+    fn close_stream(&mut self, client: u16, stream: u64, in_vain: bool) {
+        if let Some(state) = self.streams.remove(&stream)
+            && in_vain
+            && matches!(self.processes[usize::from(state.node)].life, Life::Dead(_))
+        {
+            self.evidence.entry((client, state.node)).or_insert(self.timeline.now());
+        }
+    }
+}

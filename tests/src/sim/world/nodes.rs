@@ -1,0 +1,156 @@
+//! Events at nodes, and what nodes do to the world.
+
+use std::time::Duration;
+
+use shoal_protocol::Message;
+use shoal_protocol::message::ModelState;
+
+use super::super::client::client_of;
+use super::super::network::Peer;
+use super::super::node::Deed;
+use super::super::policy::Policy;
+use super::{Event, Life, Packet, World};
+
+/// Devices that may load one model at once where nobody holds it: its owner, the second owner, and one that was
+/// chosen by a view that is a moment old.
+const LOADS_AFTER_MISS_MAX: usize = 3;
+/// A connection without a word from the other end is closed after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl World {
+    /// An event reaches a node: if it lives, is not stopped, and as soon as its CPU comes to it.
+    pub(super) fn at_node(&mut self, number: u16, event: Event) {
+        let process = &mut self.processes[usize::from(number)];
+        match &mut process.life {
+            Life::Dead(_) => {}
+            Life::Stopped(waiting) => waiting.push(event),
+            Life::Running if process.node.ailments.lag.is_zero() => self.in_node(number, event),
+            Life::Running => {
+                let at = self.timeline.now() + process.node.ailments.lag;
+                self.timeline.plan(at, Event::Late(Box::new(event)));
+            }
+        }
+    }
+
+    /// The node handles an event.
+    pub(super) fn in_node(&mut self, number: u16, event: Event) {
+        let world_now = self.now();
+        let process = &mut self.processes[usize::from(number)];
+        match &mut process.life {
+            Life::Running => {}
+            Life::Stopped(waiting) => return waiting.push(event),
+            Life::Dead(_) => return,
+        }
+        let now = process.clock.local(world_now);
+        let node = &mut process.node;
+        match event {
+            Event::Packet { from, packet, .. } => match *packet {
+                Packet::Request { stream, request } => {
+                    let is_same_life = |stream: &super::Stream| stream.generation == process.generation;
+                    if self.streams.get(&stream).is_some_and(is_same_life) {
+                        node.handle_request(stream, request, now);
+                    }
+                }
+                Packet::Stop { stream } => node.handle_stop(stream, now),
+                Packet::Probe(probe) => {
+                    let reply = Packet::Reply(node.reply(&probe, now));
+                    self.send_datagram(Peer::Node(number), from, reply);
+                }
+                Packet::Swim(bytes) => self.swim(number, from, &bytes, now),
+                Packet::Connected(life) => self.connected(number, life, now),
+                Packet::Member(_)
+                | Packet::Frame { .. }
+                | Packet::Broken { .. }
+                | Packet::Facts(_)
+                | Packet::Load(_)
+                | Packet::Reply(_) => {}
+            },
+            Event::Work { life, work, .. } if life == node.life() => node.handle_work(work, now),
+            Event::Wake(_) => {
+                process.wake_at = None;
+                node.handle_timeout(now);
+                if self.scenario.policy == Policy::Router {
+                    process.membership.handle_timeout(now);
+                }
+            }
+            Event::Gossip { generation, what, .. } if generation == process.generation => {
+                self.tell(number, what);
+            }
+            _ => return,
+        }
+        self.after_node(number);
+    }
+
+    /// Does what a node wants done, and arms its timer.
+    pub(super) fn after_node(&mut self, number: u16) {
+        let process = &mut self.processes[usize::from(number)];
+        for deed in process.node.take_deeds() {
+            match deed {
+                Deed::Begin(work, took) => {
+                    let life = self.processes[usize::from(number)].node.life();
+                    self.timeline.plan(self.now() + took, Event::Work { node: number, life, work });
+                }
+                Deed::Send(stream, message) => self.send_frame(number, stream, message),
+                Deed::Changed => self.plan_publication(number),
+            }
+        }
+        self.audit_loads(number);
+        self.after_membership(number);
+        let has_membership = self.has_membership();
+        let process = &mut self.processes[usize::from(number)];
+        let membership = process.membership.poll_timeout().filter(|_| has_membership);
+        let Some((local, _)) = process.node.core().poll_timeout().into_iter().chain(membership).min() else {
+            return;
+        };
+        let at = process.clock.world(local);
+        if process.wake_at.is_none_or(|planned| at < planned) {
+            process.wake_at = Some(at);
+            self.timeline.plan(at, Event::Wake(Peer::Node(number)));
+        }
+    }
+
+    /// A frame goes to the client, behind the ones before it. Where it cannot, its stream breaks for good.
+    fn send_frame(&mut self, number: u16, stream: u64, message: Message) {
+        let (from, to) = (Peer::Node(number), Peer::Client(client_of(stream)));
+        let Some(state) = self.streams.get_mut(&stream).filter(|state| !state.is_broken) else {
+            return;
+        };
+        let now = self.timeline.now();
+        let packet = match self.network.stream(from, to) {
+            Some(delay) => {
+                state.arrives_after = state.arrives_after.max(now + delay) + Duration::from_nanos(1);
+                Packet::Frame { stream, message }
+            }
+            None => {
+                state.is_broken = true;
+                state.arrives_after = now + IDLE_TIMEOUT;
+                Packet::Broken { stream, reached: true }
+            }
+        };
+        let packet = Box::new(packet);
+        self.timeline.plan(state.arrives_after, Event::Packet { from, to, packet });
+    }
+
+    /// Counts the loads of models that nobody holds.
+    fn audit_loads(&mut self, number: u16) {
+        let begun = std::mem::take(&mut self.processes[usize::from(number)].node.loads_begun);
+        // Baselines know no owners.
+        if self.timeline.now() < self.opens_at || self.scenario.policy != Policy::Router {
+            return;
+        }
+        for key in begun {
+            let model = key.index() as u16;
+            let running = self.processes.iter().filter(|process| process.is_running());
+            let states = running.map(|process| process.node.state(model));
+            let (mut loading, mut ready) = (0, false);
+            for state in states {
+                loading += usize::from(state == ModelState::Loading);
+                ready |= state == ModelState::Ready;
+            }
+            if !ready && loading > LOADS_AFTER_MISS_MAX {
+                let what = format!("{loading} loads of model {model} at once, which nobody holds");
+                self.history.violated(self.timeline.now(), what);
+            }
+        }
+    }
+}
