@@ -223,11 +223,11 @@ impl World {
         for seen in self.nodes[index_of].take_events(self.now) {
             let other = index(seen.life.node);
             match seen.state {
-                MemberState::Alive if index_of < other => {
+                MemberState::Alive => {
                     self.dial(index_of, other);
                 }
                 MemberState::Down => self.disconnect(index_of, other),
-                MemberState::Alive | MemberState::Suspect => {}
+                MemberState::Suspect => {}
             }
         }
         while let Some(seed) = self.nodes[index_of].membership.poll_dial() {
