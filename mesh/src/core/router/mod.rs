@@ -158,7 +158,9 @@ impl Router {
     ) -> Result<(Choice, Holding), Instant> {
         let (fresh, fresh_owner) = self.answered(view, model, owner.as_ref(), query, now);
         let is_loading = |offers: &[Offer]| offers.iter().any(|offer| offer.estimate.cold_us > 0);
+        // One further copy at a time: while one is being loaded no other is.
         let owner = owner.filter(|_| !is_loading(&holders) && !is_loading(&fresh));
+        let fresh_owner = fresh_owner.filter(|_| owner.is_some());
         let could_win = |offers: &[Offer]| owner.as_ref().is_some_and(|owner| wins(owner, offers));
         if holders.len() == 1 && fresh.len() <= 1 && !could_win(&holders) {
             return Ok(choice(model, Reason::Only, u32::MAX, holders, 0));

@@ -227,6 +227,25 @@ fn busy_holders_get_help_from_the_owner_once_it_said_that_it_is_idle() {
 }
 
 #[test]
+fn further_copies_are_loaded_one_at_a_time() {
+    let (now, mut router) = (origin(), Router::new(7));
+    let mut view = view(&[READY, READY, STORED, STORED], now);
+    for number in 0..2 {
+        view.handle_load(node(number), &load(2, 900), now);
+    }
+    waits(router.route(&mut view, &query("m"), now));
+    answer(&mut router, &mut view, &BTreeMap::from([(node(0), 900), (node(1), 900)]), now);
+    let first = chosen(router.route(&mut view, &query("m"), now));
+    assert_eq!(first.decision.reason, Reason::Further);
+    // The other node on disk is loading already, by its facts; the owner's answer is still fresh.
+    let other = if first.node == node(2) { 3 } else { 2 };
+    let loading = vec![model("m", ModelState::Loading)];
+    view.handle_facts(&NodeFacts { version: 2, ..facts(other, loading) }, now);
+    let second = chosen(router.route(&mut view, &query("m"), now));
+    assert_ne!((second.decision.reason, second.node), (Reason::Further, first.node));
+}
+
+#[test]
 fn who_may_not_serve_is_never_chosen() {
     let now = origin();
     for seed in 0..50 {
