@@ -19,7 +19,9 @@ mod testing;
 
 #[cfg(feature = "link")]
 pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};
-pub use core::{ClientError, ItemResult, Lease, Standing, Vector, WhenOverloaded};
+pub use core::{
+    ClientError, ItemResult, Lease, Life, MemberSeen, MemberState, OwnFacts, Standing, Vector, WhenOverloaded,
+};
 #[cfg(feature = "link")]
 pub use identity::{
     Authority, Identity, IdentityError, Issuer, LiveIdentity, Registrar, Token, TokenError, TokenTerms,

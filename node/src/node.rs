@@ -2,12 +2,13 @@
 
 mod error;
 mod identity;
+mod membership;
 mod view;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
@@ -35,6 +36,7 @@ use crate::tasks::pool::TokenizerPool;
 
 pub use error::StartError;
 use identity::NodeIdentity;
+use membership::NodeMembership;
 pub use view::View;
 
 /// What a preloaded model must answer alone and in company, with the same bits.
@@ -49,6 +51,7 @@ pub struct Node {
     supervisor: ActorRef<SupervisorMsg>,
     quic: Option<QuicServer>,
     identity: Option<NodeIdentity>,
+    mesh: Option<NodeMembership>,
 }
 
 /// A device of a node, for people.
@@ -132,6 +135,7 @@ impl Node {
             is_warm: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             standing: identity.as_ref().map(NodeIdentity::standing),
+            mesh: OnceLock::new(),
         });
         let mut node = Self {
             client: Client::in_process(Arc::clone(&service) as Arc<dyn Service>),
@@ -139,9 +143,16 @@ impl Node {
             supervisor,
             quic: None,
             identity: None,
+            mesh: None,
         };
         if let Some((quic, identity)) = config.quic.as_ref().zip(identity) {
-            node.quic = Some(node.listen(quic, identity.live(), net)?);
+            let server = node.listen(quic, identity.live(), net.clone())?;
+            let callers = quic.advertise.unwrap_or(server.local_addr());
+            node.quic = Some(server);
+            if let Some(mesh) = &config.mesh {
+                let (live, service) = (identity.live(), Arc::clone(&node.service));
+                node.mesh = Some(NodeMembership::start(mesh, quic, live, service, callers, net).await?);
+            }
             node.identity = Some(identity.listening(quic)?);
         }
         for name in &config.models.preload {
@@ -233,6 +244,12 @@ impl Node {
         self.identity.as_ref().and_then(NodeIdentity::join_addr)
     }
 
+    /// Where members reach it, with its real port, if it is one.
+    #[must_use]
+    pub fn mesh_addr(&self) -> Option<SocketAddr> {
+        self.mesh.as_ref().map(NodeMembership::local_addr)
+    }
+
     /// Its devices and why these.
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceInfo> {
@@ -263,6 +280,9 @@ impl Node {
         if asked.is_ok() && tokio::time::timeout(grace + CLOSE_WAIT, drained).await.is_err() {
             tracing::warn!("the device did not drain in time");
         }
+        if let Some(mesh) = self.mesh.take() {
+            mesh.leave().await;
+        }
         if let Some(identity) = self.identity.take() {
             identity.shutdown().await;
         }
@@ -283,6 +303,11 @@ impl Drop for Node {
         // Its device is linked to it and ends with it; the threads end when their channels close.
         self.supervisor.stop(None);
     }
+}
+
+/// Milliseconds since 1970: rises with every start as long as the clock does.
+fn clock_generation() -> u64 {
+    u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A node without a key is reached only from its own process; its id must only differ from those of others.
@@ -319,7 +344,7 @@ fn facts_of(
 ) -> NodeFacts {
     NodeFacts {
         node: identity.map_or_else(id_of_process, NodeIdentity::node_id),
-        generation: u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX),
+        generation: identity.map_or_else(clock_generation, NodeIdentity::generation),
         device_name: backend.name(),
         device_reason: device_reason(&config.device, backend),
         threads: threads_of(&config.device),

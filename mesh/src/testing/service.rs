@@ -222,6 +222,7 @@ impl Service for TestService {
                         devices: Vec::new(),
                         models: Vec::new(),
                         histograms: Vec::new(),
+                        members: Vec::new(),
                     };
                     reply.end(Message::Status(Box::new(status))).await
                 }

@@ -3,11 +3,11 @@
 mod attempt;
 mod status;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use shoal_mesh::{BoxFuture, Peer, Reply, Service, Standing};
+use shoal_mesh::{BoxFuture, MeshState, Peer, Reply, Service, Standing};
 use shoal_protocol::{DeviceIndex, ErrorCode, Frame, Message, NodeId};
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -52,6 +52,8 @@ pub(crate) struct NodeService {
     pub(crate) is_draining: AtomicBool,
     /// How its certificate stands, where it has one.
     pub(crate) standing: Option<watch::Receiver<Standing>>,
+    /// What it knows of its mesh, once it is a member.
+    pub(crate) mesh: OnceLock<watch::Receiver<Arc<MeshState>>>,
 }
 
 /// A node has one device so far.

@@ -142,6 +142,7 @@ fn announce(node: &Node, edge: Option<&HttpEdge>, advertise: Option<SocketAddr>)
         "http": edge.map(|edge| edge.local_addr().to_string()),
         "quic": node.quic_addr().map(|addr| addr.to_string()),
         "join": node.join_addr().map(|addr| addr.to_string()),
+        "mesh": node.mesh_addr().map(|addr| addr.to_string()),
         "advertise": advertise.or(node.quic_addr()).map(|addr| addr.to_string()),
         "devices": devices,
     }))?;

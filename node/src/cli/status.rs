@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use shoal_mesh::Client;
-use shoal_protocol::message::{DeviceStatus, ModelState, ModelStatus, Numerics, Status};
+use shoal_protocol::message::{
+    DeviceStatus, MemberStanding, MemberStatus, ModelState, ModelStatus, Numerics, Status,
+};
 
 use super::args::StatusArgs;
 use super::exit::{Exit, Stop};
@@ -60,7 +62,19 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Stop> {
     let devices: Vec<_> = status.devices.iter().map(device_row).collect();
     output.table(&["DEVICE", "THREADS", "QUEUE", "RUNNING", "SPEED", "MODELS", "WHY"], &devices)?;
     output.line("")?;
-    models_table(output, &status.models)
+    models_table(output, &status.models)?;
+    if status.members.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    let members: Vec<_> = status.members.iter().map(member_row).collect();
+    output.table(&["MEMBER", "ADDRESS", "STATE", "READY"], &members)
+}
+
+fn member_row(member: &MemberStatus) -> Vec<String> {
+    let state = if member.draining { "draining" } else { standing(member.standing) };
+    let (node, ready) = (member.node.to_string(), member.models_ready.to_string());
+    vec![node, member.address.clone(), state.to_owned(), format!("{ready} models")]
 }
 
 fn device_row(device: &DeviceStatus) -> Vec<String> {
@@ -126,6 +140,26 @@ fn to_json(status: &Status) -> Value {
         "warnings": status.warnings,
         "devices": status.devices.iter().map(device_to_json).collect::<Vec<_>>(),
         "models": status.models.iter().map(model_to_json).collect::<Vec<_>>(),
+        "members": status.members.iter().map(member_to_json).collect::<Vec<_>>(),
+    })
+}
+
+fn standing(standing: MemberStanding) -> &'static str {
+    match standing {
+        MemberStanding::Alive => "alive",
+        MemberStanding::Suspect => "suspect",
+        MemberStanding::Down => "down",
+    }
+}
+
+fn member_to_json(member: &MemberStatus) -> Value {
+    json!({
+        "node": member.node.to_string(),
+        "generation": member.generation,
+        "address": member.address,
+        "state": standing(member.standing),
+        "draining": member.draining,
+        "models_ready": member.models_ready,
     })
 }
 

@@ -22,7 +22,7 @@ pub use error::ConfigError;
 pub use machine::Machine;
 pub use resolve::{Overrides, resolve};
 pub use resolved::{
-    DeviceConfig, DeviceKind, HttpConfig, HubConfig, LocalModel, ModelsConfig, NodeConfig, QuicConfig,
-    StoreConfig, TokenIdsPolicy,
+    DeviceConfig, DeviceKind, HttpConfig, HubConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig,
+    QuicConfig, StoreConfig, TokenIdsPolicy,
 };
 pub(crate) use source::Source;

@@ -19,6 +19,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) quic: RawQuic,
     #[serde(default)]
+    pub(super) mesh: RawMesh,
+    #[serde(default)]
     pub(super) device: RawDevice,
     #[serde(default)]
     pub(super) models: RawModels,
@@ -53,6 +55,14 @@ pub(super) struct RawQuic {
     pub(super) identity_dir: Field<String>,
     pub(super) connections_max: Field<u64>,
     pub(super) streams_max: Field<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMesh {
+    pub(super) addr: Field<String>,
+    pub(super) advertise: Field<String>,
+    pub(super) seeds: Field<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

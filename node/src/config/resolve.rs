@@ -10,10 +10,10 @@ use shoal_kernels::cpu::CpuIsa;
 
 use super::error::ConfigError;
 use super::limits;
-use super::raw::{RawConfig, RawDevice, RawHttp, RawModels, RawQuic};
+use super::raw::{RawConfig, RawDevice, RawHttp, RawMesh, RawModels, RawQuic};
 use super::resolved::{
-    DeviceConfig, DeviceKind, HttpConfig, LocalModel, ModelsConfig, NodeConfig, QuicConfig, StoreConfig,
-    TokenIdsPolicy,
+    DeviceConfig, DeviceKind, HttpConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig, QuicConfig,
+    StoreConfig, TokenIdsPolicy,
 };
 use super::source::Source;
 use super::{ApiKeys, Environment, Machine};
@@ -78,10 +78,12 @@ pub fn resolve(
         .clone()
         .or_else(|| raw.node.data_dir.as_ref().map(|dir| source.path(dir.get_ref())))
         .unwrap_or_else(|| environment.data_dir());
+    let quic = resolver.quic(&raw.quic, &data_dir)?;
     Ok(NodeConfig {
         drain: limits::DRAIN_S.seconds(&source, &raw.node.drain_s)?,
         http: resolver.http(&raw.http)?,
-        quic: resolver.quic(&raw.quic, &data_dir)?,
+        mesh: resolver.mesh(&raw.mesh, quic.is_some())?,
+        quic,
         device: resolver.device(&raw.device)?,
         models: resolver.models(&raw.models, &data_dir)?,
         data_dir,
@@ -176,6 +178,29 @@ impl Resolver<'_> {
             connections_max: to_u32(connections_max),
             streams_max: to_u32(streams_max),
         }))
+    }
+
+    fn mesh(&self, raw: &RawMesh, has_identity: bool) -> Result<Option<MeshConfig>, ConfigError> {
+        let source = self.source;
+        let addr = source.text("mesh.addr", raw.addr.as_ref(), None, OFF);
+        let advertise = source.text("mesh.advertise", raw.advertise.as_ref(), None, "");
+        if addr.value == OFF {
+            return Ok(None);
+        }
+        let refuse = |why: &str| source.refuse("mesh.addr", addr.span.clone(), addr.value, why.to_owned());
+        if !has_identity {
+            return Err(refuse("needs quic.addr, where the models of this node are reached"));
+        }
+        let listen: SocketAddr = addr.parse("an IP address and a port such as 10.0.0.5:7002, or \"off\"")?;
+        let advertise = match advertise.value {
+            "" => None,
+            _ => Some(advertise.parse("an IP address and a port such as 203.0.113.7:7002, or empty")?),
+        };
+        if listen.ip().is_unspecified() && advertise.is_none() {
+            return Err(refuse("needs mesh.advertise: members must be told which address to dial"));
+        }
+        let seeds = raw.seeds.as_ref().map(|seeds| seeds.get_ref().clone()).unwrap_or_default();
+        Ok(Some(MeshConfig { addr: listen, advertise, seeds }))
     }
 
     fn device(&self, raw: &RawDevice) -> Result<DeviceConfig, ConfigError> {

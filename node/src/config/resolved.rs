@@ -20,6 +20,8 @@ pub struct NodeConfig {
     pub http: Option<HttpConfig>,
     /// The QUIC endpoint; `None`: no UDP port is opened and only the process itself reaches the node.
     pub quic: Option<QuicConfig>,
+    /// Its membership in the mesh; `None`: it works alone. Only beside `quic`, whose identity it shows.
+    pub mesh: Option<MeshConfig>,
     /// The device and its limits.
     pub device: DeviceConfig,
     /// Which models there are and what happens to them at start.
@@ -62,6 +64,17 @@ pub struct QuicConfig {
     pub connections_max: u32,
     /// Attempts in flight on one connection; a further one waits at the caller.
     pub streams_max: u32,
+}
+
+/// Membership in the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshConfig {
+    /// Where it listens for members. Port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// The address that members should dial where it differs.
+    pub advertise: Option<SocketAddr>,
+    /// Members to start from (`host:port`); the others are found through them.
+    pub seeds: Vec<String>,
 }
 
 /// What kind of device is asked for.

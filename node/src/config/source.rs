@@ -24,7 +24,7 @@ pub(crate) struct Source {
 pub(super) struct Text<'a> {
     pub(super) value: &'a str,
     key: &'static str,
-    span: Option<Range<usize>>,
+    pub(super) span: Option<Range<usize>>,
     source: &'a Source,
 }
 

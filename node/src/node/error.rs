@@ -44,6 +44,14 @@ pub enum StartError {
         /// The identity's directory.
         dir: PathBuf,
     },
+    /// The generation cannot be kept: a restarted node could not be told from its former self.
+    #[error("{}: {source}", path.display())]
+    Generation {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The QUIC address cannot be had.
     #[error("cannot listen for QUIC: {0}")]
     Bind(#[from] BindError),

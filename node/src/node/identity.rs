@@ -9,13 +9,14 @@ use shoal_mesh::{
 use shoal_protocol::NodeId;
 use tokio::sync::watch;
 
-use super::StartError;
+use super::{StartError, membership};
 use crate::clock;
 use crate::config::QuicConfig;
 
 /// An identity, the task that renews it, and the port for newcomers if it is an issuer's.
 pub(super) struct NodeIdentity {
     live: LiveIdentity,
+    generation: u64,
     renewing: Renewing,
     joins: Option<JoinServer>,
 }
@@ -42,7 +43,8 @@ impl NodeIdentity {
         if let Some(issuer) = issuer {
             options = options.own_issuer(issuer);
         }
-        Ok(Self { live, renewing: Renewing::start(options)?, joins: None })
+        let generation = membership::next_generation(dir)?;
+        Ok(Self { live, generation, renewing: Renewing::start(options)?, joins: None })
     }
 
     /// Opens the port for newcomers, where the directory holds an issuer, and notes its address for tokens.
@@ -68,6 +70,11 @@ impl NodeIdentity {
 
     pub(super) fn node_id(&self) -> NodeId {
         self.live.current().node_id()
+    }
+
+    /// Above every former one of this identity.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(super) fn live(&self) -> LiveIdentity {

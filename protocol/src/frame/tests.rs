@@ -109,6 +109,14 @@ fn status() -> Status {
             stage: "queue".into(),
             v2: vec![1],
         }],
+        members: vec![MemberStatus {
+            node: NodeId([9; 16]),
+            generation: 3,
+            address: "10.0.0.1:7102".into(),
+            standing: MemberStanding::Suspect,
+            draining: false,
+            models_ready: 2,
+        }],
     }
 }
 

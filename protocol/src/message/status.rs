@@ -149,6 +149,35 @@ pub struct StageHistogram {
     pub v2: Vec<u8>,
 }
 
+/// How a member is seen.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum MemberStanding {
+    /// Answers.
+    Alive = 0,
+    /// Did not answer lately.
+    Suspect = 1,
+    /// Gone.
+    Down = 2,
+}
+
+/// A member of the mesh as one node sees it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// The member.
+    pub node: NodeId,
+    /// Rises with every start of it.
+    pub generation: u64,
+    /// Where members reach it.
+    pub address: String,
+    /// How it is seen.
+    pub standing: MemberStanding,
+    /// Whether it said that it is leaving.
+    pub draining: bool,
+    /// Its models in memory.
+    pub models_ready: u32,
+}
+
 /// Asks for [`Status`].
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusRequest {
@@ -181,6 +210,8 @@ pub struct Status {
     pub models: Vec<ModelStatus>,
     /// Latencies, if asked for.
     pub histograms: Vec<StageHistogram>,
+    /// The members of its mesh, itself included; empty where it is none.
+    pub members: Vec<MemberStatus>,
 }
 
 wire_message!(Status, Kind::Status);

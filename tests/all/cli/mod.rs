@@ -2,6 +2,7 @@
 
 mod deploy;
 mod encode;
+mod members;
 mod mesh;
 mod serve;
 mod usage;

@@ -220,6 +220,7 @@ pub(super) fn status() -> Status {
         }],
         models: vec![model("hash", false), model("mrl", true), stored],
         histograms: Vec::new(),
+        members: Vec::new(),
     }
 }
 

@@ -1,14 +1,18 @@
 //! A node as it sees itself.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_kernels::Matryoshka;
-use shoal_mesh::Standing;
-use shoal_protocol::Bytes;
-use shoal_protocol::message::{DeviceStatus, ModelState, ModelStatus, Numerics, Status};
+use shoal_mesh::{Life, MemberState, OwnFacts, Standing};
+use shoal_protocol::message::{
+    DeviceFact, DeviceStatus, MemberStanding, MemberStatus, ModelFact, ModelState, ModelStatus, Numerics,
+    Status,
+};
+use shoal_protocol::{Bytes, Micros};
 use tokio::sync::oneshot;
 
 use super::{DEVICE, NodeService};
@@ -16,6 +20,9 @@ use crate::actors::backend::numerics_of;
 use crate::actors::device::{DeviceMsg, DeviceReport, ModelReport};
 use crate::actors::front::Front;
 use crate::clock;
+
+/// Bytes of a model that are read and packed in a microsecond, about: what a load is estimated by.
+const LOAD_BYTES_PER_US: u64 = 300;
 
 /// Name and version, for people.
 pub(crate) const SOFTWARE: &str = concat!("shoal ", env!("CARGO_PKG_VERSION"));
@@ -37,6 +44,77 @@ impl NodeService {
             devices: report.iter().map(|report| self.device_status(report)).collect(),
             models: self.model_statuses(report.as_ref()),
             histograms: if histograms { self.metrics.histograms() } else { Vec::new() },
+            members: self.members(),
+        }
+    }
+
+    /// The members of the mesh, this node first.
+    fn members(&self) -> Vec<MemberStatus> {
+        let Some(mesh) = self.mesh.get().map(|mesh| Arc::clone(&mesh.borrow())) else {
+            return Vec::new();
+        };
+        let status = |life: Life, address: String, standing| {
+            let facts = mesh.facts.get(&life.node);
+            let ready = |model: &&ModelFact| model.state == ModelState::Ready;
+            MemberStatus {
+                node: life.node,
+                generation: life.generation,
+                address,
+                standing,
+                draining: facts.is_some_and(|facts| facts.draining),
+                models_ready: facts.map_or(0, |facts| facts.models.iter().filter(ready).count() as u32),
+            }
+        };
+        let own = mesh.facts.get(&mesh.life.node).and_then(|facts| facts.peer_addresses.first());
+        let own = status(mesh.life, own.cloned().unwrap_or_default(), MemberStanding::Alive);
+        let others = mesh.members.iter().map(|seen| {
+            let standing = match seen.state {
+                MemberState::Alive => MemberStanding::Alive,
+                MemberState::Suspect => MemberStanding::Suspect,
+                MemberState::Down => MemberStanding::Down,
+            };
+            status(seen.life, seen.address.to_string(), standing)
+        });
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// What this node tells the mesh about itself: what it has on disk, and where each model stands.
+    pub(crate) async fn own_facts(&self, addresses: [SocketAddr; 2]) -> OwnFacts {
+        let report = self.report().await;
+        let [peer, client] = addresses.map(|address| vec![address.to_string()]);
+        let device = report.as_ref().map(|report| DeviceFact {
+            device: DEVICE,
+            name: self.facts.device_name.clone(),
+            budget_bytes: report.gauges.resident_bytes_max,
+            tokens_per_s: coarse(report.load.tokens_per_s),
+        });
+        let installed = |name: &str| {
+            let known = self.facts.known.iter().find(|known| known.name == name);
+            known.is_none_or(|known| known.dir.is_some())
+        };
+        let on_disk = |name: &str| {
+            let known = self.facts.known.iter().find(|known| known.name == name);
+            Bytes(known.map_or(0, |known| known.bytes))
+        };
+        let models = self.model_statuses(report.as_ref()).into_iter().filter(|model| installed(&model.name));
+        let models = models.map(|model| {
+            let bytes = if model.bytes == Bytes::ZERO { on_disk(&model.name) } else { model.bytes };
+            ModelFact {
+                load_us: Micros(bytes.0 / LOAD_BYTES_PER_US),
+                name: model.name,
+                aliases: model.aliases,
+                device: DEVICE,
+                state: model.state,
+                numerics: model.numerics,
+                bytes,
+            }
+        });
+        OwnFacts {
+            peer_addresses: peer,
+            client_addresses: client,
+            draining: self.is_draining.load(Ordering::Acquire),
+            devices: device.into_iter().collect(),
+            models: models.collect(),
         }
     }
 
@@ -91,6 +169,12 @@ impl NodeService {
         }
         models.into_values().collect()
     }
+}
+
+/// To two significant bits below the first: a speed that is measured all the time must not be news all the time.
+fn coarse(tokens_per_s: u32) -> u32 {
+    let drop = (u32::BITS - tokens_per_s.leading_zeros()).saturating_sub(3);
+    tokens_per_s >> drop << drop
 }
 
 fn stored(name: &str, aliases: &[String]) -> ModelStatus {

@@ -39,6 +39,7 @@ fn config(models: &[(&str, &Path)]) -> NodeConfig {
         drain: Duration::from_secs(5),
         http: None,
         quic: None,
+        mesh: None,
         device: DeviceConfig {
             kind: DeviceKind::Auto,
             dtype: DtypePolicy::Exact(Dtype::F32),

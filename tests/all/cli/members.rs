@@ -1,0 +1,75 @@
+//! Nodes that are members of one mesh, as real processes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Home, Serving};
+
+/// How long members may take to hear of each other, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn status(home: &Home, serving: &Serving) -> Value {
+    let ran = home.run(["status", "--mesh", &serving.address("quic"), "--json"]).expect(0);
+    serde_json::from_str(&ran.out).expect("JSON")
+}
+
+/// Asks until the members and their states are these.
+fn sees(home: &Home, serving: &Serving, expected: &[(&Value, &str)]) {
+    let start = shoal::clock::now();
+    loop {
+        let status = status(home, serving);
+        let members = status["members"].as_array().expect("a list").clone();
+        let holds = |(node, state): &(&Value, &str)| {
+            members.iter().any(|member| member["node"] == **node && member["state"] == *state)
+        };
+        if members.len() == expected.len() && expected.iter().all(holds) {
+            return;
+        }
+        assert!(elapsed(start) < PATIENCE, "{members:#?}");
+    }
+}
+
+fn elapsed(start: Instant) -> Duration {
+    shoal::clock::now().saturating_duration_since(start)
+}
+
+#[test]
+fn two_processes_are_members_of_one_mesh() {
+    let (first, second) = (Home::new(), Home::new());
+    first.run(["mesh", "init"]).expect(0);
+    let serve = |home: &Home, seeds: &str, more: &[&str]| {
+        let text = format!("version = 1\n[mesh]\naddr = \"127.0.0.1:0\"\nseeds = [{seeds}]\n");
+        let config = home.write("node.toml", text).display().to_string();
+        let args = ["--config", &config, "--http", "off", "--quic", "127.0.0.1:0"];
+        Serving::start(home, args.iter().chain(more).copied())
+    };
+    let issuer = serve(&first, "", &[]);
+    sees(&first, &issuer, &[(&issuer.ready["node"], "alive")]);
+    let token = first.run(["mesh", "token"]).expect(0).out.trim().to_owned();
+    let seed = format!("\"{}\"", issuer.address("mesh"));
+    let join = issuer.address("join");
+    let node = serve(&second, &seed, &["--join", &join, "--token", &token]);
+    let ids = [issuer.ready["node"].clone(), node.ready["node"].clone()];
+    let alive = [(&ids[0], "alive"), (&ids[1], "alive")];
+    sees(&first, &issuer, &alive);
+    sees(&first, &node, &alive);
+
+    // Restarted elsewhere as the same node: a higher generation, no second member.
+    let generation = |status: &Value| {
+        let members = status["members"].as_array().expect("a list");
+        members.iter().find(|member| member["node"] == ids[1]).map(|member| member["generation"].as_u64())
+    };
+    let before = generation(&status(&first, &issuer));
+    node.signal("-KILL");
+    drop(node);
+    let node = serve(&second, &seed, &[]);
+    sees(&first, &node, &alive);
+    assert!(generation(&status(&first, &node)) > before);
+    sees(&first, &issuer, &alive);
+
+    // It leaves: no detection is needed.
+    node.signal("-TERM");
+    assert_eq!(node.ended().0, Some(0));
+    sees(&first, &issuer, &[(&ids[0], "alive"), (&ids[1], "down")]);
+}
