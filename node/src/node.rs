@@ -36,7 +36,7 @@ use crate::tasks::pool::TokenizerPool;
 
 pub use error::StartError;
 use identity::NodeIdentity;
-use membership::NodeMembership;
+use membership::{NodeMembership, clock_generation};
 pub use view::View;
 
 /// What a preloaded model must answer alone and in company, with the same bits.
@@ -149,10 +149,8 @@ impl Node {
             let server = node.listen(quic, identity.live(), net.clone())?;
             let callers = quic.advertise.unwrap_or(server.local_addr());
             node.quic = Some(server);
-            if let Some(mesh) = &config.mesh {
-                let (live, service) = (identity.live(), Arc::clone(&node.service));
-                node.mesh = Some(NodeMembership::start(mesh, quic, live, service, callers, net).await?);
-            }
+            let service = Arc::clone(&node.service);
+            node.mesh = NodeMembership::start(&config, identity.live(), service, callers, net).await?;
             node.identity = Some(identity.listening(quic)?);
         }
         for name in &config.models.preload {
@@ -303,11 +301,6 @@ impl Drop for Node {
         // Its device is linked to it and ends with it; the threads end when their channels close.
         self.supervisor.stop(None);
     }
-}
-
-/// Milliseconds since 1970: rises with every start as long as the clock does.
-fn clock_generation() -> u64 {
-    u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A node without a key is reached only from its own process; its id must only differ from those of others.

@@ -9,9 +9,10 @@ use shoal_mesh::{LiveIdentity, OwnFacts, PeerOptions, PeerServer, TokioNet};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::{StartError, clock_generation};
+use super::StartError;
 use crate::actors::service::NodeService;
-use crate::config::{MeshConfig, QuicConfig};
+use crate::clock;
+use crate::config::NodeConfig;
 
 /// The last generation, as text, in the identity's directory: it belongs to the key.
 const GENERATION_FILE: &str = "generation";
@@ -24,15 +25,17 @@ pub(super) struct NodeMembership {
 }
 
 impl NodeMembership {
-    /// Listens for members at once. `callers` is where clients reach the node.
+    /// Listens for members at once, where the configuration says so. `callers` is where clients reach the node.
     pub(super) async fn start(
-        mesh: &MeshConfig,
-        quic: &QuicConfig,
+        config: &NodeConfig,
         identity: LiveIdentity,
         service: Arc<NodeService>,
         callers: SocketAddr,
         net: Option<TokioNet>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Option<Self>, StartError> {
+        let Some((mesh, quic)) = config.mesh.as_ref().zip(config.quic.as_ref()) else {
+            return Ok(None);
+        };
         let mut options = PeerOptions::new(mesh.addr, identity, service.facts.generation);
         options = options.seeds(look_up(&mesh.seeds).await);
         if let Some(address) = mesh.advertise {
@@ -48,7 +51,7 @@ impl NodeMembership {
         let mut tasks = JoinSet::new();
         tasks.spawn(publish(Arc::clone(&server), service, addresses));
         tasks.spawn(keep_generation(server.state(), quic.identity_dir.clone()));
-        Ok(Self { server, tasks })
+        Ok(Some(Self { server, tasks }))
     }
 
     pub(super) fn local_addr(&self) -> SocketAddr {
@@ -102,6 +105,11 @@ async fn keep_generation(
             tracing::warn!(%error, "the node's generation is not on disk");
         }
     }
+}
+
+/// Milliseconds since 1970: rises with every start as long as the clock does.
+pub(super) fn clock_generation() -> u64 {
+    u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A generation above every former one, also where the clock went back; on disk before it is used.
