@@ -20,7 +20,7 @@ mod testing;
 #[cfg(feature = "link")]
 pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};
 pub use core::{
-    ClientError, ItemResult, Lease, Life, MemberSeen, MemberState, OwnFacts, Standing, Vector, WhenOverloaded,
+    ClientError, ItemResult, Lease, Life, MemberSeen, OwnFacts, Standing, Vector, WhenOverloaded,
 };
 #[cfg(feature = "link")]
 pub use identity::{

@@ -357,7 +357,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ADDR")]
     pub(super) advertise: Option<String>,
     /// Where there is no identity yet, get one from the issuer here, with --token, and store it; certificates are
-    /// renewed here from then on. Nothing else is joined: this build's nodes do not know each other yet.
+    /// renewed here from then on. It becomes a member by `[mesh]` of the configuration, not by this flag.
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) join: Option<String>,
     /// The token for --join, as `shoal mesh token` printed it. Not needed once there is an identity.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use shoal_mesh::Client;
 use shoal_protocol::message::{
-    DeviceStatus, MemberStanding, MemberStatus, ModelState, ModelStatus, Numerics, Status,
+    DeviceStatus, MemberState, MemberStatus, ModelState, ModelStatus, Numerics, Status,
 };
 
 use super::args::StatusArgs;
@@ -72,7 +72,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Stop> {
 }
 
 fn member_row(member: &MemberStatus) -> Vec<String> {
-    let state = if member.draining { "draining" } else { standing(member.standing) };
+    let state = if member.draining { "draining" } else { state_name(member.state) };
     let (node, ready) = (member.node.to_string(), member.models_ready.to_string());
     vec![node, member.address.clone(), state.to_owned(), format!("{ready} models")]
 }
@@ -144,11 +144,11 @@ fn to_json(status: &Status) -> Value {
     })
 }
 
-fn standing(standing: MemberStanding) -> &'static str {
-    match standing {
-        MemberStanding::Alive => "alive",
-        MemberStanding::Suspect => "suspect",
-        MemberStanding::Down => "down",
+fn state_name(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Alive => "alive",
+        MemberState::Suspect => "suspect",
+        MemberState::Down => "down",
     }
 }
 
@@ -157,7 +157,7 @@ fn member_to_json(member: &MemberStatus) -> Value {
         "node": member.node.to_string(),
         "generation": member.generation,
         "address": member.address,
-        "state": standing(member.standing),
+        "state": state_name(member.state),
         "draining": member.draining,
         "models_ready": member.models_ready,
     })

@@ -113,7 +113,7 @@ fn status() -> Status {
             node: NodeId([9; 16]),
             generation: 3,
             address: "10.0.0.1:7102".into(),
-            standing: MemberStanding::Suspect,
+            state: MemberState::Suspect,
             draining: false,
             models_ready: 2,
         }],

@@ -21,8 +21,8 @@ pub use facts::{
 pub use join::{JoinGrant, JoinRefusal, JoinRequest, JoinToken, RefusalReason, RenewRequest};
 pub use session::{Alternative, End, Failure, Hello, Role, ServedBy, Timings};
 pub use status::{
-    DeviceStatus, GaugeSet, LoadRecord, MemberStanding, MemberStatus, ModelState, ModelStatus,
-    StageHistogram, Status, StatusRequest,
+    DeviceStatus, GaugeSet, LoadRecord, MemberState, MemberStatus, ModelState, ModelStatus, StageHistogram,
+    Status, StatusRequest,
 };
 
 /// One of the limits that the archive's validation does not know.

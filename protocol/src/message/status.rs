@@ -149,15 +149,15 @@ pub struct StageHistogram {
     pub v2: Vec<u8>,
 }
 
-/// How a member is seen.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// How a member is seen. The names are SWIM's (Das, Gupta, Motivala 2002).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum MemberStanding {
-    /// Answers.
+pub enum MemberState {
+    /// Answers, or somebody says so.
     Alive = 0,
-    /// Did not answer lately.
+    /// Did not answer lately: gets no new work, may still refute.
     Suspect = 1,
-    /// Gone.
+    /// Gone. It comes back only as a higher generation.
     Down = 2,
 }
 
@@ -171,7 +171,7 @@ pub struct MemberStatus {
     /// Where members reach it.
     pub address: String,
     /// How it is seen.
-    pub standing: MemberStanding,
+    pub state: MemberState,
     /// Whether it said that it is leaving.
     pub draining: bool,
     /// Its models in memory.

@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_kernels::Matryoshka;
-use shoal_mesh::{Life, MemberState, OwnFacts, Standing};
+use shoal_mesh::{Life, OwnFacts, Standing};
 use shoal_protocol::message::{
-    DeviceFact, DeviceStatus, MemberStanding, MemberStatus, ModelFact, ModelState, ModelStatus, Numerics,
-    Status,
+    DeviceFact, DeviceStatus, MemberState, MemberStatus, ModelFact, ModelState, ModelStatus, Numerics, Status,
 };
 use shoal_protocol::{Bytes, Micros};
 use tokio::sync::oneshot;
@@ -53,28 +52,21 @@ impl NodeService {
         let Some(mesh) = self.mesh.get().map(|mesh| Arc::clone(&mesh.borrow())) else {
             return Vec::new();
         };
-        let status = |life: Life, address: String, standing| {
+        let status = |life: Life, address: String, state| {
             let facts = mesh.facts.get(&life.node);
             let ready = |model: &&ModelFact| model.state == ModelState::Ready;
             MemberStatus {
                 node: life.node,
                 generation: life.generation,
                 address,
-                standing,
+                state,
                 draining: facts.is_some_and(|facts| facts.draining),
                 models_ready: facts.map_or(0, |facts| facts.models.iter().filter(ready).count() as u32),
             }
         };
         let own = mesh.facts.get(&mesh.life.node).and_then(|facts| facts.peer_addresses.first());
-        let own = status(mesh.life, own.cloned().unwrap_or_default(), MemberStanding::Alive);
-        let others = mesh.members.iter().map(|seen| {
-            let standing = match seen.state {
-                MemberState::Alive => MemberStanding::Alive,
-                MemberState::Suspect => MemberStanding::Suspect,
-                MemberState::Down => MemberStanding::Down,
-            };
-            status(seen.life, seen.address.to_string(), standing)
-        });
+        let own = status(mesh.life, own.cloned().unwrap_or_default(), MemberState::Alive);
+        let others = mesh.members.iter().map(|seen| status(seen.life, seen.address.to_string(), seen.state));
         std::iter::once(own).chain(others).collect()
     }
 
