@@ -13,8 +13,11 @@ use super::part::Part;
 use super::router::NoRoute;
 use super::spec::{CallSpec, Target, WhenOverloaded};
 
-/// Lost or failed attempts at one part before the call fails.
+/// Attempts at one part that a node told or showed to have failed, before the call fails.
 const LOSSES_MAX: u32 = 4;
+/// Nodes that may die or fall silent under one part before the call fails. Within the usual deadline of 30 s no more do,
+/// since a silence takes 750 ms to be noticed; it bounds what a text can do that kills whoever reads it.
+const DEATHS_MAX: u32 = 64;
 /// First pause after a second loss; doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
@@ -25,8 +28,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(10);
 /// How long a call without a deadline waits, without any progress, for a node to be reachable again.
 const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long a call without a deadline waits, without any progress, for an overloaded node.
-const OVERLOAD_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a call without a deadline goes on, without any progress, while nodes are overloaded or die.
+const STANDSTILL_MAX: Duration = Duration::from_secs(60);
 
 /// Attempts of a part that may follow each other at ever other nodes without a pause.
 const MOVES_MAX: u32 = 8;
@@ -56,7 +59,8 @@ pub enum CancelReason {
 pub enum AttemptFailure {
     /// No connection; nothing was sent.
     Unreachable(String),
-    /// The stream ended or broke, or carried what is not a frame. What was sent may have been worked on.
+    /// The stream ended or broke, or carried what is not a frame: the node counts as gone. What was sent may have been
+    /// worked on.
     Lost(String),
     /// The peer will never take it: identity or version. Nothing was done.
     Refused(ErrorCode, String),
@@ -145,11 +149,26 @@ impl Context<'_> {
         Next::Again(Some(at))
     }
 
-    /// After an attempt that broke, or failed in a way that another try may mend. `told` is the node's own account.
+    /// After an attempt whose node died or fell silent, as far as can be seen from here.
     ///
-    /// A part's first loss without a word is covered by the part itself and not by the budget: a node's death takes
-    /// with it whatever is in flight there, which may be more than any budget. So does a device's, of which the node
-    /// tells. Every further loss is paid for.
+    /// The budget does not pay for it: a death takes with it whatever is in flight there, which may be more than any
+    /// budget, and the node that is tried next may die as well. The deadline is the bound, and that a silence takes its
+    /// time to be noticed: there is never more than one attempt of a part where there was one before.
+    pub(super) fn after_death(&mut self, part: &mut Part, to: Target, what: String) -> Next {
+        part.deaths += 1;
+        part.exclude(to.node, false);
+        let gives_up = self.stands_still(self.now) && part.deaths >= LOSSES_MAX;
+        if gives_up || part.deaths >= DEATHS_MAX {
+            return Next::Fail(ClientError::Lost { attempts: part.attempts, what });
+        }
+        self.elsewhere(part, part.deaths)
+    }
+
+    /// After an attempt that failed in a way which another try may mend. `told` is the node's own account; without it the
+    /// node broke the protocol.
+    ///
+    /// A part's first failed device is covered by the part itself, as a node's death is: it fails all that it has at
+    /// once. Everything else is paid for: it may happen on every node.
     pub(super) fn after_loss(
         &mut self,
         part: &mut Part,
@@ -159,18 +178,27 @@ impl Context<'_> {
     ) -> Next {
         part.losses += 1;
         part.exclude(to.node, false);
-        let covered = part.losses == 1 && told.is_none_or(|code| code == ErrorCode::DeviceFailed);
+        let covered = part.losses == 1 && told == Some(ErrorCode::DeviceFailed);
         if part.losses >= LOSSES_MAX || !(covered || self.dispatch.shared.spend_retry()) {
             return Next::Fail(match told {
                 Some(code) => ClientError::Refused { code, message: what, retry_after: None },
                 None => ClientError::Lost { attempts: part.attempts, what },
             });
         }
+        self.elsewhere(part, part.losses)
+    }
+
+    /// At another node at once; where there is none left, again after a pause that grows with the `failures`.
+    fn elsewhere(&mut self, part: &mut Part, failures: u32) -> Next {
         if self.moves_on(part) {
             return Next::Again(None);
         }
-        let pause = (part.losses > 1).then(|| self.now + self.pause_after(part, part.losses - 1));
-        Next::Again(pause)
+        Next::Again((failures > 1).then(|| self.now + self.pause_after(part, failures - 1)))
+    }
+
+    /// Whether the call has no deadline and will have come no further for too long `at` some time.
+    fn stands_still(&self, at: Instant) -> bool {
+        self.spec.deadline.is_none() && at.duration_since(self.progress) > STANDSTILL_MAX
     }
 
     /// After a node's own word that the attempt failed.
@@ -180,6 +208,8 @@ impl Context<'_> {
             ErrorCode::ModelNotFound | ErrorCode::ModelUnsupported | ErrorCode::ModelBroken => {
                 self.after_useless(part, to, failure)
             }
+            // Who forwards to the node has lost it.
+            ErrorCode::Unavailable => self.after_death(part, to, failure.message),
             ErrorCode::Redirect if part.redirects < REDIRECTS_MAX => self.after_redirect(part, to, failure),
             code => match code.retry() {
                 Retry::Never => {
@@ -240,9 +270,8 @@ impl Context<'_> {
         let pause = retry_after.unwrap_or_else(|| self.pause_after(part, part.overloads));
         let pause = pause.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
         let at = self.now + pause + self.jittered(part, pause / 8);
-        let stuck = at.duration_since(self.progress) > OVERLOAD_WAIT_MAX;
         let waits = self.spec.when_overloaded == WhenOverloaded::Wait;
-        if !waits || self.passed(at) || (self.spec.deadline.is_none() && stuck) {
+        if !waits || self.passed(at) || self.stands_still(at) {
             return Next::Fail(ClientError::Refused { code, message, retry_after });
         }
         match code {

@@ -37,7 +37,8 @@ pub enum ClientError {
         /// What the last try met.
         what: String,
     },
-    /// Attempts were lost (connection, missing beacons, broken answers) more often than the retry budget allows.
+    /// Attempts were lost: node after node died or fell silent under a part, or broke the protocol more often than the
+    /// retry budget allows.
     #[error("gave up after {attempts} attempts: {what}")]
     Lost {
         /// Attempts at the part that gave up.

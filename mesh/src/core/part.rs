@@ -136,7 +136,9 @@ pub(super) struct Part {
     pub(super) unanswered: usize,
     /// Attempts made.
     pub(super) attempts: u32,
-    /// Attempts that were lost or failed, overload not counted.
+    /// Attempts whose node died or fell silent.
+    pub(super) deaths: u32,
+    /// Attempts that a node told or showed to have failed, overload not counted.
     pub(super) losses: u32,
     /// Connections that could not be made for it.
     pub(super) unreached: u32,
@@ -174,6 +176,7 @@ impl Part {
             handed_out: 0,
             unanswered,
             attempts: 0,
+            deaths: 0,
             losses: 0,
             unreached: 0,
             overloads: 0,

@@ -52,7 +52,7 @@ impl World {
             return self.at(when, key, Event::Failed(failure));
         }
         self.at(when, key, Event::Sent);
-        self.lost += u64::from(kind > 2);
+        self.lost += u64::from((3..=5).contains(&kind));
         match kind {
             2 => {
                 let failure = refusal(ErrorCode::Overloaded, Some(self.chance.below(200_000)));
@@ -351,7 +351,7 @@ fn a_call_is_over_at_its_deadline() {
 fn retries_do_not_amplify_an_outage() {
     for seed in 0..100 {
         let run = run(seed, 100, None);
-        // Each part covers its first loss itself.
+        // Each part covers its first failed device itself.
         let budget = run.parts + 10 + run.parts * 15 / 100 + 1;
         assert!(run.lost <= run.parts + budget, "seed {seed}: {} lost of {}", run.lost, run.parts);
     }

@@ -16,8 +16,10 @@ use crate::core::spec::{Submit, Target};
 
 /// How an attempt ended without its end.
 enum Ending {
-    /// Without a word.
-    Lost(String),
+    /// Without a word: its node died or fell silent.
+    Gone(String),
+    /// By a break of the protocol.
+    Broken(&'static str),
     /// Before it began.
     Unreachable(String),
     /// As the node, or the own link, says.
@@ -29,9 +31,9 @@ impl Ending {
     /// idle: whoever goes by load alone would send it more and more.
     fn is_doubtful(&self) -> bool {
         match self {
-            Self::Lost(_) => true,
+            Self::Gone(_) | Self::Broken(_) => true,
             Self::Unreachable(_) => false,
-            Self::Told(failure) => failure.code == ErrorCode::DeviceFailed,
+            Self::Told(failure) => matches!(failure.code, ErrorCode::DeviceFailed | ErrorCode::Unavailable),
         }
     }
 }
@@ -209,7 +211,7 @@ impl Call {
     ) {
         let ending = match failure {
             AttemptFailure::Refused(code, message) => Ending::Told(Failure::new(code, message)),
-            AttemptFailure::Lost(what) => Ending::Lost(what),
+            AttemptFailure::Lost(what) => Ending::Gone(what),
             AttemptFailure::Unreachable(what) => Ending::Unreachable(what),
         };
         self.settle(key, ending, dispatch, now);
@@ -218,7 +220,8 @@ impl Call {
     /// The node is gone, or its life is another: what is out there is lost, and sent again without waiting for beacons.
     pub(in crate::core) fn handle_gone(&mut self, node: NodeId, dispatch: &mut Dispatch, now: Instant) {
         for key in self.keys(|flight| flight.to.node == node) {
-            self.handle_break(key, "the node is gone", dispatch, now);
+            self.cancelled.push_back((key, CancelReason::Unwanted));
+            self.settle(key, Ending::Gone("the node is gone".to_owned()), dispatch, now);
         }
     }
 
@@ -235,10 +238,10 @@ impl Call {
         self.parts.iter().flat_map(of_part).collect()
     }
 
-    /// The peer broke the protocol, or is gone: the attempt is stopped and lost.
-    fn handle_break(&mut self, key: AttemptKey, what: &str, dispatch: &mut Dispatch, now: Instant) {
+    /// The peer broke the protocol: the attempt is stopped and lost.
+    fn handle_break(&mut self, key: AttemptKey, what: &'static str, dispatch: &mut Dispatch, now: Instant) {
         self.cancelled.push_back((key, CancelReason::Unwanted));
-        self.settle(key, Ending::Lost(what.to_owned()), dispatch, now);
+        self.settle(key, Ending::Broken(what), dispatch, now);
     }
 
     fn handle_end(&mut self, key: AttemptKey, end: End, dispatch: &mut Dispatch, now: Instant) {
@@ -250,8 +253,7 @@ impl Call {
             return;
         };
         if unanswered > 0 || end.items as usize != flight.items() {
-            let what = "an end with items unanswered".to_owned();
-            return self.settle(key, Ending::Lost(what), dispatch, now);
+            return self.settle(key, Ending::Broken("an end with items unanswered"), dispatch, now);
         }
         dispatch.shared.learn(&self.spec.model, flight.text_bytes, flight.text_items, flight.text_tokens);
         part.state = State::Done;
@@ -283,7 +285,8 @@ impl Call {
         }
         let mut context = Context { now, spec: &self.spec, progress: self.progress, dispatch };
         let next = match ending {
-            Ending::Lost(what) => context.after_loss(part, to, what, None),
+            Ending::Gone(what) => context.after_death(part, to, what),
+            Ending::Broken(what) => context.after_loss(part, to, what.to_owned(), None),
             Ending::Unreachable(what) => context.after_unreachable(part, to, what),
             Ending::Told(failure) => context.after_failure(part, to, failure),
         };
@@ -333,7 +336,7 @@ impl Call {
             };
             let what = flight.silent_at().1.to_owned();
             self.cancelled.push_back((key, CancelReason::Silent));
-            self.settle(key, Ending::Lost(what), dispatch, now);
+            self.settle(key, Ending::Gone(what), dispatch, now);
         }
     }
 

@@ -166,6 +166,64 @@ fn a_death_sends_the_unfinished_items_elsewhere_at_once() {
 }
 
 #[test]
+fn any_number_of_deaths_is_survived_while_a_node_lives() {
+    const NODES: u64 = 40;
+    let (mut core, mut now) = client(&[READY; NODES as usize]);
+    let call = start(&mut core, spec(now), now);
+    let mut dead = BTreeSet::new();
+    let last = loop {
+        let sent = submit(&mut core, call, &mut now);
+        if dead.len() + 1 == NODES as usize && !dead.contains(&sent.to.node) {
+            break sent;
+        }
+        dead.insert(sent.to.node);
+        match sent.key.attempt % 3 {
+            0 => core.handle_failed(call, sent.key, AttemptFailure::Lost("reset".to_owned()), now),
+            1 => refuse(&mut core, call, sent.key, Failure::new(ErrorCode::Unavailable, String::new()), now),
+            _ => {
+                let number = (0..NODES).find(|number| node(*number) == sent.to.node).expect("one of them");
+                assert!(core.handle_member(life(number, 1), MemberState::Down, now));
+            }
+        }
+    };
+    answer(&mut core, call, &last, now);
+    assert_eq!(outcome(&mut core, call), Ok(()));
+}
+
+#[test]
+fn a_text_that_kills_whoever_reads_it_is_given_up() {
+    for nodes in [1, 200] {
+        let (mut core, mut now) = client(&vec![READY; nodes]);
+        let (mut attempts, begin) = (0, now);
+        let call = start(&mut core, CallSpec { deadline: None, ..spec(now) }, now);
+        while core.poll_outcome(call).is_none() {
+            let sent = submit(&mut core, call, &mut now);
+            attempts += 1;
+            now += Duration::from_millis(5);
+            core.handle_failed(call, sent.key, AttemptFailure::Lost("reset".to_owned()), now);
+        }
+        assert!(matches!(outcome(&mut core, call), Err(ClientError::Lost { .. })));
+        assert!(attempts <= 64 && now - begin < Duration::from_secs(70), "{attempts} in {:?}", now - begin);
+    }
+}
+
+#[test]
+fn refusals_and_broken_answers_spend_a_budget_that_deaths_leave_alone() {
+    let (mut core, mut now) = client(&[READY; 8]);
+    let mut broken = 0;
+    for _ in 0..100 {
+        let call = start(&mut core, spec(now), now);
+        let first = submit(&mut core, call, &mut now);
+        core.handle_failed(call, first.key, AttemptFailure::Lost("reset".to_owned()), now);
+        let second = submit(&mut core, call, &mut now);
+        core.handle_frame(call, second.key, end(&second.request), now);
+        broken += u64::from(core.poll_outcome(call).is_none());
+        core.end_call(call);
+    }
+    assert_eq!(broken, 10 + 99 * 15 / 100, "what was saved, and what first attempts earn beside it");
+}
+
+#[test]
 fn a_silent_node_gets_nothing_more_from_any_call() {
     let (mut core, mut now) = client(&[READY, READY]);
     let call = start(&mut core, spec(now), now);
