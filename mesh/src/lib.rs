@@ -20,7 +20,8 @@ mod testing;
 #[cfg(feature = "link")]
 pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};
 pub use core::{
-    ClientError, ItemResult, Lease, Life, MemberSeen, OwnFacts, Standing, Vector, WhenOverloaded,
+    ClientError, ItemResult, Lease, Life, LoadSequence, MemberSeen, OwnFacts, Standing, Vector,
+    WhenOverloaded,
 };
 #[cfg(feature = "link")]
 pub use identity::{
@@ -34,4 +35,4 @@ pub use link::{
     Reply, Service, SetupError, TokioNet, join, renew,
 };
 #[cfg(feature = "link")]
-pub use peer::{MeshState, News, PeerCounters, PeerOptions, PeerServer};
+pub use peer::{HeardLoad, MeshState, News, PeerCounters, PeerOptions, PeerServer};

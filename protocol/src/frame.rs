@@ -3,8 +3,8 @@
 use crate::header::{Header, Kind};
 use crate::message::{
     Beacon, EncodeRequest, EncodeResult, End, FactsDelta, FactsDigest, FactsPull, Failure, Hello, JoinGrant,
-    JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord, LoadReply, NodeFacts, RenewRequest, Status,
-    StatusRequest,
+    JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord, LoadReply, LoadRequest, NodeFacts,
+    RenewRequest, Status, StatusRequest,
 };
 use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
 
@@ -41,6 +41,8 @@ pub enum Message {
     LoadProbe(LoadProbe),
     /// A device's load, asked for.
     LoadReply(LoadReply),
+    /// Asks a member to load a model.
+    LoadRequest(LoadRequest),
     /// A right to join.
     JoinToken(Box<JoinToken>),
     /// Asks for a first certificate.
@@ -73,6 +75,7 @@ impl Message {
             Self::FactsPull(_) => Kind::FactsPull,
             Self::LoadProbe(_) => Kind::LoadProbe,
             Self::LoadReply(_) => Kind::LoadReply,
+            Self::LoadRequest(_) => Kind::LoadRequest,
             Self::JoinToken(_) => Kind::JoinToken,
             Self::JoinRequest(_) => Kind::JoinRequest,
             Self::RenewRequest(_) => Kind::RenewRequest,
@@ -118,6 +121,7 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
         Message::FactsPull(message) => message.to_body(version),
         Message::LoadProbe(message) => message.to_body(version),
         Message::LoadReply(message) => message.to_body(version),
+        Message::LoadRequest(message) => message.to_body(version),
         Message::JoinToken(message) => message.to_body(version),
         Message::JoinRequest(message) => message.to_body(version),
         Message::RenewRequest(message) => message.to_body(version),
@@ -167,6 +171,7 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
         Kind::FactsPull => Message::FactsPull(FactsPull::from_body(schema, body)?),
         Kind::LoadProbe => Message::LoadProbe(checked(schema, body, LoadProbe::check)?),
         Kind::LoadReply => Message::LoadReply(LoadReply::from_body(schema, body)?),
+        Kind::LoadRequest => Message::LoadRequest(checked(schema, body, LoadRequest::check)?),
         Kind::JoinToken => Message::JoinToken(Box::new(checked(schema, body, JoinToken::check)?)),
         Kind::JoinRequest => Message::JoinRequest(Box::new(checked(schema, body, JoinRequest::check)?)),
         Kind::RenewRequest => Message::RenewRequest(checked(schema, body, RenewRequest::check)?),

@@ -61,11 +61,13 @@ pub enum Kind {
     JoinGrant = 19,
     /// Terminal: no certificate, and why.
     JoinRefusal = 20,
+    /// Asks a member to load a model.
+    LoadRequest = 21,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Hello,
         Self::EncodeRequest,
         Self::EncodeResult,
@@ -86,6 +88,7 @@ impl Kind {
         Self::RenewRequest,
         Self::JoinGrant,
         Self::JoinRefusal,
+        Self::LoadRequest,
     ];
 
     /// Bytes that a body of this kind may have.
@@ -109,7 +112,8 @@ impl Kind {
             | Self::StatusRequest
             | Self::FactsPull
             | Self::LoadProbe
-            | Self::LoadReply => CONTROL_BODY_BYTES_MAX,
+            | Self::LoadReply
+            | Self::LoadRequest => CONTROL_BODY_BYTES_MAX,
         }
     }
 

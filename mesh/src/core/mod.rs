@@ -13,6 +13,7 @@ mod error;
 mod facts;
 mod item;
 mod load_gossip;
+mod load_sequence;
 mod member;
 mod membership;
 mod part;
@@ -31,6 +32,9 @@ pub use error::ClientError;
 pub use facts::{Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
 pub use item::{ItemResult, Vector};
 pub use load_gossip::{LoadGossip, LoadSend};
+pub use load_sequence::LoadSequence;
+#[cfg(feature = "link")]
+pub(crate) use load_sequence::order as load_order;
 pub use member::{Life, MemberState};
 pub use membership::{
     DATAGRAM_BYTES_MAX, DatagramRefused, GENERATION_MAX, MEMBERSHIP_FORMAT, MalformedDatagram, MemberSeen,

@@ -1,24 +1,25 @@
 //! The task that owns a member's machines: hands them what arrives, sends what they say, and decides nothing.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{ClientConfig, Connection, Endpoint, Incoming};
-use shoal_protocol::{Frame, Message, NodeId, encode};
+use quinn::{ClientConfig, Endpoint, Incoming};
+use shoal_protocol::message::{LoadRecord, LoadRequest};
+use shoal_protocol::{DeviceIndex, Message, NodeId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dial::dial;
 use super::interface::{MeshState, News, PeerCounters};
-use super::line::{Ends, Line};
-use super::links::{Arrival, LINKS_MAX, LinkId, Links, Verdict};
+use super::line::Line;
+use super::links::{Arrival, LINKS_MAX, LinkId, Verdict};
 use super::machines::{Machines, Outcome};
-use crate::core::{FactsMessage, FactsSend, Life, OwnFacts};
+use super::wires::Wires;
+use crate::core::{Life, OwnFacts};
 use crate::link::Door;
 use crate::link::Sources;
 use crate::link::accept::{Greeted, greet, log_panic};
@@ -29,8 +30,6 @@ use crate::link::hello::Own;
 const GREETINGS_MAX: usize = 64;
 /// What arrived and was not handled yet. Where it is full, lines wait, and their datagrams give way to newer ones.
 pub(super) const EVENTS_MAX: usize = 1024;
-/// Bytes of frames being received on all lines together.
-const RECEIVING_BYTES_MAX: usize = 64 << 20;
 /// When to look again where no machine has a timer: after the leave, of which nothing comes back.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long a leaving member waits until its farewell has left.
@@ -44,6 +43,8 @@ pub(super) enum Event {
     Dialed { address: SocketAddr, reached: bool },
     /// A membership datagram.
     Datagram { link: LinkId, node: NodeId, bytes: Bytes },
+    /// The load of some of its devices.
+    Loads { node: NodeId, records: Vec<LoadRecord> },
     /// A frame of a kind that members say.
     Message { link: LinkId, node: NodeId, message: Message },
     /// A connection is over.
@@ -54,6 +55,8 @@ pub(super) enum Event {
 pub(super) enum Command {
     /// Its facts are these.
     Facts(OwnFacts),
+    /// A member shall load a model.
+    RequestLoad(NodeId, LoadRequest),
     /// How it is going.
     Counters(oneshot::Sender<PeerCounters>),
     /// It leaves; answered when the others were told.
@@ -66,6 +69,7 @@ pub(super) type Listener = Box<dyn FnMut(&News) + Send>;
 /// To and from the node.
 pub(super) struct Ways {
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) loads: watch::Receiver<BTreeMap<DeviceIndex, LoadRecord>>,
     pub(super) state: watch::Sender<Arc<MeshState>>,
     pub(super) listener: Listener,
 }
@@ -76,6 +80,7 @@ pub(super) struct Driver {
     own: Own,
     machines: Machines,
     commands: mpsc::Receiver<Command>,
+    loads: watch::Receiver<BTreeMap<DeviceIndex, LoadRecord>>,
     state: watch::Sender<Arc<MeshState>>,
     listener: Listener,
     wires: Wires,
@@ -86,15 +91,6 @@ pub(super) struct Driver {
     tasks: JoinSet<()>,
 }
 
-/// The connections, and where what comes on them goes.
-struct Wires {
-    lines: BTreeMap<LinkId, Line>,
-    next: LinkId,
-    inbox: mpsc::Sender<Event>,
-    receiving: Arc<Semaphore>,
-    datagrams_dropped: u64,
-}
-
 impl Driver {
     pub(super) fn new(
         endpoint: Endpoint,
@@ -103,18 +99,18 @@ impl Driver {
         machines: Machines,
         ways: Ways,
     ) -> Self {
-        let Ways { commands, state, listener } = ways;
+        let Ways { commands, loads, state, listener } = ways;
         let (inbox, events) = mpsc::channel(EVENTS_MAX);
-        let receiving = Arc::new(Semaphore::new(RECEIVING_BYTES_MAX));
         Self {
             endpoint,
             dialing,
             own,
             machines,
             commands,
+            loads,
             state,
             listener,
-            wires: Wires { lines: BTreeMap::new(), next: 0, inbox, receiving, datagrams_dropped: 0 },
+            wires: Wires::new(inbox),
             events,
             sources: Sources::default(),
             greetings: Arc::new(Semaphore::new(GREETINGS_MAX)),
@@ -144,6 +140,10 @@ impl Driver {
                     self.machines.handle_timeout(now());
                 },
                 Some(event) = self.events.recv() => self.handle(event),
+                Ok(()) = self.loads.changed() => {
+                    let loads = self.loads.borrow_and_update();
+                    loads.values().for_each(|record| self.machines.loads.gossip.handle_load(*record, now()));
+                }
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => log_panic(done),
                 incoming = self.endpoint.accept() => match incoming {
                     Some(incoming) => self.admit(incoming),
@@ -160,9 +160,12 @@ impl Driver {
                     tracing::error!(%error, "the facts of this node cannot be published; the former ones stay");
                 }
             }
+            Command::RequestLoad(to, request) => {
+                self.wires.send_to(&[to], &Message::LoadRequest(request).into(), &self.machines.links);
+            }
             Command::Counters(answer) => {
-                let mut counters = self.machines.counters();
-                counters.datagrams_dropped = self.wires.datagrams_dropped;
+                let Wires { datagrams_dropped, loads_sent, .. } = self.wires;
+                let counters = PeerCounters { datagrams_dropped, loads_sent, ..self.machines.counters() };
                 // Who asked may have gone.
                 let _ = answer.send(counters);
             }
@@ -181,6 +184,7 @@ impl Driver {
                 self.wires.lines.remove(&link);
                 return self.machines.handle_closed(link, node, now);
             }
+            Event::Loads { node, records } => return self.machines.handle_loads(node, records, now),
             Event::Datagram { link, node, bytes } => (link, self.machines.handle_datagram(node, &bytes, now)),
             Event::Message { link, node, message } => {
                 (link, self.machines.handle_message(node, message, now))
@@ -195,8 +199,7 @@ impl Driver {
     /// A connection whose other end is known: kept, or closed with the reason.
     fn arrive(&mut self, greeted: Greeted, dialed: bool) {
         let Greeted { connection, subject, agreed, address } = greeted;
-        let link = self.wires.next;
-        self.wires.next += 1;
+        let link = self.wires.next();
         let life = Life { node: subject.key_id, generation: agreed.generation };
         let address = agreed.peer_address.unwrap_or(address);
         match self.machines.handle_arrival(Arrival { link, life, dialed }, address, now()) {
@@ -266,19 +269,20 @@ impl Driver {
     fn send_all(&mut self) {
         let now = now();
         self.machines.settle(now);
-        let mut changed = false;
         while let Some(news) = self.machines.poll_news() {
             (self.listener)(&news);
-            changed = true;
         }
-        if changed {
-            self.state.send_replace(Arc::new(self.machines.state()));
+        if let Some(state) = self.machines.poll_state(now) {
+            self.state.send_replace(Arc::new(state));
         }
         while let Some((link, bytes)) = self.machines.poll_datagram(now) {
             self.wires.send_datagram(link, bytes);
         }
         while let Some(send) = self.machines.facts.poll_send() {
             self.wires.send_facts(send, &self.machines.links);
+        }
+        while let Some(send) = self.machines.loads.gossip.poll_send() {
+            self.wires.send_loads(&send, &self.machines.links);
         }
         while let Some(address) = self.machines.links.poll_dial(now) {
             self.dial(address);
@@ -296,56 +300,6 @@ impl Driver {
         self.endpoint.close(Code::Leaving.into(), b"member is leaving");
         // Who asked may have gone.
         let _ = left.send(());
-    }
-}
-
-impl Wires {
-    fn start(
-        &mut self,
-        link: LinkId,
-        node: NodeId,
-        connection: Connection,
-        version: u16,
-        tasks: &mut JoinSet<()>,
-    ) {
-        let ends = Ends { link, node, events: self.inbox.clone(), receiving: self.receiving.clone() };
-        self.lines.insert(link, Line::start(connection, version, ends, tasks));
-    }
-
-    fn close(&mut self, link: LinkId, code: Code, why: &str) {
-        if let Some(line) = self.lines.get(&link) {
-            line.close(code, why);
-        }
-    }
-
-    /// Encodes the message once for each wire version that its receivers speak.
-    fn send_facts(&mut self, send: FactsSend, links: &Links) {
-        let message = match send.message {
-            FactsMessage::Record(record) => Message::Facts(Box::new(Arc::unwrap_or_clone(record))),
-            FactsMessage::Delta(delta) => Message::FactsDelta(Box::new(Arc::unwrap_or_clone(delta))),
-            FactsMessage::Digest(digest) => Message::FactsDigest(Arc::unwrap_or_clone(digest)),
-            FactsMessage::Pull(pull) => Message::FactsPull(pull),
-        };
-        let frame = Frame::from(message);
-        let mut written: BTreeMap<u16, Bytes> = BTreeMap::new();
-        for line in send.to.into_iter().filter_map(|node| self.lines.get(&links.of(node)?)) {
-            if let Entry::Vacant(entry) = written.entry(line.version) {
-                let mut bytes = Vec::new();
-                if let Err(error) = encode(&frame, line.version, &mut bytes) {
-                    tracing::error!(%error, "a frame for members has no wire form");
-                    return;
-                }
-                entry.insert(bytes.into());
-            }
-            if !line.send_frame(written[&line.version].clone()) {
-                line.close(Code::Slow, "too far behind");
-            }
-        }
-    }
-
-    fn send_datagram(&mut self, link: LinkId, bytes: Vec<u8>) {
-        let sent = self.lines.get(&link).is_some_and(|line| line.send_datagram(bytes));
-        self.datagrams_dropped += u64::from(!sent);
     }
 }
 

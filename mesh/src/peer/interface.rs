@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use shoal_protocol::NodeId;
-use shoal_protocol::message::NodeFacts;
+use shoal_protocol::message::{LoadRecord, LoadRequest, NodeFacts};
+use shoal_protocol::{DeviceIndex, NodeId};
 
 use crate::core::{FactsCounters, Life, MemberSeen, MembershipCounters};
 
@@ -17,9 +18,20 @@ pub struct MeshState {
     pub members: Vec<MemberSeen>,
     /// What each node says about itself, this one included.
     pub facts: BTreeMap<NodeId, Arc<NodeFacts>>,
+    /// The load of each device of the others, as each said it last: nobody speaks for another.
+    pub loads: BTreeMap<(NodeId, DeviceIndex), HeardLoad>,
 }
 
-/// Something about the mesh that was not known before.
+/// A device's load, as its node told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardLoad {
+    /// What it said.
+    pub record: LoadRecord,
+    /// When that came: clocks of others are never compared.
+    pub at: Instant,
+}
+
+/// Something about the mesh that was not known before. Loads are not told one by one: see [`MeshState::loads`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// A member is new or changed.
@@ -30,6 +42,13 @@ pub enum News {
     Facts(Arc<NodeFacts>),
     /// A node's record is not held any more.
     Forgotten(NodeId),
+    /// A member asks this node to load a model.
+    LoadRequested {
+        /// Who asks.
+        from: NodeId,
+        /// What.
+        request: LoadRequest,
+    },
 }
 
 /// What happened since the start, for metrics.
@@ -49,4 +68,6 @@ pub struct PeerCounters {
     pub dropped: u64,
     /// Datagrams that a connection did not take.
     pub datagrams_dropped: u64,
+    /// Load records sent, to all members together.
+    pub loads_sent: u64,
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, WriteError};
-use shoal_protocol::{Kind, Message, NodeId};
+use shoal_protocol::message::LoadRecord;
+use shoal_protocol::{Header, Kind, Message, NodeId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -22,6 +23,10 @@ use crate::link::transport::DATAGRAMS_BYTES_MAX;
 const FRAMES_MAX: usize = 64;
 /// For the rest of a frame, once its header is there: 4 MiB at 0.8 MiB/s.
 const FRAME_WAIT: Duration = Duration::from_secs(5);
+
+/// What members say on their stream.
+const SAID_IN_ORDER: [Kind; 5] =
+    [Kind::Facts, Kind::FactsDelta, Kind::FactsDigest, Kind::FactsPull, Kind::LoadRequest];
 
 /// The sending half, and the way to end it.
 #[derive(Debug)]
@@ -54,8 +59,8 @@ impl Line {
     }
 
     /// Sends a datagram; says whether there was room and a way for it.
-    pub(super) fn send_datagram(&self, bytes: Vec<u8>) -> bool {
-        self.connection.send_datagram(bytes.into()).is_ok()
+    pub(super) fn send_datagram(&self, bytes: Bytes) -> bool {
+        self.connection.send_datagram(bytes).is_ok()
     }
 
     /// Sends a frame after those before it; says whether there was room for it.
@@ -97,10 +102,33 @@ async fn read_datagrams(connection: &Connection, ends: &Ends) -> Breach {
     loop {
         let bytes = connection.read_datagram().await.ok()?;
         let Ends { link, node, .. } = *ends;
-        if bytes.first() != Some(&MEMBERSHIP_FORMAT) {
-            return Some(format!("a datagram of {} bytes that is none of membership's", bytes.len()));
+        let event = if bytes.first() == Some(&MEMBERSHIP_FORMAT) {
+            Event::Datagram { link, node, bytes }
+        } else {
+            match read_loads(&bytes) {
+                Ok(records) => Event::Loads { node, records },
+                Err(error) => return Some(format!("a datagram of {} bytes: {error}", bytes.len())),
+            }
+        };
+        ends.events.send(event).await.ok()?;
+    }
+}
+
+/// Load frames, one after the other. No more fit into a datagram than a node's facts can list devices.
+fn read_loads(mut bytes: &[u8]) -> Result<Vec<LoadRecord>, FrameError> {
+    let mut records = Vec::new();
+    loop {
+        let header = bytes.first_chunk().ok_or(FrameError::Cut)?;
+        let length = Header::BYTES + Header::decode(header)?.length as usize;
+        let (frame, rest) = bytes.split_at_checked(length).ok_or(FrameError::Cut)?;
+        match FrameSource::datagram(frame)?.message {
+            Message::Load(record) => records.push(record),
+            other => return Err(FrameError::Misplaced(other.kind())),
         }
-        ends.events.send(Event::Datagram { link, node, bytes }).await.ok()?;
+        bytes = rest;
+        if bytes.is_empty() {
+            return Ok(records);
+        }
     }
 }
 
@@ -121,7 +149,7 @@ async fn read_frames(connection: &Connection, ends: &Ends) -> Breach {
 
 async fn read_frame(stream: &mut RecvStream, ends: &Ends) -> Result<Message, FrameError> {
     let header = FrameSource::header(stream).await?;
-    if !matches!(header.kind, Kind::Facts | Kind::FactsDelta | Kind::FactsDigest | Kind::FactsPull) {
+    if !SAID_IN_ORDER.contains(&header.kind) {
         return Err(FrameError::Misplaced(header.kind));
     }
     // Waits for room. The semaphore is never closed, and no body is larger than all of it.

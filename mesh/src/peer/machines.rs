@@ -1,16 +1,18 @@
-//! What a member decides with: membership, links and facts, composed. Pure.
+//! What a member decides with: membership, links, facts and loads, composed. Pure.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use shoal_protocol::message::LoadRecord;
 use shoal_protocol::{Message, NodeId};
 
 use super::interface::{MeshState, News, PeerCounters};
 use super::links::{Arrival, LinkId, Links, Verdict};
+use super::loads::Loads;
 use crate::core::{
-    Chance, DatagramRefused, Facts, FactsPeer, FactsRefused, Life, MemberState, Membership, MembershipEvent,
-    MembershipOptions,
+    Chance, DatagramRefused, Facts, FactsPeer, FactsRefused, Life, LoadSequence, MemberState, Membership,
+    MembershipEvent, MembershipOptions,
 };
 
 /// Whether the sender may go on.
@@ -27,6 +29,9 @@ pub(super) struct Machines {
     pub(super) membership: Membership,
     pub(super) links: Links,
     pub(super) facts: Facts,
+    pub(super) loads: Loads,
+    /// Whether [`Self::state`] changed otherwise than in loads.
+    is_changed: bool,
     /// Bounded by what settling finds: the owner polls all of it after each event.
     news: VecDeque<News>,
     breaches: u64,
@@ -34,14 +39,16 @@ pub(super) struct Machines {
 }
 
 impl Machines {
-    pub(super) fn new(options: MembershipOptions, now: Instant) -> Self {
+    pub(super) fn new(options: MembershipOptions, sequence: LoadSequence, now: Instant) -> Self {
         let life = options.life;
         let mut chance = Chance::new(options.chance);
-        let [links, facts] = std::array::from_fn(|_| chance.next());
+        let [links, facts, loads] = std::array::from_fn(|_| chance.next());
         Self {
             membership: Membership::new(options, now),
             links: Links::new(life.node, links),
             facts: Facts::new(Some(life), facts, now),
+            loads: Loads::new(sequence, loads),
+            is_changed: false,
             news: VecDeque::new(),
             breaches: 0,
             handshakes_refused: 0,
@@ -57,6 +64,9 @@ impl Machines {
             // There is room for more peers than for links.
             let told = self.facts.handle_connected(node, FactsPeer::Member, now);
             self.breaches += u64::from(told.is_err());
+            // What its former life said is of no use; this one speaks at once.
+            self.loads.handle_gone(node, now);
+            self.loads.gossip.handle_connected(node, now);
         }
         verdict
     }
@@ -66,6 +76,7 @@ impl Machines {
         if self.links.handle_closed(link, node, now) {
             self.membership.handle_disconnected(node);
             self.facts.handle_disconnected(node);
+            self.loads.gossip.handle_disconnected(node);
         }
     }
 
@@ -82,6 +93,11 @@ impl Machines {
         }
     }
 
+    /// Loads from the peer whose certificate names `from`.
+    pub(super) fn handle_loads(&mut self, from: NodeId, records: Vec<LoadRecord>, now: Instant) {
+        records.into_iter().for_each(|record| self.loads.handle_heard(from, record, now));
+    }
+
     /// A frame from the peer whose certificate names `from`.
     pub(super) fn handle_message(&mut self, from: NodeId, message: Message, now: Instant) -> Outcome {
         let handled = match message {
@@ -89,6 +105,10 @@ impl Machines {
             Message::FactsDelta(delta) => self.facts.handle_delta(from, *delta, now),
             Message::FactsDigest(digest) => self.facts.handle_digest(from, &digest, now),
             Message::FactsPull(pull) => self.facts.handle_pull(from, pull, now),
+            Message::LoadRequest(request) => {
+                self.news.push_back(News::LoadRequested { from, request });
+                return Outcome::Fine;
+            }
             other => return self.breach(format!("{:?} does not belong here", other.kind())),
         };
         match handled {
@@ -118,17 +138,19 @@ impl Machines {
         if is_due(self.facts.poll_timeout()) {
             self.facts.handle_timeout(now);
         }
+        if is_due(self.loads.gossip.poll_timeout()) {
+            self.loads.gossip.handle_timeout(now);
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) or the next dial is due, and why. `None`: the member has left.
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        [self.membership.poll_timeout(), self.facts.poll_timeout(), self.links.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
+        let (members, facts) = (self.membership.poll_timeout(), self.facts.poll_timeout());
+        let timeouts = [members, facts, self.loads.poll_timeout(), self.links.poll_timeout()];
+        timeouts.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Lets each machine know what the others found. There is [`News`] after it where [`state`](Self::state) changed.
+    /// Lets each machine know what the others found.
     pub(super) fn settle(&mut self, now: Instant) {
         while let Some(event) = self.membership.poll_event() {
             match event {
@@ -136,12 +158,13 @@ impl Machines {
                     self.links.handle_member(seen, now);
                     if seen.state == MemberState::Down {
                         self.facts.handle_down(seen.life, now);
+                        self.loads.handle_gone(seen.life.node, now);
                     }
-                    self.news.push_back(News::Member(seen));
+                    self.tell(News::Member(seen));
                 }
                 MembershipEvent::Renewed(life) => {
                     self.facts.handle_renewed(life, now);
-                    self.news.push_back(News::Renewed(life));
+                    self.tell(News::Renewed(life));
                 }
             }
         }
@@ -149,11 +172,14 @@ impl Machines {
             self.links.handle_seed(address, now);
         }
         while let Some(node) = self.facts.poll_changed() {
-            self.news.push_back(match self.facts.record(node) {
-                Some(record) => News::Facts(record.clone()),
-                None => News::Forgotten(node),
-            });
+            let record = self.facts.record(node).cloned();
+            self.tell(record.map_or(News::Forgotten(node), News::Facts));
         }
+    }
+
+    fn tell(&mut self, news: News) {
+        self.is_changed = true;
+        self.news.push_back(news);
     }
 
     /// What the node did not know yet.
@@ -172,12 +198,19 @@ impl Machines {
         }
     }
 
+    /// What is known of the mesh, if that is news.
+    pub(super) fn poll_state(&mut self, now: Instant) -> Option<MeshState> {
+        let is_news = std::mem::take(&mut self.is_changed) || self.loads.is_due(now);
+        is_news.then(|| self.state(now))
+    }
+
     /// What is known of the mesh now.
-    pub(super) fn state(&self) -> MeshState {
+    pub(super) fn state(&mut self, now: Instant) -> MeshState {
         MeshState {
             life: self.membership.life(),
             members: self.membership.members().copied().collect(),
             facts: self.facts.records().map(|record| (record.node, record.clone())).collect(),
+            loads: self.loads.tell(now),
         }
     }
 
@@ -189,7 +222,8 @@ impl Machines {
             breaches: self.breaches,
             handshakes_refused: self.handshakes_refused,
             dropped: self.links.dropped,
-            datagrams_dropped: 0, // counted where they are sent
+            datagrams_dropped: 0, // counted where they are sent, as these:
+            loads_sent: 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! datagrams   membership (first byte 1) and load frames; what is lost is said again
-//! one stream  in either direction: facts frames, in order
+//! one stream  in either direction: facts frames and requests to load a model, in order
 //! hello       the first and only exchange, as on the clients' port
 //! ```
 //!
@@ -15,10 +15,12 @@ mod driver;
 mod interface;
 mod line;
 mod links;
+mod loads;
 mod machines;
 mod server;
+mod wires;
 
-pub use interface::{MeshState, News, PeerCounters};
+pub use interface::{HeardLoad, MeshState, News, PeerCounters};
 pub use server::{PeerOptions, PeerServer};
 
 #[cfg(test)]

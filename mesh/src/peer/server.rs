@@ -1,19 +1,21 @@
 //! The handle of a member.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::Endpoint;
 use ring::rand::{SecureRandom, SystemRandom};
-use shoal_protocol::message::Role;
+use shoal_protocol::message::{LoadRecord, LoadRequest, Role};
+use shoal_protocol::{DeviceIndex, NodeId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::driver::{Command, Driver, Listener, Ways, now};
 use super::interface::{MeshState, News, PeerCounters};
 use super::machines::Machines;
-use crate::core::{Life, MembershipOptions, OwnFacts};
+use crate::core::{Life, LoadSequence, MembershipOptions, OwnFacts};
 use crate::identity::LiveIdentity;
 use crate::link::accept::log_panic;
 use crate::link::codes::Code;
@@ -34,6 +36,7 @@ pub struct PeerOptions {
     advertise: Option<SocketAddr>,
     seeds: Vec<SocketAddr>,
     chance: Option<u64>,
+    sequence: Option<LoadSequence>,
     listener: Listener,
     net: Option<Arc<dyn Net>>,
 }
@@ -50,6 +53,7 @@ impl PeerOptions {
             advertise: None,
             seeds: Vec::new(),
             chance: None,
+            sequence: None,
             listener: Box::new(|_| {}),
             net: None,
         }
@@ -77,6 +81,13 @@ impl PeerOptions {
         self
     }
 
+    /// What numbers the node's load records, where it also answers probes; by default it counts from now.
+    #[must_use]
+    pub fn load_sequence(mut self, sequence: LoadSequence) -> Self {
+        self.sequence = Some(sequence);
+        self
+    }
+
     /// The seed of the member's choices, where they must be the same again.
     #[cfg(test)]
     pub(super) fn chance(mut self, seed: u64) -> Self {
@@ -97,6 +108,7 @@ pub struct PeerServer {
     endpoint: Endpoint,
     addr: SocketAddr,
     commands: mpsc::Sender<Command>,
+    loads: watch::Sender<BTreeMap<DeviceIndex, LoadRecord>>,
     state: watch::Receiver<Arc<MeshState>>,
     task: JoinSet<()>,
 }
@@ -107,8 +119,17 @@ impl PeerServer {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(options: PeerOptions) -> Result<Self, BindError> {
-        let PeerOptions { addr, identity: live, generation, advertise, seeds, chance, listener, net } =
-            options;
+        let PeerOptions {
+            addr,
+            identity: live,
+            generation,
+            advertise,
+            seeds,
+            chance,
+            sequence,
+            listener,
+            net,
+        } = options;
         let identity = live.current();
         if identity.role() != Role::Node {
             return Err(BindError::Role(identity.role()));
@@ -124,15 +145,18 @@ impl PeerServer {
         let address = advertise.unwrap_or(addr);
         let life = Life { node: identity.node_id(), generation };
         let chance = chance.map_or_else(seed, Ok)?;
-        let machines = Machines::new(MembershipOptions { life, address, seeds, chance }, now());
+        let sequence = sequence.unwrap_or_else(|| LoadSequence::new(now()));
+        let membership = MembershipOptions { life, address, seeds, chance };
+        let mut machines = Machines::new(membership, sequence, now());
         let (commands, orders) = mpsc::channel(COMMANDS_MAX);
-        let (told, state) = watch::channel(Arc::new(machines.state()));
+        let (loads, measured) = watch::channel(BTreeMap::new());
+        let (told, state) = watch::channel(Arc::new(machines.state(now())));
         let own = Own { peer_address: Some(address), ..Own::new(life.node) };
-        let ways = Ways { commands: orders, state: told, listener };
+        let ways = Ways { commands: orders, loads: measured, state: told, listener };
         let driver = Driver::new(endpoint.clone(), dialing, own, machines, ways);
         let mut task = JoinSet::new();
         task.spawn_on(driver.run(), &net.tasks());
-        Ok(Self { endpoint, addr, commands, state, task })
+        Ok(Self { endpoint, addr, commands, loads, state, task })
     }
 
     /// Where it listens, with the real port.
@@ -150,6 +174,20 @@ impl PeerServer {
     /// This node's facts are these now; everybody is told what changed.
     pub async fn set_facts(&self, facts: OwnFacts) {
         self.order(Command::Facts(facts)).await;
+    }
+
+    /// A device's load is this now. The others hear of it soon where its class changed, and now and then. Never waits: what
+    /// was not sent yet is replaced. `sequence` is ignored.
+    pub fn set_load(&self, record: LoadRecord) {
+        self.loads.send_modify(|loads| {
+            loads.insert(record.device, record);
+        });
+    }
+
+    /// Asks a member to load a model. Nobody answers, and a member that is not connected does not hear it: its facts tell
+    /// whether it loads.
+    pub async fn request_load(&self, to: NodeId, request: LoadRequest) {
+        self.order(Command::RequestLoad(to, request)).await;
     }
 
     /// What happened since the start; `None` once it has left.

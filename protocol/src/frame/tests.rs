@@ -249,6 +249,7 @@ fn samples() -> Vec<Message> {
             message: "used up".into(),
             now_unix_s: 1_002,
         }),
+        Message::LoadRequest(LoadRequest { model: "m".into(), device: DeviceIndex(1) }),
     ]
 }
 
@@ -296,6 +297,7 @@ fn refused(message: Message) {
 
 #[test]
 fn facts_over_their_limits_are_refused() {
+    refused(Message::LoadRequest(LoadRequest { model: "m".repeat(1000), device: DeviceIndex(0) }));
     let facts_of = |change: fn(&mut NodeFacts)| {
         let mut facts = facts();
         change(&mut facts);

@@ -165,6 +165,18 @@ pub struct LoadReply {
 
 wire_message!(LoadReply, Kind::LoadReply);
 
+/// Asks a member to load a model: a holder that wants help, or one that leaves. There is no answer: whether it loads is in
+/// its owner's facts, and an owner that has no room, or leaves itself, does nothing.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct LoadRequest {
+    /// Canonical name.
+    pub model: String,
+    /// On which device of the receiver.
+    pub device: DeviceIndex,
+}
+
+wire_message!(LoadRequest, Kind::LoadRequest);
+
 fn check_entries(kind: Kind, devices: &[DeviceFact], models: &[ModelFact]) -> Result<(), DecodeError> {
     let name = |name: &String| name.len() <= MODEL_NAME_BYTES_MAX;
     rule(kind, devices.len() <= FACTS_DEVICES_MAX, "too many devices")?;
@@ -214,5 +226,12 @@ impl LoadProbe {
     /// The limits that the archive's validation does not know.
     pub(crate) fn check(&self) -> Result<(), DecodeError> {
         rule(Kind::LoadProbe, self.model.len() <= MODEL_NAME_BYTES_MAX, "model name too long")
+    }
+}
+
+impl LoadRequest {
+    /// The limits that the archive's validation does not know.
+    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+        rule(Kind::LoadRequest, self.model.len() <= MODEL_NAME_BYTES_MAX, "model name too long")
     }
 }

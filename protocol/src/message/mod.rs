@@ -15,8 +15,8 @@ pub use encode::{
     Phase, Priority, Truncate,
 };
 pub use facts::{
-    DeviceFact, FactsDelta, FactsDigest, FactsPull, FactsVersion, LoadProbe, LoadReply, ModelFact,
-    ModelFactKey, NodeFacts,
+    DeviceFact, FactsDelta, FactsDigest, FactsPull, FactsVersion, LoadProbe, LoadReply, LoadRequest,
+    ModelFact, ModelFactKey, NodeFacts,
 };
 pub use join::{JoinGrant, JoinRefusal, JoinRequest, JoinToken, RefusalReason, RenewRequest};
 pub use session::{Alternative, End, Failure, Hello, Role, ServedBy, Timings};

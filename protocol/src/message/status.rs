@@ -31,7 +31,7 @@ pub struct LoadRecord {
     pub shed_level: u8,
     /// Whether the node takes no new work.
     pub draining: bool,
-    /// Counts the sender's records, so that a late one is told from a new one.
+    /// Rises with the sender's time, a step in two milliseconds, so that a late record is told from a new one.
     pub sequence: u16,
 }
 

@@ -9,8 +9,8 @@ use shoal_protocol::message::ModelState;
 
 use crate::core::fleet::{load, model};
 use crate::core::{
-    Facts, Life, LoadGossip, MemberSeen, MemberState, Membership, MembershipEvent, MembershipOptions,
-    OwnFacts,
+    Facts, Life, LoadGossip, LoadSequence, MemberSeen, MemberState, Membership, MembershipEvent,
+    MembershipOptions, OwnFacts,
 };
 
 /// Nodes are numbers; number 0 is everybody's seed.
@@ -53,7 +53,7 @@ impl Node {
         let mut node = Self {
             membership: Membership::new(options, now),
             facts: Facts::new(Some(life), chance, now),
-            load: LoadGossip::new(chance),
+            load: LoadGossip::new(LoadSequence::new(now), chance),
             loads: BTreeMap::new(),
             log: Vec::new(),
             generation,

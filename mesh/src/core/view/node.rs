@@ -7,6 +7,7 @@ use shoal_protocol::message::{DeviceFact, LoadRecord};
 use shoal_protocol::{DeviceIndex, NodeId};
 
 use super::models::ModelIndex;
+use crate::core::load_sequence;
 use crate::core::member::{Life, MemberState};
 
 /// How long a node that this process waited for in vain comes after all others: until membership noticed a death
@@ -14,9 +15,6 @@ use crate::core::member::{Life, MemberState};
 const DOUBT_WAIT: Duration = Duration::from_secs(4);
 /// Speed of a device that nobody has measured yet.
 const TOKENS_PER_S_UNKNOWN: u32 = 1000;
-/// A record with a lower sequence is late; one that is this much older than the last is not, but of a sender whose
-/// counter was lost.
-const SEQUENCE_FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// Whether a node may be given work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,9 +187,8 @@ impl Node {
             return false;
         };
         let is_late = device.load.is_some_and(|load| {
-            let ahead = record.sequence.wrapping_sub(load.record.sequence);
-            let is_late = ahead > u16::MAX / 2 || (ahead == 0 && !is_answer);
-            is_late && load.age(now) < SEQUENCE_FORGOTTEN
+            let order = load_sequence::order(record.sequence, load.record.sequence, load.age(now));
+            order.is_lt() || (order.is_eq() && !is_answer)
         });
         if !is_late {
             device.load = Some(Load { record: *record, at: now, own_tokens: 0, own_requests: 0 });

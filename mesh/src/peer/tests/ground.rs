@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use shoal_protocol::NodeId;
 use shoal_protocol::message::Role;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::core::MemberState;
 use crate::identity::Identity;
-use crate::peer::{MeshState, PeerCounters, PeerOptions, PeerServer};
+use crate::peer::{MeshState, News, PeerCounters, PeerOptions, PeerServer};
 use crate::testing::{VirtualNet, identity};
 
 /// The generation of everybody's first life.
@@ -19,6 +20,8 @@ struct Node {
     identity: Identity,
     generation: u64,
     server: Option<PeerServer>,
+    /// What its listener heard.
+    news: Option<mpsc::UnboundedReceiver<News>>,
 }
 
 pub(super) struct Ground {
@@ -45,22 +48,38 @@ impl Ground {
 
     /// Starts one more.
     pub(super) fn join(&mut self) {
-        let node = Node { identity: identity(Role::Node), generation: GENERATION, server: None };
+        let node = Node { identity: identity(Role::Node), generation: GENERATION, server: None, news: None };
         self.nodes.push(node);
         self.bind(self.nodes.len() - 1);
     }
 
     fn bind(&mut self, index: usize) {
         let node = &mut self.nodes[index];
+        let (heard, news) = mpsc::unbounded_channel();
+        node.news = Some(news);
         let options = PeerOptions::new(address(index), node.identity.clone(), node.generation)
             .seeds([address(0)])
             .chance(self.seed * 1000 + index as u64)
+            .listener(move |news| drop(heard.send(news.clone())))
             .net(self.net.clone());
         node.server = Some(PeerServer::bind(options).expect("a virtual address is free"));
     }
 
     pub(super) fn node(&self, index: usize) -> &PeerServer {
         self.nodes[index].server.as_ref().expect("a living node")
+    }
+
+    /// The next news of a node that `wanted` wants.
+    pub(super) async fn news<T>(&mut self, index: usize, wanted: impl Fn(News) -> Option<T>) -> T {
+        let news = self.nodes[index].news.as_mut().expect("a started node");
+        let found = async {
+            loop {
+                if let Some(found) = wanted(news.recv().await.expect("the driver lives")) {
+                    return found;
+                }
+            }
+        };
+        timeout(Duration::from_secs(5), found).await.expect("heard within five seconds")
     }
 
     pub(super) fn id(&self, index: usize) -> NodeId {

@@ -140,7 +140,10 @@ async fn what_is_no_frame_closes_the_connection() {
         stream.finish().unwrap();
         assert_eq!(closed(&connection).await, Code::Protocol, "{bytes:?}");
     }
-    for datagram in [&[][..], &[1], &[1; 600], b"SHxx", &written(Message::FactsPull(pull(ground.id(0))))] {
+    let mut trailing = written(Message::Load(Default::default()));
+    trailing.push(0);
+    let misplaced = written(Message::FactsPull(pull(ground.id(0))));
+    for datagram in [&[][..], &[1], &[1; 600], b"SHxx", &trailing, &misplaced] {
         let connection = raw.enter(&ground, 0).await;
         connection.send_datagram(datagram.to_vec().into()).unwrap();
         assert_eq!(closed(&connection).await, Code::Protocol, "{datagram:?}");

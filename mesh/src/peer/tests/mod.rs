@@ -2,6 +2,7 @@
 
 mod ground;
 mod hostile;
+mod loads;
 mod weather;
 
 use std::time::Duration;

@@ -1,0 +1,80 @@
+//! How loaded each device is: what this node tells the others, and what it heard from them. Pure.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use shoal_protocol::limits::FACTS_DEVICES_MAX;
+use shoal_protocol::message::LoadRecord;
+use shoal_protocol::{DeviceIndex, NodeId};
+
+use super::interface::HeardLoad;
+use crate::core::{LoadGossip, LoadSequence, load_order};
+
+/// Loads change all the time, and whoever follows the state looks at all of it: news of loads alone waits this long. What
+/// binds a choice is asked for anew anyway.
+const TELL_PERIOD: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(super) struct Loads {
+    pub(super) gossip: LoadGossip,
+    heard: BTreeMap<(NodeId, DeviceIndex), HeardLoad>,
+    /// When what was heard is told, if there is any news.
+    tell_at: Option<Instant>,
+    told_at: Option<Instant>,
+}
+
+impl Loads {
+    pub(super) fn new(sequence: LoadSequence, chance: u64) -> Self {
+        let gossip = LoadGossip::new(sequence, chance);
+        Self { gossip, heard: BTreeMap::new(), tell_at: None, told_at: None }
+    }
+
+    /// A member told the load of one of its devices. Devices beyond those that its facts can list are not remembered.
+    pub(super) fn handle_heard(&mut self, from: NodeId, record: LoadRecord, now: Instant) {
+        let place = (from, record.device);
+        match self.heard.get(&place) {
+            Some(known) => {
+                let age = now.saturating_duration_since(known.at);
+                if load_order(record.sequence, known.record.sequence, age).is_le() {
+                    return;
+                }
+            }
+            None if self.of(from).count() >= FACTS_DEVICES_MAX => return,
+            None => {}
+        }
+        self.heard.insert(place, HeardLoad { record, at: now });
+        let soonest = self.told_at.map_or(now, |told| (told + TELL_PERIOD).max(now));
+        self.tell_at.get_or_insert(soonest);
+    }
+
+    fn of(&self, node: NodeId) -> impl Iterator<Item = (NodeId, DeviceIndex)> {
+        let all = (node, DeviceIndex(0))..=(node, DeviceIndex(u16::MAX));
+        self.heard.range(all).map(|(place, _)| *place)
+    }
+
+    /// The node is gone, or it is another life of it from which we hear now.
+    pub(super) fn handle_gone(&mut self, node: NodeId, now: Instant) {
+        let gone: Vec<_> = self.of(node).collect();
+        for place in gone {
+            self.heard.remove(&place);
+            self.tell_at.get_or_insert(now);
+        }
+    }
+
+    /// Whether it is time to tell what was heard.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.tell_at.is_some_and(|at| at <= now)
+    }
+
+    /// All that was heard, told now.
+    pub(super) fn tell(&mut self, now: Instant) -> BTreeMap<(NodeId, DeviceIndex), HeardLoad> {
+        (self.tell_at, self.told_at) = (None, Some(now));
+        self.heard.clone()
+    }
+
+    /// When [`LoadGossip::handle_timeout`] or the telling is due, and why.
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let tell = self.tell_at.map(|at| (at, "tell loads"));
+        [self.gossip.poll_timeout(), tell].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
