@@ -1,8 +1,11 @@
 //! A serving node: the machines, their threads and their links, started and stopped together.
 
+mod device;
 mod error;
 mod identity;
 mod membership;
+mod reach;
+mod seeds;
 mod view;
 
 use std::borrow::Cow;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
-use shoal_kernels::{CpuIsa, DtypePolicy, Plan};
+use shoal_kernels::{CpuIsa, Plan};
 use shoal_mesh::{
     BindError, Client, ClientError, Encode, ItemResult, LinkLimits, LiveIdentity, Net, QuicServer,
     QuicServerOptions, Service, TokioNet,
@@ -28,12 +31,12 @@ use crate::actors::front::{Front, FrontRules, Fronts};
 use crate::actors::service::{NodeFacts, NodeService};
 use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
 use crate::clock;
-use crate::config::{DeviceConfig, NodeConfig, QuicConfig};
-use crate::core::CoreConfig;
+use crate::config::{NodeConfig, QuicConfig};
 use crate::metrics::Metrics;
 use crate::store::ModelStore;
 use crate::tasks::pool::TokenizerPool;
 
+use device::{core_config, device_reason, threads_of};
 pub use error::StartError;
 use identity::NodeIdentity;
 use membership::{NodeMembership, clock_generation};
@@ -50,6 +53,8 @@ pub struct Node {
     client: Client,
     supervisor: ActorRef<SupervisorMsg>,
     quic: Option<QuicServer>,
+    /// Where callers reach it.
+    callers: Option<SocketAddr>,
     identity: Option<NodeIdentity>,
     mesh: Option<NodeMembership>,
 }
@@ -102,7 +107,8 @@ impl Node {
         backend: Arc<dyn Backend>,
         net: Option<TokioNet>,
     ) -> Result<Self, StartError> {
-        let identity = config.quic.as_ref().map(NodeIdentity::start).transpose()?;
+        let start = |quic| NodeIdentity::start(quic, net.as_ref());
+        let identity = config.quic.as_ref().map(start).transpose()?;
         let store = ModelStore::open(config.models.store.clone())?;
         let facts = facts_of(&config, &*backend, &store, identity.as_ref());
         tracing::info!(node = %facts.node, device = %facts.device_name, reason = %facts.device_reason, "starting");
@@ -142,22 +148,36 @@ impl Node {
             service,
             supervisor,
             quic: None,
+            callers: None,
             identity: None,
             mesh: None,
         };
         if let Some((quic, identity)) = config.quic.as_ref().zip(identity) {
-            let server = node.listen(quic, identity.live(), net.clone())?;
-            let callers = quic.advertise.unwrap_or(server.local_addr());
-            node.quic = Some(server);
-            let service = Arc::clone(&node.service);
-            node.mesh = NodeMembership::start(&config, identity.live(), service, callers, net).await?;
-            node.identity = Some(identity.listening(quic)?);
+            node.enter_mesh(&config, quic, identity, net).await?;
         }
         for name in &config.models.preload {
             node.self_test(name).await?;
         }
         node.service.is_warm.store(true, Ordering::Release);
         Ok(node)
+    }
+
+    /// Opens the ports of a node with an identity: for callers, for members, and for newcomers where it is an issuer.
+    async fn enter_mesh(
+        &mut self,
+        config: &NodeConfig,
+        quic: &QuicConfig,
+        identity: NodeIdentity,
+        net: Option<TokioNet>,
+    ) -> Result<(), StartError> {
+        let server = self.listen(quic, identity.live(), net.clone())?;
+        let reach = identity.reach(config.mesh.as_ref());
+        let callers = reach.of(server.local_addr(), quic.advertise);
+        (self.quic, self.callers) = (Some(server), Some(callers));
+        let (live, service) = (identity.live(), Arc::clone(&self.service));
+        self.mesh = NodeMembership::start(config, live, service, callers, reach, net.clone()).await?;
+        self.identity = Some(identity.listening(quic, reach, self.mesh.as_ref(), net)?);
+        Ok(())
     }
 
     fn listen(
@@ -234,6 +254,12 @@ impl Node {
     #[must_use]
     pub fn quic_addr(&self) -> Option<SocketAddr> {
         self.quic.as_ref().map(QuicServer::local_addr)
+    }
+
+    /// Where callers elsewhere should dial it, if it has a QUIC endpoint.
+    #[must_use]
+    pub fn callers_addr(&self) -> Option<SocketAddr> {
+        self.callers
     }
 
     /// Where newcomers get certificates, with its real port, if the node is an issuer.
@@ -356,43 +382,6 @@ async fn fronts_of(fronts: &Fronts, names: &[String]) -> Result<Vec<Arc<Front>>,
         );
     }
     Ok(all)
-}
-
-fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> String {
-    let chosen = if config.cpu_isa.is_some() {
-        "as configured"
-    } else {
-        "the fastest instruction set of this processor"
-    };
-    let dtype = match config.dtype {
-        DtypePolicy::Auto => {
-            let isa = config.cpu_isa.unwrap_or_else(CpuIsa::detect);
-            format!("auto is {}, the format that it multiplies fastest", isa.fastest_dtype())
-        }
-        DtypePolicy::Exact(dtype) => format!("{dtype} as configured"),
-    };
-    format!("{}: {chosen}; dtype {dtype}; CUDA not used: this build has no CUDA device", backend.name())
-}
-
-fn threads_of(config: &DeviceConfig) -> u16 {
-    u16::try_from(config.threads).unwrap_or(u16::MAX).max(1)
-}
-
-fn core_config(config: &DeviceConfig) -> CoreConfig {
-    CoreConfig {
-        threads: threads_of(config),
-        tokens_per_s_max: config.tokens_per_s_max,
-        batch_target: config.batch_target,
-        batch_tokens_max: config.batch_tokens_max,
-        batch_sequences_max: config.batch_sequences_max,
-        requests_max: config.requests_max,
-        queue_tokens_max: config.queue_tokens_max,
-        admitted_bytes_max: config.admitted_bytes_max,
-        resident_bytes_max: config.resident_bytes_max,
-        residency_min: config.residency_min,
-        keep_alive: config.keep_alive,
-        ..CoreConfig::default()
-    }
 }
 
 #[cfg(test)]

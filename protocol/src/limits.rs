@@ -49,6 +49,8 @@ pub const CHAIN_CERTIFICATES_MAX: usize = 3;
 pub const TOKEN_LABEL_BYTES_MAX: usize = 64;
 /// Addresses of issuers that a member is told.
 pub const JOIN_ISSUERS_MAX: usize = 16;
+/// Addresses of members that a new node is told, and that a node remembers for its next start.
+pub const JOIN_SEEDS_MAX: usize = 16;
 /// Redirections of one part of a request. The node that is asked after the last one queues the request itself.
 pub const REDIRECTS_MAX: u8 = 2;
 /// Places that a refusal may name.

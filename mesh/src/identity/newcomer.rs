@@ -47,7 +47,7 @@ impl Newcomer {
         if identity.role() != self.role {
             return Err(wrong("another role"));
         }
-        Ok(identity.with_issuers(grant.issuers))
+        Ok(identity.with_issuers(grant.issuers).with_seeds(grant.seeds))
     }
 }
 

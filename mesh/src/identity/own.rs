@@ -9,23 +9,27 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use shoal_protocol::NodeId;
-use shoal_protocol::limits::JOIN_ISSUERS_MAX;
+use shoal_protocol::limits::{JOIN_ISSUERS_MAX, JOIN_SEEDS_MAX};
 use shoal_protocol::message::Role;
 
-use super::files::{self, AUTHORITY_FILE, CHAIN_FILE, ISSUERS_FILE, IdentityError, KEY_FILE, Written};
+use super::files::{
+    self, AUTHORITY_FILE, CHAIN_FILE, ISSUERS_FILE, IdentityError, KEY_FILE, SEEDS_FILE, Written,
+};
 use super::subject::{Subject, key_id};
 use crate::core::Lease;
 
 /// A certificate chain (leaf, then issuer), its key, and the authority that it trusts.
 ///
 /// On disk: `identity.crt`, `identity.key` (readable by its owner only) and `authority.crt`, all PEM, and `issuers`:
-/// where the certificate is renewed, one `host:port` a line, which may be edited.
+/// where the certificate is renewed, one `host:port` a line, which may be edited. A node's also has `seeds`: the members
+/// that it starts from, in the same form.
 #[derive(Clone)]
 pub struct Identity {
     chain_pem: String,
     key_pem: String,
     authority_pem: String,
     issuers: Vec<String>,
+    seeds: Vec<String>,
     pub(crate) key: Arc<PrivatePkcs8KeyDer<'static>>,
     pub(crate) authority: CertificateDer<'static>,
     /// Chain and key as TLS shows them.
@@ -59,6 +63,7 @@ impl Identity {
             key_pem,
             authority_pem,
             issuers: Vec::new(),
+            seeds: Vec::new(),
             key: Arc::new(key),
             authority,
             certified: Arc::new(CertifiedKey::new(chain, signing)),
@@ -83,11 +88,13 @@ impl Identity {
         files::warn_if_exposed(&key_path);
         let identity = Self::from_pem(chain, key, authority)
             .map_err(|(name, what)| IdentityError::Malformed { path: dir.join(name), what })?;
-        match files::read(dir, ISSUERS_FILE) {
-            Ok((_, issuers)) => Ok(identity.with_issuers(issuers.lines().map(str::to_owned))),
-            Err(IdentityError::Missing { .. }) => Ok(identity), // made by hand: nobody renews it
+        // A file may be missing: an identity made by hand is renewed by nobody, and a first node has no seeds.
+        let lines = |name| match files::read(dir, name) {
+            Ok((_, text)) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(IdentityError::Missing { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),
-        }
+        };
+        Ok(identity.with_issuers(lines(ISSUERS_FILE)?).with_seeds(lines(SEEDS_FILE)?))
     }
 
     /// Writes the files into `dir`, which is made if it is not there.
@@ -96,16 +103,26 @@ impl Identity {
     /// [`IdentityError::Exists`] and [`IdentityError::Io`]; nothing was written then.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         let file = |name, text, secret| Written { name, text, secret };
-        let issuers: String = self.issuers.iter().map(|issuer| format!("{issuer}\n")).collect();
-        files::write_all(
-            dir,
-            &[
-                file(KEY_FILE, &self.key_pem, true),
-                file(AUTHORITY_FILE, &self.authority_pem, false),
-                file(ISSUERS_FILE, &issuers, false),
-                file(CHAIN_FILE, &self.chain_pem, false),
-            ],
-        )
+        let (issuers, seeds) = (lines_of(&self.issuers), lines_of(&self.seeds));
+        let mut all = vec![
+            file(KEY_FILE, &self.key_pem, true),
+            file(AUTHORITY_FILE, &self.authority_pem, false),
+            file(ISSUERS_FILE, &issuers, false),
+        ];
+        if !self.seeds.is_empty() {
+            all.push(file(SEEDS_FILE, &seeds, false));
+        }
+        // Last: with it the identity is whole.
+        all.push(file(CHAIN_FILE, &self.chain_pem, false));
+        files::write_all(dir, &all)
+    }
+
+    /// Notes members (`host:port`) for the next start of the node whose identity is in `dir`.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`]; the former ones are there then.
+    pub fn save_seeds(dir: &Path, seeds: &[String]) -> Result<(), IdentityError> {
+        files::replace(dir, SEEDS_FILE, &lines_of(seeds))
     }
 
     /// Replaces the certificate in `dir` by this one, which is of the same key.
@@ -121,12 +138,16 @@ impl Identity {
         let chain_pem = chain.iter().map(|certificate| pem_of(certificate)).collect();
         let next = Self::from_pem(chain_pem, self.key_pem.clone(), self.authority_pem.clone());
         let next = next.map_err(|(_, what)| IdentityError::Certificate(what))?;
-        Ok(next.with_issuers(self.issuers.iter().cloned()))
+        Ok(next.with_issuers(self.issuers.iter().cloned()).with_seeds(self.seeds.iter().cloned()))
     }
 
     pub(crate) fn with_issuers(mut self, issuers: impl IntoIterator<Item = String>) -> Self {
-        let issuers = issuers.into_iter().map(|issuer| issuer.trim().to_owned());
-        self.issuers = issuers.filter(|issuer| !issuer.is_empty()).take(JOIN_ISSUERS_MAX).collect();
+        self.issuers = addresses(issuers, JOIN_ISSUERS_MAX);
+        self
+    }
+
+    pub(crate) fn with_seeds(mut self, seeds: impl IntoIterator<Item = String>) -> Self {
+        self.seeds = addresses(seeds, JOIN_SEEDS_MAX);
         self
     }
 
@@ -163,6 +184,21 @@ impl Identity {
     pub fn issuers(&self) -> &[String] {
         &self.issuers
     }
+
+    /// Members to start from, as they were when it joined or last ran.
+    #[must_use]
+    pub fn seeds(&self) -> &[String] {
+        &self.seeds
+    }
+}
+
+fn addresses(from: impl IntoIterator<Item = String>, max: usize) -> Vec<String> {
+    let trimmed = from.into_iter().map(|address| address.trim().to_owned());
+    trimmed.filter(|address| !address.is_empty()).take(max).collect()
+}
+
+fn lines_of(addresses: &[String]) -> String {
+    addresses.iter().map(|address| format!("{address}\n")).collect()
 }
 
 pub(super) fn pem_of(certificate_der: &[u8]) -> String {

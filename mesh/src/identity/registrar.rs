@@ -150,6 +150,7 @@ impl Registrar {
             chain: vec![leaf.der().to_vec(), self.issuer.certificate.to_vec()],
             authority: self.issuer.authority.to_vec(),
             issuers: self.issuers.clone(),
+            seeds: Vec::new(), // who is there is the node's to say
             now_unix_s,
         })
     }

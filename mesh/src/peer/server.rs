@@ -59,7 +59,7 @@ impl PeerOptions {
         }
     }
 
-    /// Where others reach it, if that is not where it listens.
+    /// Where others reach it, if that is not where it listens. Port 0: the port on which it listens.
     #[must_use]
     pub fn advertise(mut self, address: SocketAddr) -> Self {
         self.advertise = Some(address);
@@ -142,7 +142,11 @@ impl PeerServer {
         let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, net.quic_runtime())
             .map_err(failed)?;
         let addr = endpoint.local_addr().map_err(failed)?;
-        let address = advertise.unwrap_or(addr);
+        let address = match advertise {
+            Some(address) if address.port() == 0 => SocketAddr::new(address.ip(), addr.port()),
+            Some(address) => address,
+            None => addr,
+        };
         let life = Life { node: identity.node_id(), generation };
         let chance = chance.map_or_else(seed, Ok)?;
         let sequence = sequence.unwrap_or_else(|| LoadSequence::new(now()));

@@ -319,15 +319,26 @@ pub(super) struct MeshTokenArgs {
     pub(super) json: bool,
 }
 
+/// A token, as `shoal mesh token` printed it.
+#[derive(Args, Clone, Debug)]
+pub(super) struct TokenArgs {
+    /// The token. It is a secret, and a command line can be read by every user of the machine: prefer --token-file, or
+    /// SHOAL_TOKEN in the environment, which is read where neither is given.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub(super) token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
 /// `shoal mesh join`
 #[derive(Args, Debug)]
 pub(super) struct MeshJoinArgs {
     /// The issuer; where another answers there, the one that the token names is asked.
     #[arg(value_name = "HOST:PORT")]
     pub(super) issuer: String,
-    /// The token, as `shoal mesh token` printed it.
-    #[arg(long, value_name = "TOKEN")]
-    pub(super) token: String,
+    #[command(flatten)]
+    pub(super) token: TokenArgs,
     /// Where to write the identity.
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
@@ -350,19 +361,18 @@ pub(super) struct ServeArgs {
     /// Where HTTP listens: an address with a port (0: any free one), or off.
     #[arg(long, value_name = "ADDR")]
     pub(super) http: Option<String>,
-    /// Where QUIC listens: an address with a port (0: any free one), or off.
+    /// Where QUIC listens: an address with a port (0: any free one), auto (0.0.0.0:7000 with an identity), or off.
     #[arg(long, value_name = "ADDR")]
     pub(super) quic: Option<String>,
     /// The QUIC address that others should dial, where it differs.
     #[arg(long, value_name = "ADDR")]
     pub(super) advertise: Option<String>,
-    /// Where there is no identity yet, get one from the issuer here, with --token, and store it; certificates are
-    /// renewed here from then on. It becomes a member by `[mesh]` of the configuration, not by this flag.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Become a member of the mesh whose issuer is here. Without an identity yet it gets one with the token and stores
+    /// it, with the members to start from; afterwards neither this flag nor a token is needed.
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub(super) join: Option<String>,
-    /// The token for --join, as `shoal mesh token` printed it. Not needed once there is an identity.
-    #[arg(long, value_name = "TOKEN", requires = "join")]
-    pub(super) token: Option<String>,
+    #[command(flatten)]
+    pub(super) token: TokenArgs,
     /// This node's identity, as `shoal mesh init` writes it. Default: `identity` in the data directory.
     #[arg(long, value_name = "DIR")]
     pub(super) identity: Option<PathBuf>,

@@ -1,5 +1,7 @@
 //! `shoal mesh init`, `issuer`, `token`, `join` and `renew`
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -8,9 +10,9 @@ use shoal_mesh::{
 };
 use shoal_protocol::message::{RefusalReason, Role};
 
-use super::args::{MeshInitArgs, MeshIssuerArgs, MeshJoinArgs, MeshRenewArgs, MeshTokenArgs};
+use super::args::{MeshInitArgs, MeshIssuerArgs, MeshJoinArgs, MeshRenewArgs, MeshTokenArgs, TokenArgs};
 use super::exit::{Exit, Stop};
-use super::output::Output;
+use super::output::{Output, tell};
 use super::runtime::run_interruptible;
 use crate::clock;
 use crate::config::Environment;
@@ -96,13 +98,22 @@ pub(super) fn token(args: MeshTokenArgs) -> Result<Exit, Stop> {
         }))?;
     } else {
         output.line(&token.to_string())?;
+        if token.role() == Role::Node {
+            // Not to stdout: the token alone is data.
+            tell(&format!(
+                "on the other machine: SHOAL_TOKEN=… shoal serve --join {}",
+                token.issuer_address()
+            ));
+        }
     }
     output.flush()?;
     Ok(Exit::Ok)
 }
 
 pub(super) fn join(args: &MeshJoinArgs) -> Result<Exit, Stop> {
-    let token = parse(&args.token)?;
+    let Some(token) = token_of(&args.token)? else {
+        return Err(Stop::new(Exit::Usage, format!("there is no token: {TOKEN_WAYS}")));
+    };
     let role = token.role();
     let identity = run_interruptible(join_and_save(&args.issuer, token, role, &args.out))?;
     let mut output = Output::new();
@@ -130,23 +141,21 @@ pub(super) fn renew(args: &MeshRenewArgs) -> Result<Exit, Stop> {
 }
 
 /// What `shoal serve --join` does where there is no identity: gets one as a node and stores it.
-pub(super) async fn obtain(dir: &Path, issuer: &str, token: Option<&str>) -> Result<(), Stop> {
+pub(super) async fn obtain(dir: &Path, issuer: &str, args: &TokenArgs) -> Result<(), Stop> {
     if Identity::is_in(dir) {
         tracing::info!(dir = %dir.display(), "there is an identity: --join has nothing to do");
         return Ok(());
     }
-    let Some(token) = token else {
-        let message =
-            format!("--join: {} holds no identity and there is no --token to get one", dir.display());
+    let Some(token) = token_of(args)? else {
+        let message = format!(
+            "--join: {} holds no identity and there is no token to get one: {TOKEN_WAYS}",
+            dir.display()
+        );
         return Err(Stop::new(Exit::Usage, message));
     };
-    let identity = join_and_save(issuer, parse(token)?, Role::Node, dir).await?;
-    tracing::info!(
-        node = %identity.node_id(),
-        dir = %dir.display(),
-        issuer,
-        "got an identity; its certificate is renewed at this issuer (nodes do not know each other yet)"
-    );
+    let identity = join_and_save(issuer, token, Role::Node, dir).await?;
+    let (node, seeds) = (identity.node_id(), identity.seeds());
+    tracing::info!(%node, dir = %dir.display(), issuer, ?seeds, "got an identity; its certificate is renewed here");
     Ok(())
 }
 
@@ -166,8 +175,23 @@ fn refuse_where_one_is(dir: &Path) -> Result<(), Stop> {
     Ok(())
 }
 
-fn parse(token: &str) -> Result<Token, Stop> {
-    token.parse().map_err(Stop::with(Exit::Usage))
+const TOKEN_WAYS: &str = "give --token-file FILE, SHOAL_TOKEN in the environment, or --token TOKEN";
+/// Bytes of a token's file; a longer one is something else.
+const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The token that was given, in whichever way.
+fn token_of(args: &TokenArgs) -> Result<Option<Token>, Stop> {
+    let line = match (&args.token, &args.token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(file)) => Some(read_token(file)?),
+        (None, None) => Environment::of_process().get("SHOAL_TOKEN").map(str::to_owned),
+    };
+    line.map(|line| line.parse().map_err(Stop::with(Exit::Usage))).transpose()
+}
+
+fn read_token(file: &Path) -> Result<String, Stop> {
+    let text = File::open(file).and_then(|file| io::read_to_string(file.take(TOKEN_FILE_BYTES_MAX)));
+    text.map_err(|error| Stop::new(Exit::Model, format!("--token-file {}: {error}", file.display())))
 }
 
 impl From<JoinError> for Stop {

@@ -1,6 +1,5 @@
 //! `shoal serve`
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +31,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
         return Err(Stop::new(Exit::Model, message));
     }
     if args.join.is_some() && config.quic.is_none() {
-        let message = "--join: an identity is for QUIC, which is off: give --quic ADDR";
+        let message = "--join: a member is reached over QUIC, and quic.addr is off";
         return Err(Stop::new(Exit::Usage, message));
+    }
+    if args.join.is_none() && (args.token.token.is_some() || args.token.token_file.is_some()) {
+        return Err(Stop::new(Exit::Usage, "a token is for --join HOST:PORT, which is missing"));
     }
     if args.advertise.is_some() && config.quic.is_none() {
         let message = "--advertise: there is nothing to advertise: quic.addr is off";
@@ -48,6 +50,7 @@ fn overrides(args: &ServeArgs) -> Result<Overrides, Stop> {
         data_dir: args.data.clone(),
         http: args.http.clone(),
         quic: args.quic.clone(),
+        joins: args.join.is_some(),
         advertise: args.advertise.clone(),
         identity_dir: args.identity.clone(),
         api_key_file: args.api_key_file.clone(),
@@ -88,10 +91,9 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     let mut leave = Leave::listen()?;
     let net = NetThread::start().map_err(Stop::with(Exit::Unavailable))?;
     let grace = config.drain;
-    let advertise = config.quic.as_ref().and_then(|quic| quic.advertise);
     let ready = async {
         if let (Some(issuer), Some(quic)) = (&args.join, &config.quic) {
-            mesh::obtain(&quic.identity_dir, issuer, args.token.as_deref()).await?;
+            mesh::obtain(&quic.identity_dir, issuer, &args.token).await?;
         }
         start(config, net.net()).await
     };
@@ -99,7 +101,7 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
         started = ready => started?,
         _ = leave.asked() => return Ok(Exit::Ok),
     };
-    announce(&node, edge.as_ref(), advertise)?;
+    announce(&node, edge.as_ref())?;
     service_manager::notify("READY=1");
     let signal = leave.asked().await;
     tracing::info!(signal, grace_s = grace.as_secs(), "leaving: finishing what is in flight");
@@ -128,7 +130,7 @@ impl From<BindError> for Stop {
 }
 
 /// The one line on stdout. `quic` is where the node listens, `advertise` where others should dial.
-fn announce(node: &Node, edge: Option<&HttpEdge>, advertise: Option<SocketAddr>) -> Result<(), Stop> {
+fn announce(node: &Node, edge: Option<&HttpEdge>) -> Result<(), Stop> {
     let devices: Vec<_> = node
         .devices()
         .into_iter()
@@ -143,7 +145,7 @@ fn announce(node: &Node, edge: Option<&HttpEdge>, advertise: Option<SocketAddr>)
         "quic": node.quic_addr().map(|addr| addr.to_string()),
         "join": node.join_addr().map(|addr| addr.to_string()),
         "mesh": node.mesh_addr().map(|addr| addr.to_string()),
-        "advertise": advertise.or(node.quic_addr()).map(|addr| addr.to_string()),
+        "advertise": node.callers_addr().map(|addr| addr.to_string()),
         "devices": devices,
     }))?;
     output.flush()

@@ -1,12 +1,13 @@
 //! Raw to resolved: the one place where defaults, ranges and contradictions are decided.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shoal_kernels::DtypePolicy;
 use shoal_kernels::cpu::CpuIsa;
+use shoal_mesh::Identity;
 
 use super::error::ConfigError;
 use super::limits;
@@ -22,6 +23,11 @@ use super::{ApiKeys, Environment, Machine};
 const VERSION: u64 = 1;
 /// The word that closes a port.
 const OFF: &str = "off";
+/// The word that leaves a port to the node.
+const AUTO: &str = "auto";
+/// Where a node listens that has an identity and was told nothing: for callers; one port further for newcomers, if it is
+/// an issuer; and one more for members.
+const QUIC_ADDR: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7000));
 
 /// What the command line sets; each wins over the file.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +38,8 @@ pub struct Overrides {
     pub http: Option<String>,
     /// `--quic`: an address or `off`.
     pub quic: Option<String>,
+    /// `--join`: there will be an identity.
+    pub joins: bool,
     /// `--advertise`
     pub advertise: Option<String>,
     /// `--identity`
@@ -82,7 +90,7 @@ pub fn resolve(
     Ok(NodeConfig {
         drain: limits::DRAIN_S.seconds(&source, &raw.node.drain_s)?,
         http: resolver.http(&raw.http)?,
-        mesh: resolver.mesh(&raw.mesh, quic.is_some())?,
+        mesh: resolver.mesh(&raw.mesh, quic.as_ref())?,
         quic,
         device: resolver.device(&raw.device)?,
         models: resolver.models(&raw.models, &data_dir)?,
@@ -150,7 +158,7 @@ impl Resolver<'_> {
 
     fn quic(&self, raw: &RawQuic, data_dir: &Path) -> Result<Option<QuicConfig>, ConfigError> {
         let source = self.source;
-        let addr = source.text("quic.addr", raw.addr.as_ref(), self.flags.quic.as_deref(), OFF);
+        let addr = source.text("quic.addr", raw.addr.as_ref(), self.flags.quic.as_deref(), AUTO);
         let advertise =
             source.text("quic.advertise", raw.advertise.as_ref(), self.flags.advertise.as_deref(), "");
         let connections_max = limits::QUIC_CONNECTIONS_MAX.of(source, &raw.connections_max)?;
@@ -159,10 +167,13 @@ impl Resolver<'_> {
             let named = raw.identity_dir.as_ref().map(|dir| dir.get_ref().as_str());
             named.filter(|dir| !dir.is_empty()).map(|dir| source.path(dir))
         });
-        if addr.value == OFF {
-            return Ok(None);
-        }
-        let addr: SocketAddr = addr.parse("an IP address and a port such as 0.0.0.0:7000, or \"off\"")?;
+        let identity_dir = identity_dir.unwrap_or_else(|| data_dir.join("identity"));
+        let addr = match addr.value {
+            OFF => return Ok(None),
+            AUTO if self.flags.joins || Identity::is_in(&identity_dir) => QUIC_ADDR,
+            AUTO => return Ok(None),
+            _ => addr.parse("an IP address and a port such as 0.0.0.0:7000, \"auto\" or \"off\"")?,
+        };
         let join_addr = source.text("quic.join_addr", raw.join_addr.as_ref(), None, "");
         Ok(Some(QuicConfig {
             addr,
@@ -174,31 +185,33 @@ impl Resolver<'_> {
                 "" => None,
                 _ => Some(advertise.parse("an IP address and a port such as 203.0.113.7:7000, or empty")?),
             },
-            identity_dir: identity_dir.unwrap_or_else(|| data_dir.join("identity")),
+            identity_dir,
             connections_max: to_u32(connections_max),
             streams_max: to_u32(streams_max),
         }))
     }
 
-    fn mesh(&self, raw: &RawMesh, has_identity: bool) -> Result<Option<MeshConfig>, ConfigError> {
+    fn mesh(&self, raw: &RawMesh, quic: Option<&QuicConfig>) -> Result<Option<MeshConfig>, ConfigError> {
         let source = self.source;
-        let addr = source.text("mesh.addr", raw.addr.as_ref(), None, OFF);
+        let addr = source.text("mesh.addr", raw.addr.as_ref(), None, AUTO);
         let advertise = source.text("mesh.advertise", raw.advertise.as_ref(), None, "");
-        if addr.value == OFF {
-            return Ok(None);
-        }
-        let refuse = |why: &str| source.refuse("mesh.addr", addr.span.clone(), addr.value, why.to_owned());
-        if !has_identity {
-            return Err(refuse("needs quic.addr, where the models of this node are reached"));
-        }
-        let listen: SocketAddr = addr.parse("an IP address and a port such as 10.0.0.5:7002, or \"off\"")?;
+        let (listen, quic) = match (addr.value, quic) {
+            (OFF, _) | (AUTO, None) => return Ok(None),
+            (_, None) => {
+                let why = "needs quic.addr, where the models of this node are reached";
+                return Err(source.refuse("mesh.addr", addr.span.clone(), addr.value, why.to_owned()));
+            }
+            (AUTO, Some(quic)) => {
+                (SocketAddr::new(quic.addr.ip(), port_after(port_after(quic.addr.port()))), quic)
+            }
+            (_, Some(quic)) => {
+                (addr.parse("an IP address and a port such as 10.0.0.5:7002, \"auto\" or \"off\"")?, quic)
+            }
+        };
         let advertise = match advertise.value {
-            "" => None,
+            "" => quic.advertise.map(|callers| SocketAddr::new(callers.ip(), 0)),
             _ => Some(advertise.parse("an IP address and a port such as 203.0.113.7:7002, or empty")?),
         };
-        if listen.ip().is_unspecified() && advertise.is_none() {
-            return Err(refuse("needs mesh.advertise: members must be told which address to dial"));
-        }
         let seeds = raw.seeds.as_ref().map(|seeds| seeds.get_ref().clone()).unwrap_or_default();
         Ok(Some(MeshConfig { addr: listen, advertise, seeds }))
     }

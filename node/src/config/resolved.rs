@@ -71,9 +71,10 @@ pub struct QuicConfig {
 pub struct MeshConfig {
     /// Where it listens for members. Port 0 takes a free one.
     pub addr: SocketAddr,
-    /// The address that members should dial where it differs.
+    /// The address that members should dial where it differs; port 0: the one on which it listens.
     pub advertise: Option<SocketAddr>,
-    /// Members to start from (`host:port`); the others are found through them.
+    /// Members to start from (`host:port`), beside those that the identity's directory names; the others are found
+    /// through them.
     pub seeds: Vec<String>,
 }
 

@@ -73,7 +73,29 @@ fn defaults_follow_the_machine_and_the_environment() {
     assert_eq!(config.models.store.models_dir, Path::new("/srv/shoal/models"));
     let http = config.http.expect("HTTP is on by default");
     assert!(http.addr.ip().is_loopback());
-    assert!(config.quic.is_none(), "QUIC needs an identity, so it is off by default");
+    assert!(config.quic.is_none() && config.mesh.is_none(), "without an identity there is no mesh");
+}
+
+#[test]
+fn an_identity_makes_a_member() {
+    let joins = resolve_flags(&Overrides { joins: true, ..Overrides::default() }).expect("resolves");
+    let (quic, mesh) = (joins.quic.expect("on"), joins.mesh.expect("on"));
+    assert_eq!((quic.addr.to_string(), quic.join_addr.port()), ("0.0.0.0:7000".to_owned(), 7001));
+    assert_eq!((mesh.addr.to_string(), mesh.advertise), ("0.0.0.0:7002".to_owned(), None));
+
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::write(dir.path().join("identity.key"), "").expect("write");
+    let text = |more: &str| format!("version = 1\n[quic]\nidentity_dir = {:?}\n{more}", dir.path());
+    let there = resolve_text(&text("advertise = \"203.0.113.7:9000\"\n")).expect("resolves");
+    let advertised = there.mesh.expect("on").advertise.map(|address| address.to_string());
+    assert_eq!(advertised.as_deref(), Some("203.0.113.7:0"), "the port is its own");
+    let free = resolve_text(&text("addr = \"127.0.0.1:0\"\n")).expect("resolves");
+    assert_eq!(free.mesh.map(|mesh| mesh.addr.to_string()).as_deref(), Some("127.0.0.1:0"));
+    let alone = resolve_text(&text("[mesh]\naddr = \"off\"\n")).expect("resolves");
+    assert!(alone.quic.is_some() && alone.mesh.is_none());
+    assert!(resolve_text(&text("addr = \"off\"\n")).expect("resolves").quic.is_none());
+    let refused = refusal("version = 1\n[mesh]\naddr = \"127.0.0.1:0\"\n");
+    assert!(refused.starts_with("node.toml:3: mesh.addr = 127.0.0.1:0: needs quic.addr"), "{refused}");
 }
 
 #[test]

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 
 use shoal_mesh::{
     Identity, Issuer, JoinServer, JoinServerOptions, LiveIdentity, Registrar, Renewing, RenewingOptions,
-    Standing,
+    Standing, TokioNet,
 };
 use shoal_protocol::NodeId;
 use tokio::sync::watch;
 
+use super::membership::NodeMembership;
+use super::reach::Reach;
 use super::{StartError, membership};
 use crate::clock;
-use crate::config::QuicConfig;
+use crate::config::{MeshConfig, QuicConfig};
 
 /// An identity, the task that renews it, and the port for newcomers if it is an issuer's.
 pub(super) struct NodeIdentity {
@@ -24,7 +26,7 @@ pub(super) struct NodeIdentity {
 impl NodeIdentity {
     /// Reads the identity and starts to keep it renewed. An issuer makes its own certificate anew where half of its
     /// life is over: the node may have been switched off for longer than that.
-    pub(super) fn start(quic: &QuicConfig) -> Result<Self, StartError> {
+    pub(super) fn start(quic: &QuicConfig, net: Option<&TokioNet>) -> Result<Self, StartError> {
         let dir = &quic.identity_dir;
         let mut identity = Identity::load(dir)?;
         let issuer = if Issuer::is_in(dir) { Some(Issuer::load(dir)?) } else { None };
@@ -43,27 +45,40 @@ impl NodeIdentity {
         if let Some(issuer) = issuer {
             options = options.own_issuer(issuer);
         }
+        if let Some(net) = net {
+            options = options.net(net.clone());
+        }
         let generation = membership::next_generation(dir)?;
         Ok(Self { live, generation, renewing: Renewing::start(options)?, joins: None })
     }
 
-    /// Opens the port for newcomers, where the directory holds an issuer, and notes its address for tokens.
-    pub(super) fn listening(mut self, quic: &QuicConfig) -> Result<Self, StartError> {
+    /// Opens the port for newcomers, where the directory holds an issuer, and notes its address for tokens. New nodes are
+    /// told to start from the members of `mesh`.
+    pub(super) fn listening(
+        mut self,
+        quic: &QuicConfig,
+        reach: Reach,
+        mesh: Option<&NodeMembership>,
+        net: Option<TokioNet>,
+    ) -> Result<Self, StartError> {
         let dir = &quic.identity_dir;
         if !Issuer::is_in(dir) {
             return Ok(self);
         }
         let others = self.live.current().issuers().to_vec();
         let registrar = Registrar::open(dir, others, clock::unix_time().as_secs())?;
-        let joins = JoinServer::bind(JoinServerOptions::new(quic.join_addr, self.live.clone()), registrar)?;
-        let listening = joins.local_addr();
-        let ip = quic.advertise.unwrap_or(quic.join_addr).ip();
-        if ip.is_unspecified() {
-            tracing::info!(%listening, "an issuer: tokens need its address, `shoal mesh token --issuer HOST:PORT`");
-        } else {
-            Issuer::save_address(dir, &SocketAddr::new(ip, listening.port()).to_string())?;
-            tracing::info!(%listening, "an issuer: newcomers with a token get certificates here");
+        let mut options = JoinServerOptions::new(quic.join_addr, self.live.clone());
+        if let Some(mesh) = mesh {
+            options = options.seeds(mesh.seeds());
         }
+        if let Some(net) = net {
+            options = options.net(net);
+        }
+        let joins = JoinServer::bind(options, registrar)?;
+        let advertised = quic.advertise.map(|callers| SocketAddr::new(callers.ip(), 0));
+        let address = reach.of(joins.local_addr(), advertised);
+        Issuer::save_address(dir, &address.to_string())?;
+        tracing::info!(%address, "an issuer: newcomers with a token get certificates here");
         self.joins = Some(joins);
         Ok(self)
     }
@@ -79,6 +94,13 @@ impl NodeIdentity {
 
     pub(super) fn live(&self) -> LiveIdentity {
         self.live.clone()
+    }
+
+    /// As those see this machine that it will meet.
+    pub(super) fn reach(&self, mesh: Option<&MeshConfig>) -> Reach {
+        let identity = self.live.current();
+        let seeds = mesh.into_iter().flat_map(|mesh| &mesh.seeds);
+        Reach::towards(seeds.chain(identity.seeds()).chain(identity.issuers()))
     }
 
     pub(super) fn standing(&self) -> watch::Receiver<Standing> {

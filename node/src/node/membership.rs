@@ -9,7 +9,8 @@ use shoal_mesh::{LiveIdentity, OwnFacts, PeerOptions, PeerServer, TokioNet};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::StartError;
+use super::reach::Reach;
+use super::{StartError, seeds};
 use crate::actors::service::NodeService;
 use crate::clock;
 use crate::config::NodeConfig;
@@ -21,37 +22,47 @@ const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
 pub(super) struct NodeMembership {
     server: Arc<PeerServer>,
+    /// Where members reach it.
+    address: SocketAddr,
     tasks: JoinSet<()>,
 }
 
 impl NodeMembership {
-    /// Listens for members at once, where the configuration says so. `callers` is where clients reach the node.
+    /// Listens for members at once, where the configuration says so. `callers` is where clients reach the node, `reach`
+    /// where others reach this machine.
     pub(super) async fn start(
         config: &NodeConfig,
         identity: LiveIdentity,
         service: Arc<NodeService>,
         callers: SocketAddr,
+        reach: Reach,
         net: Option<TokioNet>,
     ) -> Result<Option<Self>, StartError> {
         let Some((mesh, quic)) = config.mesh.as_ref().zip(config.quic.as_ref()) else {
             return Ok(None);
         };
-        let mut options = PeerOptions::new(mesh.addr, identity, service.facts.generation);
-        options = options.seeds(look_up(&mesh.seeds).await);
-        if let Some(address) = mesh.advertise {
-            options = options.advertise(address);
-        }
+        let known = identity.current().seeds().to_vec();
+        let mut options = PeerOptions::new(mesh.addr, identity, service.facts.generation)
+            .seeds(look_up(mesh.seeds.iter().chain(&known)).await)
+            .advertise(reach.of(mesh.addr, mesh.advertise));
         if let Some(net) = net {
             options = options.net(net);
         }
         let server = Arc::new(PeerServer::bind(options)?);
-        let addresses = [mesh.advertise.unwrap_or(server.local_addr()), callers];
+        let address = reach.of(server.local_addr(), mesh.advertise);
         // Nobody else sets it.
         let _ = service.mesh.set(server.state());
         let mut tasks = JoinSet::new();
-        tasks.spawn(publish(Arc::clone(&server), service, addresses));
+        tasks.spawn(publish(Arc::clone(&server), service, [address, callers]));
         tasks.spawn(keep_generation(server.state(), quic.identity_dir.clone()));
-        Ok(Some(Self { server, tasks }))
+        tasks.spawn(seeds::keep(server.state(), quic.identity_dir.clone(), known));
+        Ok(Some(Self { server, address, tasks }))
+    }
+
+    /// What to tell newcomers, whenever one asks.
+    pub(super) fn seeds(&self) -> impl Fn() -> Vec<String> + Send + Sync + 'static {
+        let (address, state) = (self.address, self.server.state());
+        move || seeds::with_own(address, &state.borrow())
     }
 
     pub(super) fn local_addr(&self) -> SocketAddr {
@@ -68,7 +79,7 @@ impl NodeMembership {
 }
 
 /// A seed that has no address now is left out: the others lead to the same mesh.
-async fn look_up(seeds: &[String]) -> Vec<SocketAddr> {
+async fn look_up(seeds: impl Iterator<Item = &String>) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for seed in seeds {
         match tokio::net::lookup_host(seed).await {

@@ -196,6 +196,7 @@ fn grant() -> JoinGrant {
         chain: vec![vec![48, 1], vec![48, 2]],
         authority: vec![48, 3],
         issuers: vec!["10.0.0.1:7001".into()],
+        seeds: vec!["10.0.0.1:7002".into()],
         now_unix_s: 1_002,
     }
 }
@@ -329,6 +330,9 @@ fn certificates_over_their_limits_are_refused() {
     refused(Message::JoinGrant(Box::new(JoinGrant { chain: vec![Vec::new(); 4], ..grant() })));
     refused(Message::JoinGrant(Box::new(JoinGrant { authority: long, ..grant() })));
     refused(Message::JoinGrant(Box::new(JoinGrant { issuers: vec![String::new(); 17], ..grant() })));
+    refused(Message::JoinGrant(Box::new(JoinGrant { seeds: vec![String::new(); 17], ..grant() })));
+    let seeds = vec!["a".repeat(ADDRESS_BYTES_MAX + 1)];
+    refused(Message::JoinGrant(Box::new(JoinGrant { seeds, ..grant() })));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::header::Kind;
 use crate::ids::NodeId;
 use crate::limits::{
-    ADDRESS_BYTES_MAX, CERTIFICATE_BYTES_MAX, CHAIN_CERTIFICATES_MAX, JOIN_ISSUERS_MAX, TOKEN_LABEL_BYTES_MAX,
+    ADDRESS_BYTES_MAX, CERTIFICATE_BYTES_MAX, CHAIN_CERTIFICATES_MAX, JOIN_ISSUERS_MAX, JOIN_SEEDS_MAX,
+    TOKEN_LABEL_BYTES_MAX,
 };
 use crate::message::rule;
 use crate::message::session::Role;
@@ -89,6 +90,8 @@ pub struct JoinGrant {
     pub authority: Vec<u8>,
     /// Where certificates are renewed (`host:port`, in order of preference).
     pub issuers: Vec<String>,
+    /// Members to start from (`host:port`), the issuer's node first; for a new node only.
+    pub seeds: Vec<String>,
     /// The issuer's clock.
     pub now_unix_s: u64,
 }
@@ -169,6 +172,8 @@ impl JoinGrant {
         rule(kind, self.chain.len() <= CHAIN_CERTIFICATES_MAX, "too many certificates")?;
         rule(kind, self.chain.iter().all(fits) && fits(&self.authority), "certificate too long")?;
         rule(kind, self.issuers.len() <= JOIN_ISSUERS_MAX, "too many issuers")?;
-        rule(kind, self.issuers.iter().all(|address| address.len() <= ADDRESS_BYTES_MAX), "address too long")
+        rule(kind, self.seeds.len() <= JOIN_SEEDS_MAX, "too many seeds")?;
+        let mut addresses = self.issuers.iter().chain(&self.seeds);
+        rule(kind, addresses.all(|address| address.len() <= ADDRESS_BYTES_MAX), "address too long")
     }
 }

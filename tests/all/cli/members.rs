@@ -73,3 +73,47 @@ fn two_processes_are_members_of_one_mesh() {
     assert_eq!(node.ended().0, Some(0));
     sees(&first, &issuer, &[(&ids[0], "alive"), (&ids[1], "down")]);
 }
+
+/// What README's "A second machine" says, with both machines on this one: only the addresses are given besides.
+#[test]
+fn a_second_machine_joins_with_one_command() {
+    let (first, second) = (Home::new(), Home::new());
+    let on_loopback = ["--http", "off", "--quic", "127.0.0.1:0"];
+    first.run(["mesh", "init"]).expect(0);
+    let here = Serving::start(&first, on_loopback);
+    let made = first.run(["mesh", "token"]).expect(0);
+    let join = here.address("join");
+    assert!(made.err.contains(&format!("shoal serve --join {join}")), "{}", made.err);
+    let token = second.write("token", &made.out).display().to_string();
+    let joined = on_loopback.into_iter().chain(["--join", &join, "--token-file", &token]);
+    let there = Serving::start(&second, joined);
+    let ids = [here.ready["node"].clone(), there.ready["node"].clone()];
+    let alive = [(&ids[0], "alive"), (&ids[1], "alive")];
+    sees(&first, &here, &alive);
+    sees(&first, &there, &alive);
+
+    // Each finds the other again by itself, at whatever address it starts.
+    remembers(&first, &there);
+    here.signal("-KILL");
+    drop(here);
+    let here = Serving::start(&first, on_loopback);
+    sees(&first, &here, &alive);
+    sees(&first, &there, &alive);
+    remembers(&second, &here);
+    there.signal("-TERM");
+    assert_eq!(there.ended().0, Some(0));
+    let there = Serving::start(&second, on_loopback);
+    sees(&first, &there, &alive);
+    sees(&first, &here, &alive);
+}
+
+/// Waits until the machine has the member on its disk.
+fn remembers(home: &Home, member: &Serving) {
+    let (file, address) = (home.path("identity/seeds"), member.address("mesh"));
+    let start = shoal::clock::now();
+    let kept = || std::fs::read_to_string(&file).unwrap_or_default();
+    while kept().trim() != address {
+        assert!(elapsed(start) < PATIENCE, "{address}: {}", kept());
+        std::thread::yield_now();
+    }
+}

@@ -74,6 +74,15 @@ fn what_a_token_does_not_allow_is_told_with_its_code() {
         other.run(["mesh", "join", join, "--token", token, "--out", &out(name)]).expect(code).err
     };
     join_as("first", &join, &once, 0);
+    let file = other.write("token", token(&home, &["--role", "client"])).display().to_string();
+    other.run(["mesh", "join", &join, "--token-file", &file, "--out", &out("from-file")]).expect(0);
+    let args = ["mesh", "join", &join, "--out", &out("from-env")];
+    let from_env = other.shoal(args).env("SHOAL_TOKEN", token(&home, &["--role", "client"])).output();
+    assert!(from_env.expect("runs").status.success());
+    let none = other.run(args).expect(2);
+    assert!(none.err.contains("SHOAL_TOKEN"), "{}", none.err);
+    other.run(["mesh", "join", &join, "--token-file", "/nonexistent", "--out", &out("none")]).expect(3);
+    other.run(["serve", "--token", "x"]).expect(2);
     assert!(join_as("second", &join, &once, 3).contains("used up"));
     assert!(!other.path("second").exists(), "nothing is left of a refused join");
     assert!(join_as("first", &join, &once, 3).contains("already"));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint, Incoming};
+use shoal_protocol::limits::JOIN_SEEDS_MAX;
 use shoal_protocol::message::{JoinGrant, JoinRefusal, RefusalReason, Role};
 use shoal_protocol::wire::VersionRange;
 use shoal_protocol::{Frame, Kind, Message};
@@ -38,21 +39,34 @@ pub struct JoinServerOptions {
     identity: LiveIdentity,
     net: Option<Arc<dyn Net>>,
     clock: WallClock,
+    seeds: Seeds,
     connections_max: usize,
 }
+
+/// The members that a new node starts from (`host:port`), as of now.
+type Seeds = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 impl JoinServerOptions {
     /// Listens on `addr` (port 0: any free one) as `identity`, which must be a node's.
     #[must_use]
     pub fn new(addr: SocketAddr, identity: impl Into<LiveIdentity>) -> Self {
-        let (net, clock) = (None, Arc::new(unix_time_s) as WallClock);
-        Self { addr, identity: identity.into(), net, clock, connections_max: CONNECTIONS_MAX }
+        let (clock, seeds): (WallClock, Seeds) = (Arc::new(unix_time_s), Arc::new(Vec::new));
+        let identity = identity.into();
+        Self { addr, identity, net: None, clock, seeds, connections_max: CONNECTIONS_MAX }
     }
 
     /// Where sockets and tasks come from; by default the operating system and the caller's runtime.
     #[must_use]
     pub fn net(mut self, net: impl Net) -> Self {
         self.net = Some(Arc::new(net));
+        self
+    }
+
+    /// Tells new nodes the members that `seeds` gives at that moment; by default none. It is called on the issuer's
+    /// thread.
+    #[must_use]
+    pub fn seeds(mut self, seeds: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
+        self.seeds = Arc::new(seeds);
         self
     }
 
@@ -94,7 +108,7 @@ impl JoinServer {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(options: JoinServerOptions, registrar: Registrar) -> Result<Self, BindError> {
-        let JoinServerOptions { addr, identity, net, clock, connections_max } = options;
+        let JoinServerOptions { addr, identity, net, clock, seeds, connections_max } = options;
         let current = identity.current();
         if current.role() != Role::Node {
             return Err(BindError::Role(current.role()));
@@ -117,7 +131,7 @@ impl JoinServer {
         std::thread::Builder::new()
             .name("shoal-issuer".to_owned())
             .spawn(move || {
-                answer_all(registrar, &inbox, &thread_clock);
+                answer_all(registrar, &inbox, &thread_clock, &seeds);
                 drop(closing);
             })
             .map_err(BindError::Thread)?;
@@ -144,17 +158,27 @@ impl JoinServer {
 }
 
 /// Answers one question after the other, for as long as anybody can ask.
-fn answer_all(mut registrar: Registrar, inbox: &Receiver<Question>, clock: &WallClock) {
+fn answer_all(mut registrar: Registrar, inbox: &Receiver<Question>, clock: &WallClock, seeds: &Seeds) {
     while let Ok(Question { message, certified, answer }) = inbox.recv() {
         let now_unix_s = clock();
         let result = match &message {
-            Message::JoinRequest(request) => registrar.handle_join(request, now_unix_s),
+            Message::JoinRequest(request) => {
+                let granted = registrar.handle_join(request, now_unix_s);
+                granted.map(|grant| with_seeds(grant, request.role, seeds))
+            }
             Message::RenewRequest(request) => registrar.handle_renew(request, certified.as_ref(), now_unix_s),
             _ => Err(refusal(RefusalReason::Malformed, "not a request for a certificate", now_unix_s)),
         };
         // An asker that is gone asks again.
         let _ = answer.send(result);
     }
+}
+
+/// Callers have no business with members.
+fn with_seeds(grant: JoinGrant, role: Role, seeds: &Seeds) -> JoinGrant {
+    let mut seeds = if role == Role::Node { seeds() } else { Vec::new() };
+    seeds.truncate(JOIN_SEEDS_MAX);
+    JoinGrant { seeds, ..grant }
 }
 
 fn refusal(reason: RefusalReason, message: &str, now_unix_s: u64) -> JoinRefusal {

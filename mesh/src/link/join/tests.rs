@@ -37,7 +37,8 @@ fn listen(dir: &Path, clock_ahead_s: u64) -> JoinServer {
     let clock = Arc::new(move || unix_time_s() + clock_ahead_s);
     let registrar = Registrar::open(dir, vec!["issuer:1".to_owned()], clock()).unwrap();
     let identity = Identity::load(dir).unwrap();
-    JoinServer::bind(JoinServerOptions::new(LOOPBACK, identity).clock(clock), registrar).unwrap()
+    let options = JoinServerOptions::new(LOOPBACK, identity).clock(clock);
+    JoinServer::bind(options.seeds(|| vec!["10.0.0.1:7002".to_owned()]), registrar).unwrap()
 }
 
 fn ground() -> Ground {
@@ -110,6 +111,21 @@ async fn a_newcomer_gets_what_its_token_says() {
     identity.save(dir.path()).unwrap();
     let again = Identity::load(dir.path()).unwrap();
     assert_eq!((again.node_id(), again.issuers()), (identity.node_id(), identity.issuers()));
+}
+
+#[tokio::test]
+async fn a_new_node_is_told_where_to_start_from_and_remembers_it() {
+    let ground = ground();
+    let client = ground.join(&ground.token(Role::Client, 1), Role::Client).await.unwrap();
+    assert!(client.seeds().is_empty(), "callers have no business with members");
+    let node = ground.join(&ground.token(Role::Node, 1), Role::Node).await.unwrap();
+    assert_eq!(node.seeds(), ["10.0.0.1:7002"]);
+    let dir = tempfile::tempdir().unwrap();
+    node.save(dir.path()).unwrap();
+    assert_eq!(Identity::load(dir.path()).unwrap().seeds(), node.seeds());
+    let later = ["10.0.0.2:7002".to_owned(), "10.0.0.3:7002".to_owned()];
+    Identity::save_seeds(dir.path(), &later).unwrap();
+    assert_eq!(Identity::load(dir.path()).unwrap().seeds(), later);
 }
 
 /// A joined node serves a joined client: the chains that were granted are good for TLS on both sides.

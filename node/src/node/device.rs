@@ -1,0 +1,44 @@
+//! What the configuration says about the device: why it is this one, and its limits.
+
+use shoal_kernels::{CpuIsa, DtypePolicy};
+
+use crate::actors::backend::Backend;
+use crate::config::DeviceConfig;
+use crate::core::CoreConfig;
+
+pub(super) fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> String {
+    let chosen = if config.cpu_isa.is_some() {
+        "as configured"
+    } else {
+        "the fastest instruction set of this processor"
+    };
+    let dtype = match config.dtype {
+        DtypePolicy::Auto => {
+            let isa = config.cpu_isa.unwrap_or_else(CpuIsa::detect);
+            format!("auto is {}, the format that it multiplies fastest", isa.fastest_dtype())
+        }
+        DtypePolicy::Exact(dtype) => format!("{dtype} as configured"),
+    };
+    format!("{}: {chosen}; dtype {dtype}; CUDA not used: this build has no CUDA device", backend.name())
+}
+
+pub(super) fn threads_of(config: &DeviceConfig) -> u16 {
+    u16::try_from(config.threads).unwrap_or(u16::MAX).max(1)
+}
+
+pub(super) fn core_config(config: &DeviceConfig) -> CoreConfig {
+    CoreConfig {
+        threads: threads_of(config),
+        tokens_per_s_max: config.tokens_per_s_max,
+        batch_target: config.batch_target,
+        batch_tokens_max: config.batch_tokens_max,
+        batch_sequences_max: config.batch_sequences_max,
+        requests_max: config.requests_max,
+        queue_tokens_max: config.queue_tokens_max,
+        admitted_bytes_max: config.admitted_bytes_max,
+        resident_bytes_max: config.resident_bytes_max,
+        residency_min: config.residency_min,
+        keep_alive: config.keep_alive,
+        ..CoreConfig::default()
+    }
+}
