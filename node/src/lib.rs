@@ -8,5 +8,6 @@ pub mod core;
 pub mod edge;
 pub mod metrics;
 pub mod node;
+pub mod notices;
 pub mod store;
 mod tasks;

@@ -18,6 +18,7 @@ use super::target::device_overrides;
 use crate::config::{Environment, Machine, NodeConfig, Overrides, resolve};
 use crate::edge::{BindError, EdgeOptions, HttpEdge};
 use crate::node::Node;
+use crate::notices::{Notice, Watcher};
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
     if args.require_gpu {
@@ -91,6 +92,8 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     let mut leave = Leave::listen()?;
     let net = NetThread::start().map_err(Stop::with(Exit::Unavailable))?;
     let grace = config.drain;
+    let notices = config.notices.as_ref().map(Watcher::start).transpose();
+    let notices = notices.map_err(Stop::with(Exit::Unavailable))?;
     let ready = async {
         if let (Some(issuer), Some(quic)) = (&args.join, &config.quic) {
             mesh::obtain(&quic.identity_dir, issuer, &args.token).await?;
@@ -103,13 +106,29 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     };
     announce(&node, edge.as_ref())?;
     service_manager::notify("READY=1");
-    let signal = leave.asked().await;
-    tracing::info!(signal, grace_s = grace.as_secs(), "leaving: finishing what is in flight");
+    let why = tokio::select! {
+        signal = leave.asked() => signal.to_owned(),
+        notice = last_notice(notices) => notice,
+    };
+    tracing::info!(why, grace_s = grace.as_secs(), "leaving: finishing what is in flight");
     service_manager::notify("STOPPING=1");
     tokio::select! {
         () = stop(node, edge, grace) => Ok(Exit::Ok),
         // Whoever asks twice does not want to wait.
         _ = leave.asked() => Err(Stop::silent(Exit::Interrupted)),
+    }
+}
+
+/// Waits until the cloud takes the machine away.
+async fn last_notice(notices: Option<Watcher>) -> String {
+    let Some(mut notices) = notices else {
+        return std::future::pending().await;
+    };
+    loop {
+        match notices.next().await {
+            Notice::Leave(why) => return why,
+            Notice::AtRisk(why) => tracing::warn!(why, "this machine may be taken away"),
+        }
     }
 }
 

@@ -23,6 +23,6 @@ pub use machine::Machine;
 pub use resolve::{Overrides, resolve};
 pub use resolved::{
     DeviceConfig, DeviceKind, HttpConfig, HubConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig,
-    QuicConfig, StoreConfig, TokenIdsPolicy,
+    NoticeSource, NoticesConfig, QuicConfig, StoreConfig, TokenIdsPolicy,
 };
 pub(crate) use source::Source;

@@ -21,6 +21,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) mesh: RawMesh,
     #[serde(default)]
+    pub(super) notices: RawNotices,
+    #[serde(default)]
     pub(super) device: RawDevice,
     #[serde(default)]
     pub(super) models: RawModels,
@@ -63,6 +65,13 @@ pub(super) struct RawMesh {
     pub(super) addr: Field<String>,
     pub(super) advertise: Field<String>,
     pub(super) seeds: Field<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNotices {
+    pub(super) source: Field<String>,
+    pub(super) base_url: Field<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

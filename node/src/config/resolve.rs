@@ -11,10 +11,10 @@ use shoal_mesh::Identity;
 
 use super::error::ConfigError;
 use super::limits;
-use super::raw::{RawConfig, RawDevice, RawHttp, RawMesh, RawModels, RawQuic};
+use super::raw::{RawConfig, RawDevice, RawHttp, RawMesh, RawModels, RawNotices, RawQuic};
 use super::resolved::{
-    DeviceConfig, DeviceKind, HttpConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig, QuicConfig,
-    StoreConfig, TokenIdsPolicy,
+    DeviceConfig, DeviceKind, HttpConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig, NoticeSource,
+    NoticesConfig, QuicConfig, StoreConfig, TokenIdsPolicy,
 };
 use super::source::Source;
 use super::{ApiKeys, Environment, Machine};
@@ -92,6 +92,7 @@ pub fn resolve(
         http: resolver.http(&raw.http)?,
         mesh: resolver.mesh(&raw.mesh, quic.as_ref())?,
         quic,
+        notices: resolver.notices(&raw.notices)?,
         device: resolver.device(&raw.device)?,
         models: resolver.models(&raw.models, &data_dir)?,
         data_dir,
@@ -214,6 +215,27 @@ impl Resolver<'_> {
         };
         let seeds = raw.seeds.as_ref().map(|seeds| seeds.get_ref().clone()).unwrap_or_default();
         Ok(Some(MeshConfig { addr: listen, advertise, seeds }))
+    }
+
+    fn notices(&self, raw: &RawNotices) -> Result<Option<NoticesConfig>, ConfigError> {
+        let source = self.source;
+        let clouds = [
+            (OFF, None),
+            ("aws", Some(NoticeSource::Aws)),
+            ("gcp", Some(NoticeSource::Gcp)),
+            ("azure", Some(NoticeSource::Azure)),
+        ];
+        let cloud = source.choice("notices.source", raw.source.as_ref(), &clouds)?;
+        let base_url = source.text("notices.base_url", raw.base_url.as_ref(), None, "");
+        let known = ["http://", "https://"].iter().any(|scheme| base_url.value.starts_with(scheme));
+        if !base_url.value.is_empty() && !known {
+            let allowed = "must be a URL such as http://169.254.169.254, or empty".to_owned();
+            return Err(source.refuse("notices.base_url", base_url.span.clone(), base_url.value, allowed));
+        }
+        Ok(cloud.map(|cloud| {
+            let url = if base_url.value.is_empty() { cloud.base_url() } else { base_url.value };
+            NoticesConfig { source: cloud, base_url: url.trim_end_matches('/').to_owned() }
+        }))
     }
 
     fn device(&self, raw: &RawDevice) -> Result<DeviceConfig, ConfigError> {

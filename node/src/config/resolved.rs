@@ -22,6 +22,8 @@ pub struct NodeConfig {
     pub quic: Option<QuicConfig>,
     /// Its membership in the mesh; `None`: it works alone. Only beside `quic`, whose identity it shows.
     pub mesh: Option<MeshConfig>,
+    /// Where the cloud says that it takes this machine away; `None`: nobody is asked.
+    pub notices: Option<NoticesConfig>,
     /// The device and its limits.
     pub device: DeviceConfig,
     /// Which models there are and what happens to them at start.
@@ -76,6 +78,37 @@ pub struct MeshConfig {
     /// Members to start from (`host:port`), beside those that the identity's directory names; the others are found
     /// through them.
     pub seeds: Vec<String>,
+}
+
+/// Whose machine this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeSource {
+    /// Amazon EC2.
+    Aws,
+    /// Google Compute Engine.
+    Gcp,
+    /// Microsoft Azure.
+    Azure,
+}
+
+impl NoticeSource {
+    /// Where its machines find its metadata service.
+    #[must_use]
+    pub const fn base_url(self) -> &'static str {
+        match self {
+            Self::Aws | Self::Azure => "http://169.254.169.254",
+            Self::Gcp => "http://metadata.google.internal",
+        }
+    }
+}
+
+/// Where the cloud says that it takes this machine away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoticesConfig {
+    /// Whose metadata service it is.
+    pub source: NoticeSource,
+    /// Where it is asked, without a trailing slash.
+    pub base_url: String,
 }
 
 /// What kind of device is asked for.

@@ -77,6 +77,20 @@ fn defaults_follow_the_machine_and_the_environment() {
 }
 
 #[test]
+fn notices_are_off_unless_a_cloud_is_named() {
+    let notices =
+        |text: &str| resolve_text(&format!("version = 1\n[notices]\n{text}")).expect("resolves").notices;
+    assert_eq!(notices("base_url = \"http://127.0.0.1:1\"\n"), None);
+    let url = |text: &str| notices(text).expect("on").base_url;
+    assert_eq!(url("source = \"aws\"\n"), "http://169.254.169.254");
+    assert_eq!(url("source = \"gcp\"\n"), "http://metadata.google.internal");
+    assert_eq!(url("source = \"azure\"\nbase_url = \"http://127.0.0.1:1/\"\n"), "http://127.0.0.1:1");
+    let refused = refusal("version = 1\n[notices]\nsource = \"ibm\"\n");
+    assert_eq!(refused, "node.toml:3: notices.source = ibm: must be one of off, aws, gcp, azure");
+    assert!(refusal("version = 1\n[notices]\nbase_url = \"x\"\n").contains("must be a URL"));
+}
+
+#[test]
 fn an_identity_makes_a_member() {
     let joins = resolve_flags(&Overrides { joins: true, ..Overrides::default() }).expect("resolves");
     let (quic, mesh) = (joins.quic.expect("on"), joins.mesh.expect("on"));

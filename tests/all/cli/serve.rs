@@ -1,6 +1,6 @@
 //! `shoal serve`: ready line, configuration errors, leaving.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -71,6 +71,53 @@ fn sigterm_finishes_what_is_in_flight() {
     let answer = request.join().expect("no panic");
     assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..answer.len().min(300)]);
     assert_eq!(serving.ended().0, Some(0));
+}
+
+/// A metadata service that holds its answer back until the test says so.
+#[test]
+fn a_noticed_node_takes_nothing_new_at_once_and_leaves() {
+    let home = Home::new();
+    let service = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let url = service.local_addr().expect("an address");
+    let (noticed, notice) = std::sync::mpsc::sync_channel::<()>(0);
+    let cloud = std::thread::spawn(move || {
+        for body in ["FALSE", "TRUE"] {
+            let (mut stream, _) = service.accept().expect("asked");
+            let mut head = BufReader::new(stream.try_clone().expect("clones")).lines().map_while(Result::ok);
+            head.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
+            if body == "TRUE" {
+                notice.recv().expect("told");
+            }
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nETag: e1\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).expect("writes");
+        }
+    });
+    let text = format!("version = 1\n[notices]\nsource = \"gcp\"\nbase_url = \"http://{url}\"\n[device]\n");
+    let config = home.write("node.toml", text + "tokens_per_s_max = 1000\n").display().to_string();
+    let args = ["--config", &config, "--http", "127.0.0.1:0", "--threads", "1", "--preload", &preload()];
+    let serving = Serving::start(&home, args);
+    let address = serving.address("http");
+    let busy = address.clone();
+    let texts = vec!["the river runs south in the evening"; 200];
+    let request = std::thread::spawn(move || {
+        post(&busy, "/v1/embeddings", "", &json!({ "model": MODEL, "input": texts }))
+    });
+    let is_admitted = |line: &str| line.starts_with("shoal_admitted_bytes{") && !line.ends_with(" 0");
+    wait_until(|| get(&address, "/metrics").lines().any(is_admitted));
+    let is_ready = || get(&address, "/readyz").starts_with("HTTP/1.1 200");
+    assert!(is_ready());
+    let noticed_at = tokio::time::Instant::now();
+    noticed.send(()).expect("it listens");
+    wait_until(|| !is_ready());
+    let late = noticed_at.elapsed();
+    let answer = request.join().expect("no panic");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..answer.len().min(300)]);
+    assert_eq!(serving.ended().0, Some(0));
+    cloud.join().expect("no panic");
+    assert!(late < Duration::from_secs(1), "{late:?}");
 }
 
 /// Connections that wait for a request, in every way: after one, before one, in the middle of a head and of a body.

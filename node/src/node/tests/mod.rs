@@ -40,6 +40,7 @@ fn config(models: &[(&str, &Path)]) -> NodeConfig {
         http: None,
         quic: None,
         mesh: None,
+        notices: None,
         device: DeviceConfig {
             kind: DeviceKind::Auto,
             dtype: DtypePolicy::Exact(Dtype::F32),
