@@ -3,8 +3,8 @@
 use crate::header::{Header, Kind};
 use crate::message::{
     Beacon, EncodeRequest, EncodeResult, End, FactsDelta, FactsDigest, FactsPull, Failure, Hello, JoinGrant,
-    JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord, LoadReply, LoadRequest, NodeFacts,
-    RenewRequest, Status, StatusRequest,
+    JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord, LoadReply, LoadRequest, MeshUpdate,
+    NodeFacts, RenewRequest, Status, StatusRequest,
 };
 use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
 
@@ -53,6 +53,8 @@ pub enum Message {
     JoinGrant(Box<JoinGrant>),
     /// No certificate; terminal.
     JoinRefusal(JoinRefusal),
+    /// Who is there and how loaded.
+    MeshUpdate(MeshUpdate),
 }
 
 impl Message {
@@ -81,6 +83,7 @@ impl Message {
             Self::RenewRequest(_) => Kind::RenewRequest,
             Self::JoinGrant(_) => Kind::JoinGrant,
             Self::JoinRefusal(_) => Kind::JoinRefusal,
+            Self::MeshUpdate(_) => Kind::MeshUpdate,
         }
     }
 }
@@ -127,6 +130,7 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
         Message::RenewRequest(message) => message.to_body(version),
         Message::JoinGrant(message) => message.to_body(version),
         Message::JoinRefusal(message) => message.to_body(version),
+        Message::MeshUpdate(message) => message.to_body(version),
     }?;
     let (kind, max) = (frame.message.kind(), frame.message.kind().body_bytes_max());
     let too_large = EncodeError::TooLarge { kind, length: body.len(), max };
@@ -177,6 +181,7 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
         Kind::RenewRequest => Message::RenewRequest(checked(schema, body, RenewRequest::check)?),
         Kind::JoinGrant => Message::JoinGrant(Box::new(checked(schema, body, JoinGrant::check)?)),
         Kind::JoinRefusal => Message::JoinRefusal(JoinRefusal::from_body(schema, body)?),
+        Kind::MeshUpdate => Message::MeshUpdate(checked(schema, body, MeshUpdate::check)?),
     };
     Ok(Frame { hops, message })
 }

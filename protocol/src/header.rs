@@ -63,11 +63,13 @@ pub enum Kind {
     JoinRefusal = 20,
     /// Asks a member to load a model.
     LoadRequest = 21,
+    /// Who is there and how loaded, for a follower.
+    MeshUpdate = 22,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Hello,
         Self::EncodeRequest,
         Self::EncodeResult,
@@ -89,6 +91,7 @@ impl Kind {
         Self::JoinGrant,
         Self::JoinRefusal,
         Self::LoadRequest,
+        Self::MeshUpdate,
     ];
 
     /// Bytes that a body of this kind may have.
@@ -98,7 +101,7 @@ impl Kind {
             Self::EncodeRequest => REQUEST_BODY_BYTES_MAX,
             Self::EncodeResult => RESULT_BODY_BYTES_MAX,
             Self::Status => STATUS_BODY_BYTES_MAX,
-            Self::Facts | Self::FactsDelta | Self::FactsDigest => FACTS_BODY_BYTES_MAX,
+            Self::Facts | Self::FactsDelta | Self::FactsDigest | Self::MeshUpdate => FACTS_BODY_BYTES_MAX,
             Self::JoinToken
             | Self::JoinRequest
             | Self::RenewRequest

@@ -41,6 +41,10 @@ pub const FACTS_ADDRESSES_MAX: usize = 16;
 pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Entries of one digest: eight cells of 512 nodes, dead ones included.
 pub const FACTS_DIGEST_MAX: usize = 4096;
+/// Members in one update of a follower: an update of so many has 50 kB.
+pub const UPDATE_MEMBERS_MAX: usize = 2048;
+/// Loads in one update of a follower: an update of so many has 144 kB.
+pub const UPDATE_LOADS_MAX: usize = 2048;
 /// Bytes of one certificate or certificate request (DER); those of Ed25519 keys have about 500.
 pub const CERTIFICATE_BYTES_MAX: usize = 4096;
 /// Certificates of a chain, without the authority's: a member's and its issuer's, and one to spare.

@@ -8,10 +8,10 @@ use futures_util::StreamExt;
 use shoal_protocol::message::{ServedBy, Status, StatusRequest, Timings};
 use shoal_protocol::{ErrorCode, Frame, Message, NodeId, RequestId};
 
-use super::driver::{EncodeStream, now};
+use super::driver::EncodeStream;
 use super::encode::Encode;
 use crate::core::{AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, View};
-use crate::link::{Exchange, FrameError, LinkError, MemoryLink, QuicLink, Service};
+use crate::link::{Exchange, FrameError, LinkError, MemoryLink, QuicLink, Service, now};
 
 /// How long a node may take to tell its status.
 const STATUS_WAIT: Duration = Duration::from_secs(5);

@@ -16,12 +16,7 @@ use super::encode::Progress;
 use crate::core::{
     AttemptFailure, AttemptKey, CallId, CancelReason, ClientError, ItemResult, Submit, Summary,
 };
-use crate::link::{BoxFuture, Exchange};
-
-/// Time as the caller's runtime tells it: virtual under a paused clock.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
+use crate::link::{BoxFuture, Exchange, now};
 
 /// What an attempt's future comes back with.
 enum Event {

@@ -29,7 +29,10 @@ pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
 pub(crate) use chance::Chance;
 pub use client::{CallId, ClientCore};
 pub use error::ClientError;
-pub use facts::{Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
+pub use facts::{
+    Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, Feed, FeedBroken, Following,
+    OwnFacts,
+};
 pub use item::{ItemResult, Vector};
 pub use load_gossip::{LoadGossip, LoadSend};
 pub use load_sequence::LoadSequence;

@@ -9,15 +9,18 @@ use futures_util::FutureExt;
 use quinn::{Connection, Endpoint, Incoming, RecvStream};
 use rustls_pki_types::CertificateDer;
 use shoal_protocol::message::Role;
-use shoal_protocol::{ErrorCode, Frame, Kind};
+use shoal_protocol::{ErrorCode, Frame, Kind, Message};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::codes::Code;
+use super::feed;
 use super::frames::{FrameError, FrameSink, FrameSource};
 use super::hello::{self, Agreed, Own};
 use super::memory::no_room;
+use super::net::now;
+use super::probes::{self, ProbeAllowance};
 use super::reply::{Peer, Reply};
 use super::server::Shared;
 use super::transport::Door;
@@ -27,6 +30,8 @@ use crate::identity::Subject;
 const GREETING_WAIT: Duration = Duration::from_secs(5);
 /// For the whole request, once its stream is open: 8 MiB at 0.8 MiB/s.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// Streams of one connection on which the mesh is followed: a client needs one.
+const FEEDS_PER_CONNECTION_MAX: usize = 1;
 /// For the acknowledgement of an answer, before its stream is forgotten.
 const DELIVERY_WAIT: Duration = Duration::from_secs(5);
 
@@ -158,7 +163,11 @@ pub(super) fn certified(connection: &Connection) -> Result<Subject, String> {
 
 /// Takes attempts until the client or the node leaves; then waits for those being served.
 async fn serve_connection(connection: Connection, peer: &Peer, version: u16, shared: &Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(shared.limits.attempts_per_connection_max));
+    let room = Room {
+        attempts: Arc::new(Semaphore::new(shared.limits.attempts_per_connection_max)),
+        feeds: Arc::new(Semaphore::new(FEEDS_PER_CONNECTION_MAX)),
+    };
+    let mut allowance = ProbeAllowance::default();
     let mut tasks = JoinSet::new();
     let mut stopping = shared.stopping.clone();
     let mut leaving = *stopping.borrow();
@@ -178,6 +187,16 @@ async fn serve_connection(connection: Connection, peer: &Peer, version: u16, sha
                     break;
                 }
             },
+            datagram = connection.read_datagram() => {
+                let Ok(datagram) = datagram else { break };
+                let answered =
+                    probes::answer(&connection, version, &datagram, &*shared.service, &mut allowance, now());
+                if let Err(error) = answered {
+                    tracing::debug!(address = ?peer.address, %error, "a datagram that is no probe");
+                    connection.close(Code::Protocol.into(), error.to_string().as_bytes());
+                    break;
+                }
+            }
             Some(done) = tasks.join_next(), if !tasks.is_empty() => log_panic(done),
             _ = stopping.wait_for(|stopping| *stopping), if !leaving => leaving = true,
         }
@@ -187,20 +206,29 @@ async fn serve_connection(connection: Connection, peer: &Peer, version: u16, sha
     }
 }
 
+/// What one connection may have at a time.
+#[derive(Clone)]
+struct Room {
+    attempts: Arc<Semaphore>,
+    feeds: Arc<Semaphore>,
+}
+
 /// Reads the request, has it served, and stays until the answer was delivered.
-async fn serve_attempt(
-    peer: Peer,
-    mut recv: RecvStream,
-    reply: Reply,
-    room: Arc<Semaphore>,
-    shared: Arc<Shared>,
-) {
+async fn serve_attempt(peer: Peer, mut recv: RecvStream, reply: Reply, room: Room, shared: Arc<Shared>) {
     let delivered = reply.cancelled();
-    let read = match places(&room, &shared) {
+    let read = match places(&room.attempts, &shared) {
         Ok(places) => read_request(&mut recv, &shared).await.map(|read| (read, places)),
         Err(refusal) => Err(refusal),
     };
     match read {
+        Ok((Frame { message: Message::FactsDigest(holds), .. }, places)) => {
+            drop(places); // it is no work, and lasts as long as the connection
+            // A follower that is gone needs to be told nothing.
+            let _ = match room.feeds.try_acquire() {
+                Ok(_feed) => feed::serve(&*shared.service, &holds, reply, shared.stopping.clone()).await,
+                Err(_) => reply.fail(ErrorCode::Overloaded, "this connection follows already").await,
+            };
+        }
         Ok((request, _places)) => shared.service.clone().serve(peer, request, reply).await,
         Err(Refusal { code, what }) => {
             // A caller that is gone needs no answer: failing to stop or to tell it is no error here.
@@ -260,7 +288,7 @@ fn places(room: &Arc<Semaphore>, shared: &Shared) -> Result<[OwnedSemaphorePermi
 async fn read_request(recv: &mut RecvStream, shared: &Shared) -> Result<Frame, Refusal> {
     let read = async {
         let header = FrameSource::header(recv).await?;
-        if !matches!(header.kind, Kind::EncodeRequest | Kind::StatusRequest) {
+        if !matches!(header.kind, Kind::EncodeRequest | Kind::StatusRequest | Kind::FactsDigest) {
             return Err(Refusal::invalid(format!("{:?} is not a request", header.kind)));
         }
         let bytes = shared.receiving.clone().try_acquire_many_owned(header.length);

@@ -164,11 +164,14 @@ impl FrameSink {
     /// Says `last` if that is possible at once, and resets the stream if not.
     pub(crate) fn abandon(&mut self, last: Frame) {
         let said = matches!(self.write(last).now_or_never(), Some(Ok(())));
-        match self {
-            Self::Quic { stream, .. } if !said => {
-                let _ = stream.reset(Code::Internal.into());
-            }
-            _ => self.finish(),
+        if said { self.finish() } else { self.reset(Code::Internal) }
+    }
+
+    /// Ends without a word. In memory that is to stop, which the drop does.
+    pub(crate) fn reset(&mut self, code: Code) {
+        if let Self::Quic { stream, .. } = self {
+            // An error says that the stream is closed already.
+            let _ = stream.reset(code.into());
         }
     }
 }

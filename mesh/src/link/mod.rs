@@ -3,11 +3,13 @@
 pub(crate) mod accept;
 pub(crate) mod codes;
 pub(crate) mod dial;
+mod feed;
 pub(crate) mod frames;
 pub(crate) mod hello;
 mod join;
 mod memory;
 mod net;
+mod probes;
 mod reply;
 mod server;
 pub(crate) mod transport;
@@ -20,6 +22,7 @@ pub use join::{
     JoinError, JoinOptions, JoinServer, JoinServerOptions, Renewing, RenewingOptions, join, renew,
 };
 pub(crate) use memory::MemoryLink;
+pub(crate) use net::now;
 pub use net::{Net, NetThread, TokioNet};
 pub use reply::{BoxFuture, LinkError, Peer, Reply, Service};
 pub(crate) use server::net_or_callers;

@@ -15,6 +15,11 @@ use tokio::sync::oneshot;
 /// drops datagrams under such a burst, which looks like a slow network.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
+/// The caller's runtime says what time it is: virtual under a paused clock.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// What an endpoint stands on. The default is [`TokioNet`]; a simulation brings its own sockets and clock.
 pub trait Net: Send + Sync + 'static {
     /// Opens a datagram socket.

@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::Either;
-use shoal_protocol::message::{Failure, Role};
+use shoal_protocol::message::{Failure, LoadProbe, LoadReply, Role};
 use shoal_protocol::{EncodeError, ErrorCode, Frame, Message, NodeId};
 
+use tokio::sync::watch;
+
+use super::codes::Code;
 use super::frames::FrameSink;
+use crate::peer::MeshState;
 
 /// A boxed future, as trait objects need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -22,6 +26,19 @@ pub trait Service: Send + Sync + 'static {
     /// Must end with exactly one terminal frame through [`Reply::end`]. Runs in a task of the link, which never drops
     /// it before it is over: it must watch [`Reply::cancelled`] and stop work that nobody waits for.
     fn serve(self: Arc<Self>, peer: Peer, request: Frame, reply: Reply) -> BoxFuture<'static, ()>;
+
+    /// A device's load in answer to a probe; `None`: there is no such device. Called on the link's own task for every
+    /// probe: it answers from memory and waits for nobody.
+    fn probe(&self, probe: &LoadProbe) -> Option<LoadReply> {
+        let _ = probe;
+        None
+    }
+
+    /// What the node knows of its mesh, as it is told to followers and used to forward attempts; `None`: it is in none,
+    /// and who is connected to it asks it about everything. Called once for each follower.
+    fn mesh(&self) -> Option<watch::Receiver<Arc<MeshState>>> {
+        None
+    }
 }
 
 /// Who asks.
@@ -99,6 +116,12 @@ impl Reply {
     /// As [`end`](Self::end).
     pub async fn fail(self, code: ErrorCode, message: impl Into<String>) -> Result<(), LinkError> {
         self.end(failure(code, message.into())).await
+    }
+
+    /// Ends without a terminal frame, which the caller takes for a lost attempt.
+    pub(super) fn cut(mut self, code: Code) {
+        self.ended = true;
+        self.sink.reset(code);
     }
 
     /// Resolves when the caller cancelled or vanished, and also once an ended answer was delivered, so that

@@ -60,8 +60,8 @@ const SEND_WINDOW_BYTES: u64 = 16 << 20;
 /// typed answer instead of a silent wait.
 const STREAMS_MAX: u32 = 2048;
 
-/// Bytes of datagrams that wait in one direction of a connection between members: more than a peer has to say in a
-/// minute. The oldest give way, because what is said next replaces them.
+/// Bytes of datagrams that wait in one direction of a connection: more than a member has to say in a minute, or than a
+/// client may ask at once. The oldest give way, because what is said next replaces them.
 pub(crate) const DATAGRAMS_BYTES_MAX: usize = 64 << 10;
 
 const _: () = assert!(IDLE_MAX.as_millis() > 3 * KEEP_ALIVE.as_millis());
@@ -89,24 +89,35 @@ pub(super) fn transport() -> TransportConfig {
     transport
 }
 
+fn with_datagrams() -> TransportConfig {
+    let mut transport = transport();
+    transport
+        .datagram_receive_buffer_size(Some(DATAGRAMS_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAMS_BYTES_MAX);
+    transport
+}
+
 /// Between members, who are equals: datagrams, and a stream of frames in either direction. The one stream of two
 /// directions is the dialer's hello.
 fn between_members() -> TransportConfig {
-    let mut transport = transport();
+    let mut transport = with_datagrams();
     transport
         .max_concurrent_uni_streams(VarInt::from_u32(1))
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        .datagram_receive_buffer_size(Some(DATAGRAMS_BYTES_MAX))
-        .datagram_send_buffer_size(DATAGRAMS_BYTES_MAX);
+        .max_concurrent_bidi_streams(VarInt::from_u32(1));
     transport
 }
 
 /// For dialing nodes as a client, or as a member.
 pub(crate) fn client_config(identity: &LiveIdentity, door: Door) -> Result<ClientConfig, SetupError> {
     let mut config = dial_config(identity, door.alpn())?;
-    if door == Door::Members {
-        config.transport_config(Arc::new(between_members()));
-    }
+    config.transport_config(Arc::new(match door {
+        Door::Members => between_members(),
+        Door::Clients => {
+            let mut transport = with_datagrams();
+            transport.max_concurrent_bidi_streams(VarInt::from_u32(0)); // a node opens none to a client
+            transport
+        }
+    }));
     Ok(config)
 }
 
@@ -147,7 +158,7 @@ pub(crate) fn server_config(identity: &LiveIdentity, door: Door) -> Result<Serve
     let transport = match door {
         Door::Members => between_members(),
         Door::Clients => {
-            let mut transport = transport();
+            let mut transport = with_datagrams();
             transport.max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX));
             transport
         }

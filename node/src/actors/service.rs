@@ -73,6 +73,10 @@ impl NodeService {
 }
 
 impl Service for NodeService {
+    fn mesh(&self) -> Option<watch::Receiver<Arc<MeshState>>> {
+        self.mesh.get().cloned()
+    }
+
     fn serve(self: Arc<Self>, peer: Peer, request: Frame, reply: Reply) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             match request.message {

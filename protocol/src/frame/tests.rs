@@ -201,6 +201,14 @@ fn grant() -> JoinGrant {
     }
 }
 
+fn member() -> MemberLife {
+    MemberLife { node: NodeId([9; 16]), generation: 3, state: MemberState::Suspect }
+}
+
+fn node_load() -> NodeLoad {
+    NodeLoad { node: NodeId([9; 16]), load: load(), age_us: Micros(900_000) }
+}
+
 /// One frame of each kind.
 fn samples() -> Vec<Message> {
     let hello = Hello {
@@ -251,6 +259,7 @@ fn samples() -> Vec<Message> {
             now_unix_s: 1_002,
         }),
         Message::LoadRequest(LoadRequest { model: "m".into(), device: DeviceIndex(1) }),
+        Message::MeshUpdate(MeshUpdate { members: vec![member()], loads: vec![node_load()], settled: true }),
     ]
 }
 
@@ -294,45 +303,6 @@ fn refused(message: Message) {
     let kind = message.kind();
     let read = read(&wire(message));
     assert!(matches!(&read, Err(DecodeError::Limit { kind: at, .. }) if *at == kind), "{read:?}");
-}
-
-#[test]
-fn facts_over_their_limits_are_refused() {
-    refused(Message::LoadRequest(LoadRequest { model: "m".repeat(1000), device: DeviceIndex(0) }));
-    let facts_of = |change: fn(&mut NodeFacts)| {
-        let mut facts = facts();
-        change(&mut facts);
-        Message::Facts(Box::new(facts))
-    };
-    refused(facts_of(|facts| facts.peer_addresses = vec!["a:1".into(); FACTS_ADDRESSES_MAX + 1]));
-    refused(facts_of(|facts| facts.client_addresses = vec!["a".repeat(ADDRESS_BYTES_MAX + 1)]));
-    refused(facts_of(|facts| facts.devices = vec![device_fact(); FACTS_DEVICES_MAX + 1]));
-    refused(facts_of(|facts| facts.models = vec![model_fact(); FACTS_MODELS_MAX + 1]));
-    refused(facts_of(|facts| facts.models[0].name = "m".repeat(MODEL_NAME_BYTES_MAX + 1)));
-    refused(facts_of(|facts| facts.models[0].aliases = vec!["n".into(); FACTS_ALIASES_MAX + 1]));
-    refused(Message::FactsDelta(Box::new(FactsDelta { base_version: 4, ..delta() })));
-    let entries = vec![version(); FACTS_DIGEST_MAX + 1];
-    refused(Message::FactsDigest(FactsDigest { entries, answer: false }));
-    let model = "m".repeat(MODEL_NAME_BYTES_MAX + 1);
-    refused(Message::LoadProbe(LoadProbe { nonce: 1, device: DeviceIndex(0), model }));
-}
-
-#[test]
-fn certificates_over_their_limits_are_refused() {
-    let long = vec![0; CERTIFICATE_BYTES_MAX + 1];
-    refused(Message::JoinToken(Box::new(JoinToken { label: "l".repeat(65), ..token() })));
-    refused(Message::JoinRequest(Box::new(JoinRequest { csr: long.clone(), ..join_request() })));
-    let issuer_address = "a".repeat(ADDRESS_BYTES_MAX + 1);
-    let request = JoinRequest { token: JoinToken { issuer_address, ..token() }, ..join_request() };
-    refused(Message::JoinRequest(Box::new(request)));
-    refused(Message::RenewRequest(RenewRequest { csr: long.clone(), now_unix_s: 0 }));
-    refused(Message::JoinGrant(Box::new(JoinGrant { chain: vec![long.clone()], ..grant() })));
-    refused(Message::JoinGrant(Box::new(JoinGrant { chain: vec![Vec::new(); 4], ..grant() })));
-    refused(Message::JoinGrant(Box::new(JoinGrant { authority: long, ..grant() })));
-    refused(Message::JoinGrant(Box::new(JoinGrant { issuers: vec![String::new(); 17], ..grant() })));
-    refused(Message::JoinGrant(Box::new(JoinGrant { seeds: vec![String::new(); 17], ..grant() })));
-    let seeds = vec!["a".repeat(ADDRESS_BYTES_MAX + 1)];
-    refused(Message::JoinGrant(Box::new(JoinGrant { seeds, ..grant() })));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod encode;
 mod facts;
+mod follow;
 mod join;
 mod session;
 mod status;
@@ -18,6 +19,7 @@ pub use facts::{
     DeviceFact, FactsDelta, FactsDigest, FactsPull, FactsVersion, LoadProbe, LoadReply, LoadRequest,
     ModelFact, ModelFactKey, NodeFacts,
 };
+pub use follow::{MemberLife, MeshUpdate, NodeLoad};
 pub use join::{JoinGrant, JoinRefusal, JoinRequest, JoinToken, RefusalReason, RenewRequest};
 pub use session::{Alternative, End, Failure, Hello, Role, ServedBy, Timings};
 pub use status::{
