@@ -6,6 +6,7 @@
 
 mod batch;
 pub mod cpu;
+pub mod cuda;
 mod describe;
 mod dtype;
 mod exec;

@@ -25,7 +25,7 @@ mod tile_f16;
 mod weights;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use aligned::AlignedBuf;
 pub use attention::{AttentionShape, HEAD_DIM_MAX, Mask, Rows};

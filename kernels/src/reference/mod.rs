@@ -58,34 +58,48 @@ pub fn embed(dims: usize, tables: &[(&[f64], &[u32])]) -> Vec<f64> {
 /// Attention for `q [tokens_q, heads * head_dim]`, `k` and `v` `[tokens_k, kv_heads * head_dim]`.
 pub fn attention(
     shape: &AttentionShape,
-    (q, k, v): (&[f64], &[f64], &[f64]),
+    qkv: (&[f64], &[f64], &[f64]),
     cu_seqlens_q: &[u32],
     cu_seqlens_k: &[u32],
 ) -> Vec<f64> {
-    let AttentionShape { heads, kv_heads, head_dim, scale, mask } = *shape;
-    let Mask::Bidirectional = mask;
-    let head_of = |data: &[f64], width: usize, token: u32, head: usize| {
+    let Mask::Bidirectional = shape.mask;
+    attention_where(shape, qkv, cu_seqlens_q, cu_seqlens_k, |_, _| Some(0.0))
+}
+
+/// Attention where `look(head, distance)` says what is added to the score of a key at this distance from the query's
+/// position, or that it is not seen. The last query of a sequence stands at its last key. A query that sees nothing gives
+/// zeros. The mask of `shape` is not used.
+pub fn attention_where(
+    shape: &AttentionShape,
+    (q, k, v): (&[f64], &[f64], &[f64]),
+    cu_seqlens_q: &[u32],
+    cu_seqlens_k: &[u32],
+    look: impl Fn(usize, i64) -> Option<f64>,
+) -> Vec<f64> {
+    let AttentionShape { heads, kv_heads, head_dim, scale, .. } = *shape;
+    let range_of = |width: usize, token: u32, head: usize| {
         let start = token as usize * width + head * head_dim;
-        data[start..start + head_dim].to_vec()
+        start..start + head_dim
     };
+    let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
     let mut out = vec![0.0; q.len()];
     for (lengths_q, lengths_k) in cu_seqlens_q.windows(2).zip(cu_seqlens_k.windows(2)) {
+        let shift = i64::from(lengths_k[1] - lengths_k[0]) - i64::from(lengths_q[1] - lengths_q[0]);
         for (token, head) in (lengths_q[0]..lengths_q[1]).flat_map(|t| (0..heads).map(move |h| (t, h))) {
             let kv_head = head / (heads / kv_heads);
-            let query = head_of(q, heads * head_dim, token, head);
-            let keys = lengths_k[0]..lengths_k[1];
-            let score = |key| {
-                let key = head_of(k, kv_heads * head_dim, key, kv_head);
-                f64::from(scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+            let query = &q[range_of(width, token, head)];
+            let position = i64::from(token - lengths_q[0]) + shift;
+            let score = |key: u32| {
+                let bias = look(head, i64::from(key - lengths_k[0]) - position)?;
+                let row = &k[range_of(kv_width, key, kv_head)];
+                let product: f64 = query.iter().zip(row).map(|(a, b)| a * b).sum();
+                Some((key, f64::from(scale) * product + bias))
             };
-            let weights = softmax(&keys.clone().map(score).collect::<Vec<_>>());
-            for (key, weight) in keys.zip(weights) {
-                let start = token as usize * heads * head_dim + head * head_dim;
-                let value = head_of(v, kv_heads * head_dim, key, kv_head);
-                out[start..start + head_dim]
-                    .iter_mut()
-                    .zip(value)
-                    .for_each(|(o, value)| *o += weight * value);
+            let (keys, scores): (Vec<u32>, Vec<f64>) = (lengths_k[0]..lengths_k[1]).filter_map(score).unzip();
+            for (key, weight) in keys.into_iter().zip(softmax(&scores)) {
+                let value = &v[range_of(kv_width, key, kv_head)];
+                let sums = out[range_of(width, token, head)].iter_mut();
+                sums.zip(value).for_each(|(sum, value)| *sum += weight * value);
             }
         }
     }
@@ -120,6 +134,15 @@ pub fn pool(pooling: Pooling, dims: usize, rows: &[f64]) -> Vec<f64> {
         }
     };
     (0..dims).map(one).collect()
+}
+
+/// RMS normalisation of each row of `x [rows, dims]` (Zhang and Sennrich 2019).
+pub fn rms_norm(x: &[f64], gamma: &[f64], epsilon: f64) -> Vec<f64> {
+    let normalise = |row: &[f64]| {
+        let square = row.iter().map(|v| v * v).sum::<f64>() / row.len() as f64;
+        row.iter().zip(gamma).map(|(v, g)| v / (square + epsilon).sqrt() * g).collect::<Vec<_>>()
+    };
+    x.chunks_exact(gamma.len()).flat_map(normalise).collect()
 }
 
 /// Each row of `x [rows, dims]` divided by its length, which is at least 1e-12.

@@ -3,9 +3,10 @@
 use super::{complain, root};
 
 /// For each crate, the crates of ours that it may depend on.
-const FLOORS: [(&str, &[&str]); 6] = [
+const FLOORS: [(&str, &[&str]); 7] = [
     ("protocol", &[]),
     ("kernels", &["shoal-protocol"]),
+    ("kernels/emu", &[]),
     ("mesh", &["shoal-protocol"]),
     ("node", &["shoal-protocol", "shoal-kernels", "shoal-mesh"]),
     ("bench", &["shoal-protocol", "shoal-kernels", "shoal-mesh", "shoal"]),

@@ -9,10 +9,10 @@ use crate::Dtype;
 use half::bf16;
 
 /// A deterministic stream of roughly normal values (SplitMix64, sum of four uniforms).
-pub(super) struct Values(u64);
+pub(crate) struct Values(u64);
 
 impl Values {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -24,7 +24,7 @@ impl Values {
         z ^ (z >> 31)
     }
 
-    fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         let bits = self.bits();
         let sum: f32 = (0..4).map(|part| (bits >> (16 * part) & 0xffff) as f32 / 65536.0).sum();
         (sum - 2.0) * 1.732

@@ -1,0 +1,110 @@
+//! What every kernel has in common.
+
+use bytemuck::Pod;
+
+use crate::Dtype;
+
+/// An address in a device's memory; 0 where an operand is not there.
+pub type DeviceAddress = u64;
+
+/// What a block may ask for on every device since sm_80 (sm_86, sm_89 and sm_120 have the least: 99 KiB).
+pub(super) const SHARED_BYTES_MAX: usize = 99 << 10;
+/// Blocks in y and z (CUDA C++ Programming Guide, compute capabilities).
+pub(super) const GRID_Y_MAX: u32 = 65_535;
+/// Blocks in x.
+pub(super) const GRID_X_MAX: u32 = i32::MAX as u32;
+/// Elements that one load or copy moves.
+pub(super) const VECTOR_ELEMENTS: u32 = 8;
+
+/// A kernel, chosen when a model is planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its name in the module: `op_variant_dtype`.
+    pub name: String,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+}
+
+/// One launch of a kernel: nothing is allocated for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a, A> {
+    /// Which.
+    pub kernel: &'a Kernel,
+    /// Blocks in x, y and z.
+    pub grid: [u32; 3],
+    /// The one argument.
+    pub args: A,
+}
+
+impl<A: Pod> Launch<'_, A> {
+    /// The argument as the device reads it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::bytes_of(&self.args)
+    }
+}
+
+/// Why there is no kernel for this, or no launch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// Activations on CUDA devices are f16 or bf16.
+    #[error("no CUDA kernel computes in {0}: f16 and bf16 are there")]
+    Dtype(Dtype),
+    /// Attention was built for other head sizes.
+    #[error(
+        "no CUDA attention kernel has head_dim {head_dim}{with}: {covered:?} are covered; run the model on the CPU"
+    )]
+    HeadDim {
+        /// Elements of one head.
+        head_dim: usize,
+        /// `with ALiBi`, `with relative positions`, or nothing.
+        with: &'static str,
+        /// What there is.
+        covered: &'static [usize],
+    },
+    /// A row that no norm kernel holds.
+    #[error("no CUDA norm kernel takes rows of {dims}: multiples of 8 up to {dims_max} are covered")]
+    RowDims {
+        /// Elements of a row.
+        dims: usize,
+        /// The longest row.
+        dims_max: usize,
+    },
+    /// The operands contradict each other.
+    #[error("{kernel}: {rule}")]
+    Operands {
+        /// The kernel.
+        kernel: String,
+        /// The rule that is broken.
+        rule: &'static str,
+    },
+    /// More blocks than a device launches at once: split the batch.
+    #[error("{kernel}: {blocks} blocks are more than a grid has")]
+    Grid {
+        /// The kernel.
+        kernel: String,
+        /// Blocks in the dimension that is too large.
+        blocks: u64,
+    },
+}
+
+/// How the kernels' names end.
+pub(super) fn suffix(dtype: Dtype) -> Result<&'static str, KernelError> {
+    match dtype {
+        Dtype::F16 | Dtype::Bf16 => Ok(dtype.name()),
+        Dtype::F32 | Dtype::I8 => Err(KernelError::Dtype(dtype)),
+    }
+}
+
+impl Kernel {
+    pub(super) fn require(&self, holds: bool, rule: &'static str) -> Result<(), KernelError> {
+        if holds { Ok(()) } else { Err(KernelError::Operands { kernel: self.name.clone(), rule }) }
+    }
+
+    pub(super) fn blocks(&self, blocks: u64, most: u32) -> Result<u32, KernelError> {
+        let fits = u32::try_from(blocks).ok().filter(|blocks| *blocks <= most);
+        fits.ok_or_else(|| KernelError::Grid { kernel: self.name.clone(), blocks })
+    }
+}
