@@ -18,15 +18,15 @@ use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
 use shoal_kernels::{CpuIsa, Plan};
 use shoal_mesh::{
-    BindError, Client, ClientError, Encode, ItemResult, LinkLimits, LiveIdentity, Net, QuicServer,
-    QuicServerOptions, Service, TokioNet,
+    BindError, Client, ClientError, Encode, ItemResult, LinkLimits, LiveIdentity, LoadSequence, Net,
+    QuicServer, QuicServerOptions, Service, TokioNet,
 };
-use shoal_protocol::NodeId;
 use shoal_protocol::message::{Status, Truncate};
+use shoal_protocol::{Bytes, NodeId};
 use tokio::sync::oneshot;
 
 use crate::actors::backend::{Backend, CpuBackend};
-use crate::actors::device::{Carried, DeviceArguments, DeviceMsg};
+use crate::actors::device::{Carried, DeviceArguments, DeviceMsg, Published};
 use crate::actors::front::{Front, FrontRules, Fronts};
 use crate::actors::service::{NodeFacts, NodeService};
 use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
@@ -119,7 +119,7 @@ impl Node {
             backend: Arc::clone(&backend),
         })?;
         let preload = fronts_of(&fronts, &config.models.preload).await?;
-        let slot = DeviceSlot::default();
+        let (slot, published) = (DeviceSlot::default(), Arc::<Published>::default());
         let tokenizers = Arc::new(TokenizerPool::start(config.device.tokenizer_threads)?);
         let arguments = SupervisorArguments {
             device: DeviceArguments {
@@ -128,13 +128,16 @@ impl Node {
                 tokenizers: Arc::clone(&tokenizers),
                 preload,
                 carried: Arc::new(Carried::default()),
+                published: Arc::clone(&published),
             },
             slot: slot.clone(),
         };
         let supervisor = supervise(arguments, net.as_ref()).await?;
         let service = Arc::new(NodeService {
+            sequence: LoadSequence::new(facts.started_at),
             facts,
             slot,
+            published,
             fronts,
             tokenizers,
             metrics: Metrics::default(),
@@ -367,6 +370,7 @@ fn facts_of(
         device_name: backend.name(),
         device_reason: device_reason(&config.device, backend),
         threads: threads_of(&config.device),
+        resident_bytes_max: Bytes(config.device.resident_bytes_max),
         known: store.list(),
         token_ids: config.models.token_ids,
         started_at: clock::now(),

@@ -55,6 +55,8 @@ pub(super) enum Event {
 pub(super) enum Command {
     /// Its facts are these.
     Facts(OwnFacts),
+    /// Somebody may be there.
+    Dial(Vec<SocketAddr>),
     /// A member shall load a model.
     RequestLoad(NodeId, LoadRequest),
     /// How it is going.
@@ -159,6 +161,9 @@ impl Driver {
                 if let Err(error) = self.machines.facts.handle_own(facts, now()) {
                     tracing::error!(%error, "the facts of this node cannot be published; the former ones stay");
                 }
+            }
+            Command::Dial(addresses) => {
+                addresses.into_iter().for_each(|address| self.machines.links.handle_seed(address, now()));
             }
             Command::RequestLoad(to, request) => {
                 self.wires.send_to(&[to], &Message::LoadRequest(request).into(), &self.machines.links);

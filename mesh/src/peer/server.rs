@@ -180,6 +180,11 @@ impl PeerServer {
         self.order(Command::Facts(facts)).await;
     }
 
+    /// Looks for company at further addresses.
+    pub async fn dial(&self, addresses: Vec<SocketAddr>) {
+        self.order(Command::Dial(addresses)).await;
+    }
+
     /// A device's load is this now. The others hear of it soon where its class changed, and now and then. Never waits: what
     /// was not sent yet is replaced. `sequence` is ignored.
     pub fn set_load(&self, record: LoadRecord) {

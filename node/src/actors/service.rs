@@ -1,23 +1,27 @@
 //! What callers reach: serves attempts over any link with the node's fronts, device and metrics.
 
 mod attempt;
+mod facts;
 mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use shoal_mesh::{BoxFuture, MeshState, Peer, Reply, Service, Standing};
-use shoal_protocol::{DeviceIndex, ErrorCode, Frame, Message, NodeId};
+use shoal_mesh::{BoxFuture, LoadSequence, MeshState, Peer, Reply, Service, Standing};
+use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, NodeId};
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use crate::actors::device::Published;
 use crate::actors::front::Fronts;
 use crate::actors::supervisor::DeviceSlot;
 use crate::config::TokenIdsPolicy;
 use crate::metrics::Metrics;
 use crate::store::KnownModel;
 use crate::tasks::pool::TokenizerPool;
+
+pub(crate) use facts::claimed_speed;
 
 /// What never changes about a node while it runs.
 #[derive(Clone, Debug)]
@@ -32,6 +36,8 @@ pub(crate) struct NodeFacts {
     pub(crate) device_reason: String,
     /// Threads of the device, and lanes.
     pub(crate) threads: u16,
+    /// Its residency budget.
+    pub(crate) resident_bytes_max: Bytes,
     /// The models that it knew at start.
     pub(crate) known: Vec<KnownModel>,
     /// Whether callers may send ids.
@@ -44,6 +50,10 @@ pub(crate) struct NodeFacts {
 pub(crate) struct NodeService {
     pub(crate) facts: NodeFacts,
     pub(crate) slot: DeviceSlot,
+    /// How its device stands.
+    pub(crate) published: Arc<Published>,
+    /// What numbers its load records, gossiped and in answer to probes.
+    pub(crate) sequence: LoadSequence,
     pub(crate) fronts: Fronts,
     pub(crate) tokenizers: Arc<TokenizerPool>,
     pub(crate) metrics: Metrics,

@@ -104,6 +104,7 @@ impl SupervisorState {
 
     fn restart_later(&mut self, myself: &ActorRef<SupervisorMsg>) {
         self.arguments.slot.set(None);
+        self.arguments.device.published.clear();
         let delay = self.backoff.handle_failed(clock::now());
         tracing::warn!(delay_ms = delay.as_millis(), "the device is started anew");
         // The timer's task ends by itself; a supervisor that has stopped by then takes no message.

@@ -5,20 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_mesh::{LiveIdentity, OwnFacts, PeerOptions, PeerServer, TokioNet};
+use shoal_mesh::{LiveIdentity, MeshState, PeerOptions, PeerServer, TokioNet};
+use shoal_protocol::message::MemberState;
+use tokio::sync::watch::error::RecvError;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use super::reach::Reach;
 use super::{StartError, seeds};
-use crate::actors::service::NodeService;
+use crate::actors::service::{NodeService, claimed_speed};
 use crate::clock;
 use crate::config::NodeConfig;
 
 /// The last generation, as text, in the identity's directory: it belongs to the key.
 const GENERATION_FILE: &str = "generation";
-/// How often the node looks whether its facts changed: routers hear of a loaded model within half a second.
-const LOOK_PERIOD: Duration = Duration::from_millis(200);
+/// Between two looks at a load that changes with every batch: often enough for its class to be told soon.
+const LOAD_PERIOD: Duration = Duration::from_millis(20);
+/// Between two lookups of the seeds while nobody is there: names get other addresses when machines are replaced.
+const SEEDS_PERIOD: Duration = Duration::from_secs(10);
 
 pub(super) struct NodeMembership {
     server: Arc<PeerServer>,
@@ -42,9 +45,11 @@ impl NodeMembership {
             return Ok(None);
         };
         let known = identity.current().seeds().to_vec();
+        let seeds: Vec<String> = mesh.seeds.iter().chain(&known).cloned().collect();
         let mut options = PeerOptions::new(mesh.addr, identity, service.facts.generation)
-            .seeds(look_up(mesh.seeds.iter().chain(&known)).await)
-            .advertise(reach.of(mesh.addr, mesh.advertise));
+            .seeds(look_up(&seeds).await)
+            .advertise(reach.of(mesh.addr, mesh.advertise))
+            .load_sequence(service.sequence);
         if let Some(net) = net {
             options = options.net(net);
         }
@@ -54,6 +59,7 @@ impl NodeMembership {
         let _ = service.mesh.set(server.state());
         let mut tasks = JoinSet::new();
         tasks.spawn(publish(Arc::clone(&server), service, [address, callers]));
+        tasks.spawn(look_for_company(Arc::clone(&server), seeds));
         tasks.spawn(keep_generation(server.state(), quic.identity_dir.clone()));
         tasks.spawn(seeds::keep(server.state(), quic.identity_dir.clone(), known));
         Ok(Some(Self { server, address, tasks }))
@@ -79,7 +85,7 @@ impl NodeMembership {
 }
 
 /// A seed that has no address now is left out: the others lead to the same mesh.
-async fn look_up(seeds: impl Iterator<Item = &String>) -> Vec<SocketAddr> {
+async fn look_up(seeds: &[String]) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for seed in seeds {
         match tokio::net::lookup_host(seed).await {
@@ -90,25 +96,52 @@ async fn look_up(seeds: impl Iterator<Item = &String>) -> Vec<SocketAddr> {
     addresses
 }
 
+/// Looks the seeds up again for as long as the node is alone.
+async fn look_for_company(server: Arc<PeerServer>, seeds: Vec<String>) {
+    let mut state = server.state();
+    let is_alone = |mesh: &Arc<MeshState>| !mesh.members.iter().any(|seen| seen.state == MemberState::Alive);
+    // Ends with the member.
+    while !seeds.is_empty() && state.wait_for(is_alone).await.is_ok() {
+        tokio::time::sleep(SEEDS_PERIOD).await;
+        if is_alone(&state.borrow()) {
+            server.dial(look_up(&seeds).await).await;
+        }
+    }
+}
+
+/// Tells the mesh at once when a model changed its state or the node began to leave, and how loaded the device is.
 async fn publish(server: Arc<PeerServer>, service: Arc<NodeService>, addresses: [SocketAddr; 2]) {
-    let mut looks = tokio::time::interval(LOOK_PERIOD);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut published = OwnFacts::default();
+    let (mut loads, mut shelves) = (service.published.loads(), service.published.shelves());
+    let (mut claimed, mut told) = (0, None);
     loop {
-        looks.tick().await;
-        let facts = service.own_facts(addresses).await;
-        if facts != published {
-            server.set_facts(facts.clone()).await;
-            published = facts;
+        // What changes while this is told is seen below.
+        loads.mark_unchanged();
+        let shelf = Arc::clone(&shelves.borrow_and_update());
+        let load = service.load();
+        if let Some(load) = load {
+            server.set_load(load);
+        }
+        claimed = claimed_speed(claimed, load.map_or(0, |load| load.tokens_per_s));
+        let outline = (shelf, claimed, load.map(|load| load.draining));
+        if told.as_ref() != Some(&outline) {
+            server.set_facts(service.own_facts(addresses, claimed)).await;
+            told = Some(outline);
+        }
+        let load_changed = async {
+            loads.changed().await?;
+            tokio::time::sleep(LOAD_PERIOD).await;
+            Ok::<_, RecvError>(())
+        };
+        tokio::select! {
+            Ok(()) = shelves.changed() => {}
+            Ok(()) = load_changed => {}
+            else => return, // the device is gone for good
         }
     }
 }
 
 /// The mesh may have held this node for dead: the next start must be above the generation under which it went on.
-async fn keep_generation(
-    mut state: tokio::sync::watch::Receiver<Arc<shoal_mesh::MeshState>>,
-    dir: std::path::PathBuf,
-) {
+async fn keep_generation(mut state: tokio::sync::watch::Receiver<Arc<MeshState>>, dir: std::path::PathBuf) {
     let mut kept = state.borrow().life.generation;
     while let Ok(renewed) = state.wait_for(|mesh| mesh.life.generation > kept).await.map(|mesh| mesh.life) {
         kept = renewed.generation;

@@ -3,6 +3,7 @@
 
 mod message;
 mod models;
+mod published;
 mod report;
 mod requests;
 mod timer;
@@ -16,7 +17,8 @@ use shoal_protocol::{Bytes, ErrorCode};
 use tokio::sync::oneshot;
 
 pub(crate) use message::{DeviceEvent, DeviceMsg, RequestHandle, Rows, Submission, TokenizeTimes};
-pub(crate) use report::{Carried, DeviceReport, ModelReport};
+pub(crate) use published::{ModelStanding, Published, Shelf};
+pub(crate) use report::{Carried, DeviceReport};
 
 use crate::actors::backend::Backend;
 use crate::actors::front::Front;
@@ -45,6 +47,8 @@ pub(crate) struct DeviceArguments {
     pub(crate) preload: Vec<Arc<Front>>,
     /// Counters of its former selves.
     pub(crate) carried: Arc<Carried>,
+    /// Where it says how it stands.
+    pub(crate) published: Arc<Published>,
 }
 
 /// The actor. Stateless; see [`DeviceState`].
@@ -81,6 +85,7 @@ pub(crate) struct DeviceState {
     spare: Vec<PackedBatch>,
     drained: Vec<oneshot::Sender<()>>,
     carried: Arc<Carried>,
+    published: Arc<Published>,
 }
 
 impl Actor for DeviceActor {
@@ -112,7 +117,7 @@ impl Actor for DeviceActor {
 
 impl DeviceState {
     fn start(myself: ActorRef<DeviceMsg>, arguments: DeviceArguments) -> Result<Self, DeviceFault> {
-        let DeviceArguments { config, backend, tokenizers, preload, carried } = arguments;
+        let DeviceArguments { config, backend, tokenizers, preload, carried, published } = arguments;
         let mailbox = myself.clone();
         let loader = LoaderThread::start(Arc::clone(&backend), move |loaded| {
             tell(&mailbox, DeviceMsg::Loaded(loaded));
@@ -131,6 +136,7 @@ impl DeviceState {
             spare: Vec::new(),
             drained: Vec::new(),
             carried,
+            published,
         };
         for lane in 0..threads {
             let thread = state.start_lane(LaneIndex(lane))?;
@@ -279,6 +285,7 @@ impl DeviceState {
         }
         let wake_at = self.core.poll_timeout().map(|(at, _)| at);
         self.timer.arm(wake_at, !self.requests.is_empty(), now);
+        self.published.update(&self.core, &self.models, now);
         Ok(())
     }
 
@@ -304,7 +311,7 @@ impl DeviceState {
     }
 
     fn report(&self, now: Instant) -> DeviceReport {
-        DeviceReport::of(&self.core, &self.models, &self.carried, now)
+        DeviceReport::of(&self.core, &self.carried, now)
     }
 }
 

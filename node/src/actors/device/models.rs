@@ -66,8 +66,13 @@ impl Models {
         self.models[key.index()].1.failure = Some(reason);
     }
 
-    /// Every model with its front and why its last load failed, in order of registration.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ModelKey, &Arc<Front>, Option<&Arc<str>>)> {
-        self.models.iter().map(|(key, model)| (*key, &model.front, model.failure.as_ref()))
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.models.len()
+    }
+
+    /// Every model with its name and why its last load failed, in order of registration.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ModelKey, &Arc<str>, Option<&Arc<str>>)> {
+        self.models.iter().map(|(key, model)| (*key, &model.front.name, model.failure.as_ref()))
     }
 }

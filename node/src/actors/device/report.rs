@@ -1,13 +1,11 @@
 //! What a device tells about itself, and what it keeps across its lives.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use shoal_protocol::Bytes;
-use shoal_protocol::message::{GaugeSet, LoadRecord, ModelState};
+use shoal_protocol::message::{GaugeSet, LoadRecord};
 
-use super::models::Models;
 use crate::core::DeviceCore;
 
 /// Counters of a device's former selves, so that what is shown never falls.
@@ -56,19 +54,6 @@ fn sum_of_counters(before: &GaugeSet, now: &GaugeSet) -> GaugeSet {
     }
 }
 
-/// A model as its device sees it.
-#[derive(Clone, Debug)]
-pub(crate) struct ModelReport {
-    /// Canonical name.
-    pub(crate) name: Arc<str>,
-    /// Where it stands.
-    pub(crate) state: ModelState,
-    /// Measured bytes, zero unless ready.
-    pub(crate) bytes: Bytes,
-    /// Why its last load failed.
-    pub(crate) failure: Option<Arc<str>>,
-}
-
 /// A device at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceReport {
@@ -78,23 +63,14 @@ pub(crate) struct DeviceReport {
     pub(crate) gauges: GaugeSet,
     /// Lane threads that hang and were left behind, since the node's start.
     pub(crate) lanes_abandoned: u64,
-    /// The models that it was asked for.
-    pub(crate) models: Vec<ModelReport>,
 }
 
 impl DeviceReport {
-    pub(super) fn of(core: &DeviceCore, models: &Models, carried: &Carried, now: Instant) -> Self {
-        let models = models.iter().map(|(key, front, failure)| ModelReport {
-            name: Arc::clone(&front.name),
-            state: core.model_state(key),
-            bytes: core.model_bytes(key),
-            failure: failure.cloned(),
-        });
+    pub(super) fn of(core: &DeviceCore, carried: &Carried, now: Instant) -> Self {
         Self {
             load: core.load_record(now),
             gauges: carried.over(&core.gauges(now)),
             lanes_abandoned: carried.abandoned.load(Ordering::Relaxed),
-            models: models.collect(),
         }
     }
 }

@@ -1,27 +1,23 @@
 //! A node as it sees itself.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_kernels::Matryoshka;
-use shoal_mesh::{Life, OwnFacts, Standing};
+use shoal_mesh::{Life, Standing};
+use shoal_protocol::Bytes;
 use shoal_protocol::message::{
-    DeviceFact, DeviceStatus, MemberState, MemberStatus, ModelFact, ModelState, ModelStatus, Numerics, Status,
+    DeviceStatus, MemberState, MemberStatus, ModelFact, ModelState, ModelStatus, Numerics, Status,
 };
-use shoal_protocol::{Bytes, Micros};
 use tokio::sync::oneshot;
 
 use super::{DEVICE, NodeService};
 use crate::actors::backend::numerics_of;
-use crate::actors::device::{DeviceMsg, DeviceReport, ModelReport};
+use crate::actors::device::{DeviceMsg, DeviceReport, ModelStanding, Shelf};
 use crate::actors::front::Front;
 use crate::clock;
-
-/// Bytes of a model that are read and packed in a microsecond, about: what a load is estimated by.
-const LOAD_BYTES_PER_US: u64 = 300;
 
 /// Name and version, for people.
 pub(crate) const SOFTWARE: &str = concat!("shoal ", env!("CARGO_PKG_VERSION"));
@@ -41,7 +37,7 @@ impl NodeService {
             ready: self.reasons_not_ready().is_empty(),
             warnings: self.warnings(),
             devices: report.iter().map(|report| self.device_status(report)).collect(),
-            models: self.model_statuses(report.as_ref()),
+            models: self.model_statuses(&self.published.shelf()),
             histograms: if histograms { self.metrics.histograms() } else { Vec::new() },
             members: self.members(),
         }
@@ -68,46 +64,6 @@ impl NodeService {
         let own = status(mesh.life, own.cloned().unwrap_or_default(), MemberState::Alive);
         let others = mesh.members.iter().map(|seen| status(seen.life, seen.address.to_string(), seen.state));
         std::iter::once(own).chain(others).collect()
-    }
-
-    /// What this node tells the mesh about itself: what it has on disk, and where each model stands.
-    pub(crate) async fn own_facts(&self, addresses: [SocketAddr; 2]) -> OwnFacts {
-        let report = self.report().await;
-        let [peer, client] = addresses.map(|address| vec![address.to_string()]);
-        let device = report.as_ref().map(|report| DeviceFact {
-            device: DEVICE,
-            name: self.facts.device_name.clone(),
-            budget_bytes: report.gauges.resident_bytes_max,
-            tokens_per_s: coarse(report.load.tokens_per_s),
-        });
-        let installed = |name: &str| {
-            let known = self.facts.known.iter().find(|known| known.name == name);
-            known.is_none_or(|known| known.dir.is_some())
-        };
-        let on_disk = |name: &str| {
-            let known = self.facts.known.iter().find(|known| known.name == name);
-            Bytes(known.map_or(0, |known| known.bytes))
-        };
-        let models = self.model_statuses(report.as_ref()).into_iter().filter(|model| installed(&model.name));
-        let models = models.map(|model| {
-            let bytes = if model.bytes == Bytes::ZERO { on_disk(&model.name) } else { model.bytes };
-            ModelFact {
-                load_us: Micros(bytes.0 / LOAD_BYTES_PER_US),
-                name: model.name,
-                aliases: model.aliases,
-                device: DEVICE,
-                state: model.state,
-                numerics: model.numerics,
-                bytes,
-            }
-        });
-        OwnFacts {
-            peer_addresses: peer,
-            client_addresses: client,
-            draining: self.is_draining.load(Ordering::Acquire),
-            devices: device.into_iter().collect(),
-            models: models.collect(),
-        }
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -140,7 +96,7 @@ impl NodeService {
     }
 
     /// Every model that was known at start or asked for since, in order of name.
-    fn model_statuses(&self, report: Option<&DeviceReport>) -> Vec<ModelStatus> {
+    pub(super) fn model_statuses(&self, shelf: &Shelf) -> Vec<ModelStatus> {
         let mut models: BTreeMap<String, ModelStatus> = BTreeMap::new();
         for known in &self.facts.known {
             models.insert(known.name.clone(), stored(&known.name, &known.aliases));
@@ -150,9 +106,9 @@ impl NodeService {
                 models.entry(front.name.to_string()).or_insert_with(|| stored(&front.name, &front.aliases));
             describe(model, &front);
         }
-        for report in report.into_iter().flat_map(|report| &report.models) {
-            let model = models.entry(report.name.to_string()).or_insert_with(|| stored(&report.name, &[]));
-            place(model, report);
+        for (name, standing) in &shelf.models {
+            let model = models.entry(name.to_string()).or_insert_with(|| stored(name, &[]));
+            place(model, standing);
         }
         for model in models.values_mut() {
             let counters = self.metrics.counters(&model.name);
@@ -161,12 +117,6 @@ impl NodeService {
         }
         models.into_values().collect()
     }
-}
-
-/// To two significant bits below the first: a speed that is measured all the time must not be news all the time.
-fn coarse(tokens_per_s: u32) -> u32 {
-    let drop = (u32::BITS - tokens_per_s.leading_zeros()).saturating_sub(3);
-    tokens_per_s >> drop << drop
 }
 
 fn stored(name: &str, aliases: &[String]) -> ModelStatus {
@@ -200,11 +150,11 @@ fn describe(model: &mut ModelStatus, front: &Arc<Front>) {
     model.dtype = front.dtype.to_string();
 }
 
-fn place(model: &mut ModelStatus, report: &ModelReport) {
-    model.state = report.state;
-    model.bytes = report.bytes;
-    model.device = (report.state == ModelState::Ready).then_some(DEVICE);
-    model.error = report.failure.as_ref().map(ToString::to_string);
+fn place(model: &mut ModelStatus, standing: &ModelStanding) {
+    model.state = standing.state;
+    model.bytes = standing.bytes;
+    model.device = (standing.state == ModelState::Ready).then_some(DEVICE);
+    model.error = standing.failure.as_ref().map(ToString::to_string);
 }
 
 /// What an operator should know about the certificate, if anything.

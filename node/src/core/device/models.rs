@@ -1,7 +1,7 @@
 //! Events of models: known, wanted, loaded, gone.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shoal_protocol::message::ModelState;
 use shoal_protocol::{Bytes, ErrorCode};
@@ -67,6 +67,18 @@ impl DeviceCore {
     #[must_use]
     pub fn model_bytes(&self, model: ModelKey) -> Bytes {
         Bytes(self.residency.bytes(model))
+    }
+
+    /// Time of a load of the model: as measured, else by the speed of other loads.
+    #[must_use]
+    pub fn load_time(&self, model: ModelKey) -> Duration {
+        self.residency.load_time_of(model)
+    }
+
+    /// Speed of loads: measured, or a guess while there was none.
+    #[must_use]
+    pub fn load_bytes_per_s(&self) -> u64 {
+        self.residency.load_bytes_per_s() as u64
     }
 
     /// Measured speed of a model with this many threads of one lane, in tokens/s.

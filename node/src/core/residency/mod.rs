@@ -24,7 +24,8 @@ use super::rate::{RateMeter, seconds_to_duration};
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest pause after failed loads.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// Speed of a load before any was measured, in bytes/s. Only weighs victims against each other.
+/// Speed of a load before any was measured, in bytes/s: a guess. It weighs victims against each other, and is what others
+/// are told until the first load.
 const LOAD_BYTES_PER_S_GUESS: f64 = 500e6;
 
 /// What the waiters of a load that does not end are told.
@@ -270,11 +271,7 @@ impl Residency {
     }
 
     fn load_time(&self, model: &Model) -> Duration {
-        let by_speed = || {
-            seconds_to_duration(
-                model.bytes as f64 / self.load_speed.per_s().unwrap_or(LOAD_BYTES_PER_S_GUESS),
-            )
-        };
+        let by_speed = || seconds_to_duration(model.bytes as f64 / self.load_bytes_per_s());
         model.load_time.unwrap_or_else(by_speed)
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use shoal_protocol::message::ModelState;
 
 use super::super::ids::ModelKey;
-use super::Residency;
 use super::model::{Model, State};
+use super::{LOAD_BYTES_PER_S_GUESS, Residency};
 
 impl Residency {
     /// Whether batches of the model may start.
@@ -59,6 +59,16 @@ impl Residency {
     pub(in crate::core) fn bytes(&self, model: ModelKey) -> u64 {
         let ready = self.models.get(model.index()).filter(|_| self.is_ready(model));
         ready.map_or(0, |model| model.bytes)
+    }
+
+    /// Time of a load of the model, measured or by [`Self::load_bytes_per_s`].
+    pub(in crate::core) fn load_time_of(&self, model: ModelKey) -> Duration {
+        self.models.get(model.index()).map_or(Duration::ZERO, |model| self.load_time(model))
+    }
+
+    /// Speed of loads, measured or guessed.
+    pub(in crate::core) fn load_bytes_per_s(&self) -> f64 {
+        self.load_speed.per_s().unwrap_or(LOAD_BYTES_PER_S_GUESS)
     }
 
     /// Bytes of everything resident, loading or leaving.

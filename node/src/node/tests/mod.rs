@@ -4,6 +4,7 @@ mod answers;
 mod faults;
 mod gate;
 mod load;
+mod members;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,0 +1,118 @@
+//! What anybody may read of a device without asking its actor: probes, gossip and facts do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_protocol::message::{LoadRecord, ModelState};
+use shoal_protocol::{Bytes, Micros};
+use tokio::sync::watch;
+
+use super::models::Models;
+use crate::core::{DeviceCore, ModelKey};
+
+/// A model as its device sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModelStanding {
+    /// Where it stands.
+    pub(crate) state: ModelState,
+    /// Measured bytes, zero unless ready.
+    pub(crate) bytes: Bytes,
+    /// Time of a load: measured once it was loaded, else by the speed of other loads.
+    pub(crate) load_time: Duration,
+    /// Why its last load failed.
+    pub(crate) failure: Option<Arc<str>>,
+}
+
+impl ModelStanding {
+    fn of(core: &DeviceCore, key: ModelKey, failure: Option<&Arc<str>>) -> Self {
+        let state = core.model_state(key);
+        Self {
+            state,
+            bytes: core.model_bytes(key),
+            load_time: core.load_time(key),
+            failure: failure.cloned(),
+        }
+    }
+}
+
+/// The models of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shelf {
+    /// Those that it was asked for, by canonical name.
+    pub(crate) models: BTreeMap<Arc<str>, ModelStanding>,
+    /// Speed of its loads: what the load of any other is estimated by.
+    pub(crate) load_bytes_per_s: u64,
+}
+
+/// A device's load and when it was so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    record: LoadRecord,
+    at: Instant,
+}
+
+/// What a device publishes after everything that it does. Outlives its restarts.
+#[derive(Debug)]
+pub(crate) struct Published {
+    load: watch::Sender<Option<Measured>>,
+    shelf: watch::Sender<Arc<Shelf>>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { load: watch::Sender::new(None), shelf: watch::Sender::new(Arc::default()) }
+    }
+}
+
+impl Published {
+    /// The device stands so now.
+    pub(super) fn update(&self, core: &DeviceCore, models: &Models, now: Instant) {
+        let measured = Measured { record: core.load_record(now), at: now };
+        self.load.send_replace(Some(measured));
+        let is_news = {
+            let shelf = self.shelf.borrow();
+            let known = |(key, name, failure): (ModelKey, &Arc<str>, Option<&Arc<str>>)| {
+                shelf.models.get(name).is_some_and(|standing| {
+                    standing.state == core.model_state(key) && standing.failure.as_ref() == failure
+                })
+            };
+            shelf.models.len() != models.len() || !models.iter().all(known)
+        };
+        if is_news {
+            let standings = models
+                .iter()
+                .map(|(key, name, failure)| (Arc::clone(name), ModelStanding::of(core, key, failure)));
+            let load_bytes_per_s = core.load_bytes_per_s();
+            self.shelf.send_replace(Arc::new(Shelf { models: standings.collect(), load_bytes_per_s }));
+        }
+    }
+
+    /// The device has failed: nothing is loaded, and its load is unknown until its successor has started.
+    pub(crate) fn clear(&self) {
+        self.load.send_replace(None);
+        self.shelf.send_replace(Arc::default());
+    }
+
+    /// The device's load now; `None` while there is none. What it has worked through since it said so is taken off.
+    pub(crate) fn load(&self, now: Instant) -> Option<LoadRecord> {
+        let Measured { record, at } = (*self.load.borrow())?;
+        let since = Micros::from(now.saturating_duration_since(at)).0;
+        Some(LoadRecord { wait_us: record.wait_us.saturating_sub(since), ..record })
+    }
+
+    /// The models now.
+    pub(crate) fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.shelf.borrow())
+    }
+
+    /// Tells of every change of the load.
+    pub(crate) fn loads(&self) -> watch::Receiver<Option<Measured>> {
+        self.load.subscribe()
+    }
+
+    /// Tells of every change of a model.
+    pub(crate) fn shelves(&self) -> watch::Receiver<Arc<Shelf>> {
+        self.shelf.subscribe()
+    }
+}
