@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use shoal_mesh::{BoxFuture, LoadSequence, MeshState, Peer, Reply, Service, Standing};
+use shoal_protocol::message::{LoadProbe, LoadReply};
 use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, NodeId};
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -83,6 +84,10 @@ impl NodeService {
 }
 
 impl Service for NodeService {
+    fn probe(&self, probe: &LoadProbe) -> Option<LoadReply> {
+        self.reply_to(probe)
+    }
+
     fn mesh(&self) -> Option<watch::Receiver<Arc<MeshState>>> {
         self.mesh.get().cloned()
     }

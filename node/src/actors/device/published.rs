@@ -20,19 +20,28 @@ pub(crate) struct ModelStanding {
     pub(crate) bytes: Bytes,
     /// Time of a load: measured once it was loaded, else by the speed of other loads.
     pub(crate) load_time: Duration,
+    /// When it is expected to be ready, while it loads.
+    pub(crate) ready_at: Option<Instant>,
     /// Why its last load failed.
     pub(crate) failure: Option<Arc<str>>,
 }
 
 impl ModelStanding {
-    fn of(core: &DeviceCore, key: ModelKey, failure: Option<&Arc<str>>) -> Self {
+    fn of(core: &DeviceCore, key: ModelKey, failure: Option<&Arc<str>>, now: Instant) -> Self {
         let state = core.model_state(key);
+        let is_loading = state == ModelState::Loading;
         Self {
             state,
             bytes: core.model_bytes(key),
             load_time: core.load_time(key),
+            ready_at: is_loading.then(|| now + core.load_eta(key, now)),
             failure: failure.cloned(),
         }
+    }
+
+    /// Time until it is ready, while it loads; else zero.
+    pub(crate) fn ready_in(&self, now: Instant) -> Duration {
+        self.ready_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 }
 
@@ -82,7 +91,7 @@ impl Published {
         if is_news {
             let standings = models
                 .iter()
-                .map(|(key, name, failure)| (Arc::clone(name), ModelStanding::of(core, key, failure)));
+                .map(|(key, name, failure)| (Arc::clone(name), ModelStanding::of(core, key, failure, now)));
             let load_bytes_per_s = core.load_bytes_per_s();
             self.shelf.send_replace(Arc::new(Shelf { models: standings.collect(), load_bytes_per_s }));
         }

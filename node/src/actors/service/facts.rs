@@ -1,11 +1,13 @@
-//! What a node tells the mesh about itself, from memory.
+//! What a node tells the mesh about itself, from memory: facts, and answers to probes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_mesh::OwnFacts;
-use shoal_protocol::message::{DeviceFact, LoadRecord, ModelFact, ModelStatus};
+use shoal_protocol::message::{
+    DeviceFact, LoadProbe, LoadRecord, LoadReply, ModelFact, ModelState, ModelStatus,
+};
 use shoal_protocol::{Bytes, Micros};
 
 use super::{DEVICE, NodeService};
@@ -24,8 +26,34 @@ impl NodeService {
         })
     }
 
+    /// The answer to a probe; `None`: there is no such device, or none now.
+    pub(crate) fn reply_to(&self, probe: &LoadProbe) -> Option<LoadReply> {
+        let load = self.load().filter(|load| load.device == probe.device)?;
+        let now = clock::now();
+        let shelf = self.published.shelf();
+        let name = self.canonical(&probe.model).unwrap_or_else(|| probe.model.clone());
+        let standing = shelf.models.get(name.as_str());
+        let stored = || self.is_installed(&name).then_some(ModelState::Stored);
+        Some(LoadReply {
+            nonce: probe.nonce,
+            load,
+            model: standing.map(|standing| standing.state).or_else(stored),
+            ready_in_us: standing.map_or(Duration::ZERO, |standing| standing.ready_in(now)).into(),
+        })
+    }
+
     fn is_leaving(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// The name by which a model's owners call it, if this node knows it.
+    fn canonical(&self, name: &str) -> Option<String> {
+        if let Some(front) = self.fronts.get(name) {
+            return Some(front.name.to_string());
+        }
+        let mut known = self.facts.known.iter();
+        let found = known.find(|known| known.name == name || known.aliases.iter().any(|alias| alias == name));
+        found.map(|known| known.name.clone())
     }
 
     /// Whether a model of the catalogue lies here. What is in no list was asked for and found.

@@ -75,6 +75,12 @@ impl DeviceCore {
         self.residency.load_time_of(model)
     }
 
+    /// Time until the model is ready if it is wanted now: its load and those before it.
+    #[must_use]
+    pub fn load_eta(&self, model: ModelKey, now: Instant) -> Duration {
+        self.residency.eta(model, now)
+    }
+
     /// Speed of loads: measured, or a guess while there was none.
     #[must_use]
     pub fn load_bytes_per_s(&self) -> u64 {

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use shoal_mesh::{Authority, Encode, MeshState};
-use shoal_protocol::NodeId;
-use shoal_protocol::message::{ModelFact, ModelState, Role};
+use shoal_protocol::message::{LoadProbe, ModelFact, ModelState, Role};
+use shoal_protocol::{DeviceIndex, Micros, NodeId};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -88,4 +88,22 @@ async fn a_loaded_model_and_its_nodes_load_are_known_everywhere_at_once() {
     mesh.everybody("its measured speed", load).await;
     let loaded = mesh.nodes[0].service.mesh.get().expect("a member").borrow().facts[&who].models[0].clone();
     assert!(loaded.bytes.0 > 0 && loaded.load_us.0 > 0, "measured: {loaded:?}");
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_from_memory() {
+    let mut config = golden_config(&["mean"]);
+    config.models.preload.clear();
+    let node = start(config).await;
+    let probe = |model: &str, device| {
+        let probe = LoadProbe { nonce: 7, device: DeviceIndex(device), model: model.to_owned() };
+        node.service().probe(&probe)
+    };
+    let before = probe("mean-alias", 0).expect("its device");
+    assert_eq!((before.nonce, before.model), (7, Some(ModelState::Stored)));
+    assert_eq!((probe("nothing", 0).expect("its device").model, probe("mean", 1)), (None, None));
+    assert_eq!(vectors(&node, Encode::new("mean", ["a"])).await.len(), 1);
+    let after = probe("mean-alias", 0).expect("its device");
+    assert_eq!((after.model, after.ready_in_us), (Some(ModelState::Ready), Micros::ZERO));
+    assert!(after.load.tokens_per_s > 0 && after.load.batches_done > 0, "{after:?}");
 }
