@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;
+mod decisions;
 pub mod edge;
 pub mod metrics;
 pub mod node;

@@ -18,9 +18,11 @@ const MICROS_MAX: u64 = 3_600_000_000;
 /// One per cent resolution over the whole range, in about 26 kB a histogram.
 const SIGNIFICANT_DIGITS: u8 = 2;
 /// The stages, in the order of [`stage_values`].
-const STAGES: [&str; 7] = ["tokenize_wait", "tokenize", "load", "queue", "compute", "post", "total"];
+pub(crate) const STAGES: [&str; 7] =
+    ["tokenize_wait", "tokenize", "load", "queue", "compute", "post", "total"];
 
-fn stage_values(timings: &Timings) -> [u64; STAGES.len()] {
+/// The time of each of the [`STAGES`], in microseconds.
+pub(crate) fn stage_values(timings: &Timings) -> [u64; STAGES.len()] {
     [
         timings.tokenize_wait_us.0,
         timings.tokenize_us.0,

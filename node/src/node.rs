@@ -32,6 +32,7 @@ use crate::actors::service::{NodeFacts, NodeService};
 use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
 use crate::clock;
 use crate::config::{NodeConfig, QuicConfig};
+use crate::decisions::Decisions;
 use crate::metrics::Metrics;
 use crate::store::ModelStore;
 use crate::tasks::pool::TokenizerPool;
@@ -141,6 +142,7 @@ impl Node {
             fronts,
             tokenizers,
             metrics: Metrics::default(),
+            decisions: Decisions::default(),
             is_warm: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             standing: identity.as_ref().map(NodeIdentity::standing),

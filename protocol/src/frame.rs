@@ -2,9 +2,9 @@
 
 use crate::header::{Header, Kind};
 use crate::message::{
-    Beacon, EncodeRequest, EncodeResult, End, FactsDelta, FactsDigest, FactsPull, Failure, Hello, JoinGrant,
-    JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord, LoadReply, LoadRequest, MeshUpdate,
-    NodeFacts, RenewRequest, Status, StatusRequest,
+    Beacon, EncodeRequest, EncodeResult, End, ExplainRequest, Explanation, FactsDelta, FactsDigest,
+    FactsPull, Failure, Hello, JoinGrant, JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord,
+    LoadReply, LoadRequest, MeshUpdate, NodeFacts, RenewRequest, Status, StatusRequest,
 };
 use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
 
@@ -55,6 +55,10 @@ pub enum Message {
     JoinRefusal(JoinRefusal),
     /// Who is there and how loaded.
     MeshUpdate(MeshUpdate),
+    /// Asks why a request ran where it did.
+    ExplainRequest(ExplainRequest),
+    /// What a node remembers of a request; terminal.
+    Explanation(Box<Explanation>),
 }
 
 impl Message {
@@ -84,6 +88,8 @@ impl Message {
             Self::JoinGrant(_) => Kind::JoinGrant,
             Self::JoinRefusal(_) => Kind::JoinRefusal,
             Self::MeshUpdate(_) => Kind::MeshUpdate,
+            Self::ExplainRequest(_) => Kind::ExplainRequest,
+            Self::Explanation(_) => Kind::Explanation,
         }
     }
 }
@@ -131,6 +137,8 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
         Message::JoinGrant(message) => message.to_body(version),
         Message::JoinRefusal(message) => message.to_body(version),
         Message::MeshUpdate(message) => message.to_body(version),
+        Message::ExplainRequest(message) => message.to_body(version),
+        Message::Explanation(message) => message.to_body(version),
     }?;
     let (kind, max) = (frame.message.kind(), frame.message.kind().body_bytes_max());
     let too_large = EncodeError::TooLarge { kind, length: body.len(), max };
@@ -182,6 +190,8 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
         Kind::JoinGrant => Message::JoinGrant(Box::new(checked(schema, body, JoinGrant::check)?)),
         Kind::JoinRefusal => Message::JoinRefusal(JoinRefusal::from_body(schema, body)?),
         Kind::MeshUpdate => Message::MeshUpdate(checked(schema, body, MeshUpdate::check)?),
+        Kind::ExplainRequest => Message::ExplainRequest(ExplainRequest::from_body(schema, body)?),
+        Kind::Explanation => Message::Explanation(Box::new(checked(schema, body, Explanation::check)?)),
     };
     Ok(Frame { hops, message })
 }

@@ -11,8 +11,8 @@
 //! | 12 | 4 | check | low 32 bits of the FNV-1a hash of bytes 0..12: a lost frame boundary is noticed at once |
 
 use crate::limits::{
-    CONTROL_BODY_BYTES_MAX, FACTS_BODY_BYTES_MAX, HOPS_MAX, JOIN_BODY_BYTES_MAX, REQUEST_BODY_BYTES_MAX,
-    RESULT_BODY_BYTES_MAX, STATUS_BODY_BYTES_MAX,
+    CONTROL_BODY_BYTES_MAX, EXPLANATION_BODY_BYTES_MAX, FACTS_BODY_BYTES_MAX, HOPS_MAX, JOIN_BODY_BYTES_MAX,
+    REQUEST_BODY_BYTES_MAX, RESULT_BODY_BYTES_MAX, STATUS_BODY_BYTES_MAX,
 };
 
 const MAGIC: [u8; 2] = *b"SH";
@@ -65,11 +65,15 @@ pub enum Kind {
     LoadRequest = 21,
     /// Who is there and how loaded, for a follower.
     MeshUpdate = 22,
+    /// Asks why a request ran where it did.
+    ExplainRequest = 23,
+    /// Terminal: what a node remembers of a request.
+    Explanation = 24,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Hello,
         Self::EncodeRequest,
         Self::EncodeResult,
@@ -92,6 +96,8 @@ impl Kind {
         Self::JoinRefusal,
         Self::LoadRequest,
         Self::MeshUpdate,
+        Self::ExplainRequest,
+        Self::Explanation,
     ];
 
     /// Bytes that a body of this kind may have.
@@ -101,6 +107,7 @@ impl Kind {
             Self::EncodeRequest => REQUEST_BODY_BYTES_MAX,
             Self::EncodeResult => RESULT_BODY_BYTES_MAX,
             Self::Status => STATUS_BODY_BYTES_MAX,
+            Self::Explanation => EXPLANATION_BODY_BYTES_MAX,
             Self::Facts | Self::FactsDelta | Self::FactsDigest | Self::MeshUpdate => FACTS_BODY_BYTES_MAX,
             Self::JoinToken
             | Self::JoinRequest
@@ -116,14 +123,18 @@ impl Kind {
             | Self::FactsPull
             | Self::LoadProbe
             | Self::LoadReply
-            | Self::LoadRequest => CONTROL_BODY_BYTES_MAX,
+            | Self::LoadRequest
+            | Self::ExplainRequest => CONTROL_BODY_BYTES_MAX,
         }
     }
 
     /// Whether no frame may follow on the stream. A stream that ends without one of these has failed.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::End | Self::Error | Self::Status | Self::JoinGrant | Self::JoinRefusal)
+        matches!(
+            self,
+            Self::End | Self::Error | Self::Status | Self::JoinGrant | Self::JoinRefusal | Self::Explanation
+        )
     }
 }
 

@@ -112,6 +112,12 @@ impl RequestId {
         u64::from_be_bytes(bytes)
     }
 
+    /// Whether a node has answered.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.0[8..] != [0; 8]
+    }
+
     /// Whether `node` is the one that answered last.
     #[must_use]
     pub fn is_answered_by(&self, node: NodeId) -> bool {
@@ -137,6 +143,8 @@ mod tests {
         let request = RequestId::new(42).answered_by(node);
         assert_eq!(request.unique(), 42);
         assert!(request.is_answered_by(node));
-        assert!(!RequestId::new(42).is_answered_by(node));
+        assert!(request.is_answered());
+        let open = RequestId::new(42);
+        assert!(!open.is_answered_by(node) && !open.is_answered());
     }
 }

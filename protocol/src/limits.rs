@@ -13,6 +13,9 @@ pub const JOIN_BODY_BYTES_MAX: u32 = 32 * 1024;
 /// Bytes of a status reply: histograms of every model and stage.
 pub const STATUS_BODY_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
+/// Bytes of an answer to why a request ran where it did.
+pub const EXPLANATION_BODY_BYTES_MAX: u32 = 256 * 1024;
+
 /// Items (texts) in one request frame: the bound of OpenAI's embeddings API.
 pub const REQUEST_ITEMS_MAX: usize = 2048;
 /// Bytes of one text, before tokenizing. Longer than any covered model's limit by two orders of magnitude.
@@ -23,6 +26,8 @@ pub const ITEM_TOKEN_IDS_MAX: usize = 128 * 1024;
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
 /// Bytes of the router's decision record that travels with an attempt.
 pub const DECISION_BYTES_MAX: usize = 512;
+/// Attempts of one request that a node tells of.
+pub const EXPLAINED_ATTEMPTS_MAX: usize = 256;
 /// Bytes of an error message; longer ones are cut at a character boundary.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 /// Hops that a frame may take: straight to the device's node, or once through an entry node.

@@ -2,24 +2,20 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::StreamExt;
-use shoal_protocol::message::{ServedBy, Status, StatusRequest, Timings};
-use shoal_protocol::{ErrorCode, Frame, Message, NodeId, RequestId};
+use shoal_protocol::message::{ServedBy, Timings};
+use shoal_protocol::{ErrorCode, Frame, NodeId, RequestId};
 
 use super::driver::EncodeStream;
 use super::encode::Encode;
 use crate::core::{AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, View};
 use crate::link::{Exchange, FrameError, LinkError, MemoryLink, QuicLink, Service, now};
 
-/// How long a node may take to tell its status.
-const STATUS_WAIT: Duration = Duration::from_secs(5);
-
 /// A client of one node. Clones share the connection and what was learnt.
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// A finished call.
@@ -44,7 +40,7 @@ pub struct Encoded {
 pub(super) struct Inner {
     link: Link,
     /// The node at the link's other end; a client that is given no facts asks it about everything.
-    entry: NodeId,
+    pub(super) entry: NodeId,
     core: Mutex<ClientCore>,
     /// Random at start; every request takes the next number, mixed.
     unique: AtomicU64,
@@ -151,38 +147,6 @@ impl Client {
         let inner = self.inner.clone();
         let started = inner.core().start_call(spec, now);
         EncodeStream::new(inner, started, call.inputs, call.total, call.progress)
-    }
-
-    /// The node's status; with histograms it is some hundred kilobytes.
-    ///
-    /// # Errors
-    /// When the node cannot be reached, refuses, or does not answer within 5 s.
-    pub async fn status(&self, histograms: bool) -> Result<Status, ClientError> {
-        let request = Message::StatusRequest(StatusRequest { histograms });
-        let ask = async {
-            let mut exchange = self.inner.send(self.inner.entry, request.into()).await?;
-            Ok(exchange.read().await?.message)
-        };
-        let answer = tokio::time::timeout(STATUS_WAIT, ask)
-            .await
-            .map_err(|_| ClientError::DeadlineExceeded { answered: 0 })?;
-        match answer {
-            Ok(Message::Status(status)) => Ok(*status),
-            Ok(Message::Failure(failure)) => Err(ClientError::Refused {
-                code: failure.code,
-                message: failure.message,
-                retry_after: failure.retry_after_us.map(Duration::from),
-            }),
-            Ok(other) => Err(ClientError::Lost {
-                attempts: 1,
-                what: format!("a status was asked for, {:?} came", other.kind()),
-            }),
-            Err(AttemptFailure::Unreachable(what)) => Err(ClientError::Unreachable { what }),
-            Err(AttemptFailure::Lost(what)) => Err(ClientError::Lost { attempts: 1, what }),
-            Err(AttemptFailure::Refused(code, message)) => {
-                Err(ClientError::Refused { code, message, retry_after: None })
-            }
-        }
     }
 }
 

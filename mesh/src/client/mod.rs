@@ -7,6 +7,7 @@ mod api;
 mod connect;
 mod driver;
 mod encode;
+mod questions;
 
 pub use api::{Client, Encoded};
 pub use connect::ConnectOptions;

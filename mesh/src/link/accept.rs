@@ -288,7 +288,11 @@ fn places(room: &Arc<Semaphore>, shared: &Shared) -> Result<[OwnedSemaphorePermi
 async fn read_request(recv: &mut RecvStream, shared: &Shared) -> Result<Frame, Refusal> {
     let read = async {
         let header = FrameSource::header(recv).await?;
-        if !matches!(header.kind, Kind::EncodeRequest | Kind::StatusRequest | Kind::FactsDigest) {
+        let is_request = matches!(
+            header.kind,
+            Kind::EncodeRequest | Kind::StatusRequest | Kind::ExplainRequest | Kind::FactsDigest
+        );
+        if !is_request {
             return Err(Refusal::invalid(format!("{:?} is not a request", header.kind)));
         }
         let bytes = shared.receiving.clone().try_acquire_many_owned(header.length);

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use shoal_mesh::{BoxFuture, LoadSequence, MeshState, Peer, Reply, Service, Standing};
-use shoal_protocol::message::{LoadProbe, LoadReply};
+use shoal_protocol::message::{Explanation, LoadProbe, LoadReply};
 use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, NodeId};
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -17,7 +17,9 @@ use tracing::Instrument;
 use crate::actors::device::Published;
 use crate::actors::front::Fronts;
 use crate::actors::supervisor::DeviceSlot;
+use crate::clock;
 use crate::config::TokenIdsPolicy;
+use crate::decisions::Decisions;
 use crate::metrics::Metrics;
 use crate::store::KnownModel;
 use crate::tasks::pool::TokenizerPool;
@@ -58,6 +60,8 @@ pub(crate) struct NodeService {
     pub(crate) fronts: Fronts,
     pub(crate) tokenizers: Arc<TokenizerPool>,
     pub(crate) metrics: Metrics,
+    /// Why the last attempts came here.
+    pub(crate) decisions: Decisions,
     /// Preloaded models are resident and answered a text.
     pub(crate) is_warm: AtomicBool,
     pub(crate) is_draining: AtomicBool,
@@ -112,6 +116,11 @@ impl Service for NodeService {
                     let status = self.status(request.histograms).await;
                     // The caller may have gone.
                     let _ = reply.end(Message::Status(Box::new(status))).await;
+                }
+                Message::ExplainRequest(asked) => {
+                    let attempts = self.decisions.of(asked.request_id, clock::now());
+                    let told = Explanation { node: self.facts.node, attempts };
+                    let _ = reply.end(Message::Explanation(Box::new(told))).await;
                 }
                 other => {
                     let what = format!("a node does not serve {:?}", other.kind());

@@ -1,5 +1,7 @@
 //! The command line, as `shoal --help` tells it.
 
+mod operators;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shoal_kernels::{CpuIsa, DtypePolicy};
 use shoal_protocol::message::{DenseDtype, Role};
+
+pub(super) use operators::{ExplainArgs, StatusArgs, TopArgs};
 
 /// The model that a command takes if it is told none.
 pub(super) const MODEL_DEFAULT: &str = "all-minilm-l6-v2";
@@ -36,8 +40,12 @@ pub(super) enum Command {
     Pull(PullArgs),
     /// List the models of the catalogue and of this machine.
     Models(ModelsArgs),
-    /// Show a node's devices, models and queues.
+    /// Show a mesh: its nodes with their devices and load, and where models are.
     Status(StatusArgs),
+    /// Watch a mesh: load, rates, and latencies over all nodes, until `q`.
+    Top(TopArgs),
+    /// Show why a request ran where it did: what was considered, what each would have cost, and the reason.
+    Explain(ExplainArgs),
     /// Identities of a mesh.
     #[command(subcommand)]
     Mesh(MeshCommand),
@@ -210,18 +218,6 @@ pub(super) struct PullArgs {
 pub(super) struct ModelsArgs {
     #[command(flatten)]
     pub(super) mesh: MeshArgs,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// `shoal status`
-#[derive(Args, Debug)]
-pub(super) struct StatusArgs {
-    #[command(flatten)]
-    pub(super) mesh: MeshArgs,
-    #[command(flatten)]
-    pub(super) device: DeviceArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,

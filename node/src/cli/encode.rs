@@ -8,6 +8,7 @@ use half::f16;
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 use serde_json::json;
 use shoal_mesh::{ClientError, Encode, EncodeStream, ItemResult, Vector};
+use shoal_protocol::RequestId;
 use shoal_protocol::message::{DenseDtype, EncodeOptions, Input, Priority, ServedBy, Truncate};
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,8 +67,10 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
         let (device, reason) = target.device_of(served_by).await;
         let took = clock::now() - started;
         let Printer { texts, failed, .. } = printer;
-        let tokens = summary.tokens;
-        tell_summary(args.json, &Summary { texts, failed, tokens, took, served_by, device, reason });
+        let (tokens, request_id) = (summary.tokens, summary.request_id);
+        let in_mesh = !args.mesh.mesh.is_empty();
+        let summary = Summary { texts, failed, tokens, took, request_id, in_mesh, served_by, device, reason };
+        tell_summary(args.json, &summary);
     }
     let failed = printer.failed;
     drop(printer);
@@ -178,6 +181,8 @@ struct Summary<'a> {
     failed: u64,
     tokens: u64,
     took: Duration,
+    request_id: RequestId,
+    in_mesh: bool,
     served_by: &'a ServedBy,
     device: String,
     reason: String,
@@ -191,14 +196,17 @@ fn tell_summary(as_json: bool, summary: &Summary<'_>) {
         let json = json!({
             "texts": texts, "failed": failed, "tokens": tokens, "seconds": seconds, "tokens_per_s": speed,
             "device": device, "reason": reason, "node": summary.served_by.node.to_string(),
+            "request_id": summary.request_id.to_string(),
         });
         return tell(&json.to_string());
     }
     let failed = if *failed == 0 { String::new() } else { format!(" ({failed} failed)") };
     let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
     let noun = if *texts == 1 { "text" } else { "texts" };
+    // A node that ends with the command remembers nothing.
+    let request = if summary.in_mesh { format!("; request {}", summary.request_id) } else { String::new() };
     tell(&format!(
-        "{texts} {noun}{failed}, {tokens} tokens in {seconds:.2} s, {speed} tokens/s on {device}{reason}"
+        "{texts} {noun}{failed}, {tokens} tokens in {seconds:.2} s, {speed} tokens/s on {device}{reason}{request}"
     ));
 }
 

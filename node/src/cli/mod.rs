@@ -1,12 +1,15 @@
-//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status` and `mesh`.
+//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status`, `top`, `explain` and `mesh`.
 //!
 //! Every command returns an `Exit` or a `Stop` with its code; only `output` prints.
 
 mod args;
+mod census;
 mod demo;
 mod encode;
 mod exit;
+mod explain;
 mod input;
+mod latencies;
 mod logging;
 mod mesh;
 mod models;
@@ -18,6 +21,7 @@ mod serve;
 mod service_manager;
 mod status;
 mod target;
+mod top;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -65,6 +69,8 @@ fn run(command: Command) -> Result<Exit, Stop> {
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Mesh(MeshCommand::Init(args)) => mesh::init(&args),
         Command::Mesh(MeshCommand::Issuer(args)) => mesh::issuer(&args),
         Command::Mesh(MeshCommand::Token(args)) => mesh::token(args),

@@ -32,25 +32,39 @@ impl Output {
 
     /// Columns as wide as their widest cell; numbers are the caller's to format.
     pub(super) fn table(&mut self, header: &[&str], rows: &[Vec<String>]) -> Result<(), Stop> {
-        let mut widths: Vec<_> = header.iter().map(|cell| cell.chars().count()).collect();
-        for row in rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let header: Vec<_> = header.iter().map(|cell| (*cell).to_owned()).collect();
-        for row in std::iter::once(&header).chain(rows) {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            self.line(line.trim_end())?;
-        }
-        Ok(())
+        table_lines(header, rows).iter().try_for_each(|line| self.line(line))
+    }
+
+    /// Text as it is: what moves the cursor of a terminal, for example.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Stop> {
+        self.out.write_all(text.as_bytes()).map_err(stop)
     }
 
     /// Makes everything written so far visible.
     pub(super) fn flush(&mut self) -> Result<(), Stop> {
         self.out.flush().map_err(stop)
     }
+}
+
+/// Columns as wide as their widest cell; the last one as wide as it is.
+pub(super) fn table_lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let mut widths: Vec<_> = header.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let header: Vec<_> = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let lines = std::iter::once(&header).chain(rows).map(|row| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    lines.collect()
+}
+
+/// Microseconds for people.
+pub(super) fn millis(us: u64) -> String {
+    format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
 }
 
 /// A reader that went away has what it wanted, so that is no error; anything else (a full disk) is.

@@ -92,6 +92,9 @@ impl Target {
 
 /// A client of the mesh that the flags name.
 pub(super) async fn connect(mesh: &MeshArgs) -> Result<Client, Stop> {
+    if mesh.mesh.is_empty() {
+        return Err(Stop::new(Exit::Usage, "this asks running nodes: say which with --mesh HOST:PORT"));
+    }
     let dir = mesh.identity.clone().unwrap_or_else(|| Environment::of_process().data_dir().join("client"));
     let identity = Identity::load(&dir).map_err(Stop::with(Exit::Model))?;
     let options = ConnectOptions::new(&mesh.mesh, identity);

@@ -209,6 +209,21 @@ fn node_load() -> NodeLoad {
     NodeLoad { node: NodeId([9; 16]), load: load(), age_us: Micros(900_000) }
 }
 
+fn explanation() -> Explanation {
+    let attempt = AttemptRecord {
+        part: 1,
+        attempt: 2,
+        model: "m".into(),
+        items: 3,
+        device: DeviceIndex(1),
+        ended_ago_us: Micros(4),
+        failure: Some(ErrorCode::Redirect),
+        timings: Timings { total_us: Micros(99), ..Default::default() },
+        decision: vec![1, 2, 3],
+    };
+    Explanation { node: NodeId([9; 16]), attempts: vec![attempt] }
+}
+
 /// One frame of each kind.
 fn samples() -> Vec<Message> {
     let hello = Hello {
@@ -260,6 +275,8 @@ fn samples() -> Vec<Message> {
         }),
         Message::LoadRequest(LoadRequest { model: "m".into(), device: DeviceIndex(1) }),
         Message::MeshUpdate(MeshUpdate { members: vec![member()], loads: vec![node_load()], settled: true }),
+        Message::ExplainRequest(ExplainRequest { request_id: RequestId::new(7) }),
+        Message::Explanation(Box::new(explanation())),
     ]
 }
 

@@ -2,6 +2,7 @@
 //! whose validation has no history of holes.
 
 mod encode;
+mod explain;
 mod facts;
 mod follow;
 mod join;
@@ -15,6 +16,7 @@ pub use encode::{
     Beacon, DenseBlock, DenseDtype, EncodeOptions, EncodeRequest, EncodeResult, Input, ItemOutcome, Numerics,
     Phase, Priority, Truncate,
 };
+pub use explain::{AttemptRecord, ExplainRequest, Explanation};
 pub use facts::{
     DeviceFact, FactsDelta, FactsDigest, FactsPull, FactsVersion, LoadProbe, LoadReply, LoadRequest,
     ModelFact, ModelFactKey, NodeFacts,

@@ -4,6 +4,7 @@ mod deploy;
 mod encode;
 mod members;
 mod mesh;
+mod operators;
 mod serve;
 mod usage;
 

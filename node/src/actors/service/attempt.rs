@@ -14,6 +14,7 @@ use crate::actors::device::{DeviceEvent, DeviceMsg, RequestHandle, Rows, Submiss
 use crate::actors::front::{Front, FrontError};
 use crate::clock;
 use crate::core::{RequestError, StageTimes};
+use crate::decisions::Arrived;
 use crate::tasks::encode::{Abilities, Ask, AskError, EncodedRow, cut, failure_frames, result_frame};
 use crate::tasks::vectors::VectorForm;
 
@@ -73,13 +74,22 @@ fn device_failed() -> Stop {
 }
 
 /// Serves the attempt; when the caller goes away, whatever of it is unfinished is cancelled.
-pub(super) async fn serve(node: &NodeService, request: EncodeRequest, mut reply: Reply) {
+pub(super) async fn serve(node: &NodeService, mut request: EncodeRequest, mut reply: Reply) {
     let arrived_at = clock::now();
+    let arrived = Arrived::take(&mut request, DEVICE);
     let cancelled = reply.cancelled();
     let outcome = tokio::select! {
         outcome = Attempt::run(node, request, &mut reply, arrived_at) => outcome,
         () = cancelled => Err(Stop::Gone),
     };
+    let now = clock::now();
+    let took = now.saturating_duration_since(arrived_at).into();
+    let remembered = match &outcome {
+        Ok(end) => Ok(end.timings),
+        Err(Stop::Failed(failure)) => Err((failure.code, took)),
+        Err(Stop::Gone) => Err((ErrorCode::Cancelled, took)),
+    };
+    node.decisions.record(arrived, remembered, now);
     let last = match outcome {
         Ok(end) => Message::End(end),
         Err(Stop::Failed(failure)) => {

@@ -86,3 +86,15 @@ fn certificates_over_their_limits_are_refused() {
     let seeds = vec!["a".repeat(ADDRESS_BYTES_MAX + 1)];
     refused(Message::JoinGrant(Box::new(JoinGrant { seeds, ..grant() })));
 }
+
+#[test]
+fn explanations_over_their_limits_are_refused() {
+    let explained = |change: fn(&mut Explanation)| {
+        let mut explanation = explanation();
+        change(&mut explanation);
+        Message::Explanation(Box::new(explanation))
+    };
+    refused(explained(|told| told.attempts = vec![told.attempts[0].clone(); EXPLAINED_ATTEMPTS_MAX + 1]));
+    refused(explained(|told| told.attempts[0].model = "m".repeat(MODEL_NAME_BYTES_MAX + 1)));
+    refused(explained(|told| told.attempts[0].decision = vec![0; DECISION_BYTES_MAX + 1]));
+}

@@ -1,0 +1,72 @@
+//! What operators ask of one node: its status, and why a request ran where it did.
+
+use std::time::Duration;
+
+use shoal_protocol::message::{ExplainRequest, Explanation, Status, StatusRequest};
+use shoal_protocol::{Message, NodeId, RequestId};
+
+use super::api::Client;
+use crate::core::{AttemptFailure, ClientError};
+
+/// How long a node may take to answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+impl Client {
+    /// The entry node's status; with histograms it is some hundred kilobytes.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, refuses, or does not answer within 5 s.
+    pub async fn status(&self, histograms: bool) -> Result<Status, ClientError> {
+        self.status_of(self.inner.entry, histograms).await
+    }
+
+    /// The status of one node, asked directly: nobody speaks for another.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub async fn status_of(&self, node: NodeId, histograms: bool) -> Result<Status, ClientError> {
+        match self.ask(node, Message::StatusRequest(StatusRequest { histograms })).await? {
+            Message::Status(status) => Ok(*status),
+            other => Err(misplaced(&other)),
+        }
+    }
+
+    /// What one node remembers of a request; no attempts where it never had the request or has forgotten it.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub async fn explain_at(&self, node: NodeId, request_id: RequestId) -> Result<Explanation, ClientError> {
+        match self.ask(node, Message::ExplainRequest(ExplainRequest { request_id })).await? {
+            Message::Explanation(explanation) => Ok(*explanation),
+            other => Err(misplaced(&other)),
+        }
+    }
+
+    async fn ask(&self, node: NodeId, question: Message) -> Result<Message, ClientError> {
+        let asking = async {
+            let mut exchange = self.inner.send(node, question.into()).await?;
+            Ok(exchange.read().await?.message)
+        };
+        let answer = tokio::time::timeout(ANSWER_WAIT, asking)
+            .await
+            .map_err(|_| ClientError::DeadlineExceeded { answered: 0 })?;
+        match answer {
+            Ok(Message::Failure(failure)) => Err(ClientError::Refused {
+                code: failure.code,
+                message: failure.message,
+                retry_after: failure.retry_after_us.map(Duration::from),
+            }),
+            Ok(answer) => Ok(answer),
+            Err(AttemptFailure::Unreachable(what)) => Err(ClientError::Unreachable { what }),
+            Err(AttemptFailure::Lost(what)) => Err(ClientError::Lost { attempts: 1, what }),
+            Err(AttemptFailure::Refused(code, message)) => {
+                Err(ClientError::Refused { code, message, retry_after: None })
+            }
+        }
+    }
+}
+
+/// A node that answers another question than it was asked.
+fn misplaced(answer: &Message) -> ClientError {
+    ClientError::Lost { attempts: 1, what: format!("{:?} is no answer to what was asked", answer.kind()) }
+}
