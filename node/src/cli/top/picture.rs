@@ -39,16 +39,24 @@ pub(super) fn lines(census: &Census, watch: &Watch, room: Room) -> Vec<String> {
     ];
     let mut lines = vec![headline(census, watch)];
     // An empty line before each table.
-    let mut left = room.rows.saturating_sub(lines.len() + tables.len());
-    for (index, table) in tables.iter().enumerate() {
-        // What a small table leaves goes to those after it.
-        let share = left / (tables.len() - index);
-        let shown = cut(table, share);
-        left = left.saturating_sub(shown.len());
+    let rows = room.rows.saturating_sub(lines.len() + tables.len());
+    for (table, share) in tables.iter().zip(shares(&tables, rows)) {
         lines.push(String::new());
-        lines.extend(shown);
+        lines.extend(cut(table, share));
     }
     lines.iter().map(|line| line.chars().take(room.columns).collect()).collect()
+}
+
+/// The rows of each table: as many as it has, or an equal share of what smaller ones leave.
+fn shares<const N: usize>(tables: &[Vec<String>; N], rows: usize) -> [usize; N] {
+    let mut by_size: [usize; N] = std::array::from_fn(|index| index);
+    by_size.sort_by_key(|index| tables[*index].len());
+    let (mut shares, mut left) = ([0; N], rows);
+    for (done, index) in by_size.into_iter().enumerate() {
+        shares[index] = tables[index].len().min(left / (N - done));
+        left -= shares[index];
+    }
+    shares
 }
 
 /// The first lines of a table, and how many there would be more.
