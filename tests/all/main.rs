@@ -1,5 +1,6 @@
 //! The one integration binary: every scenario is a module of it, so that it links once.
 
+mod chaos;
 mod cli;
 mod edge;
 mod kernels;

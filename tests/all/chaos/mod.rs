@@ -1,0 +1,5 @@
+//! Chaos on real processes, and the pure parts of its harness. Long runs: `shoal-chaos`.
+
+mod checker;
+mod smoke;
+mod wire;
