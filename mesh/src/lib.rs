@@ -18,7 +18,7 @@ mod peer;
 mod testing;
 
 #[cfg(feature = "link")]
-pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded};
+pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded, MemberClientOptions};
 pub use core::{
     ClientError, ItemResult, Lease, Life, LoadSequence, MemberSeen, OwnFacts, Standing, Vector,
     WhenOverloaded,

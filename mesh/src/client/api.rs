@@ -1,18 +1,26 @@
 //! The client and its calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use shoal_protocol::message::{ServedBy, Timings};
 use shoal_protocol::{ErrorCode, Frame, NodeId, RequestId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::driver::EncodeStream;
 use super::encode::Encode;
-use crate::core::{AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, View};
-use crate::link::{Exchange, FrameError, LinkError, MemoryLink, QuicLink, Service, now};
+use super::follow::Entry;
+use super::shared::SharedCore;
+use crate::core::{AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, Probe, Target, View};
+use crate::link::{Exchange, FrameError, LinkError, Links, MemoryLink, Service, now, random};
 
-/// A client of one node. Clones share the connection and what was learnt.
+/// How long a direct connection may take where the entry node could forward.
+const DIRECT_WAIT: Duration = Duration::from_millis(300);
+
+/// A client of a mesh, or of a node that is in none. Clones share connections and what was learnt.
 #[derive(Clone)]
 pub struct Client {
     pub(super) inner: Arc<Inner>,
@@ -38,41 +46,67 @@ pub struct Encoded {
 }
 
 pub(super) struct Inner {
-    link: Link,
-    /// The node at the link's other end; a client that is given no facts asks it about everything.
-    pub(super) entry: NodeId,
-    core: Mutex<ClientCore>,
+    /// The node in this process, if there is one.
+    pub(super) home: Option<(NodeId, MemoryLink)>,
+    /// The way to others; a client of a node that is alone in its process has none.
+    pub(super) links: Option<Links>,
+    /// Whom the client follows; what no facts answer is asked there.
+    pub(super) entry: Arc<watch::Sender<Entry>>,
+    pub(super) shared: Arc<SharedCore>,
     /// Random at start; every request takes the next number, mixed.
-    unique: AtomicU64,
-}
-
-pub(super) enum Link {
-    Memory(MemoryLink),
-    Quic(QuicLink),
+    pub(super) unique: AtomicU64,
+    /// The background task; it ends with the client.
+    pub(super) _tasks: JoinSet<()>,
 }
 
 impl Inner {
     pub(super) fn core(&self) -> MutexGuard<'_, ClientCore> {
-        // The machines do not panic; should one do, what it leaves fails calls and no more.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.core()
     }
 
     /// Nothing was heard on this connection for too long: what follows goes over another.
     pub(super) fn suspect(&self, connection: usize) {
-        if let Link::Quic(link) = &self.link {
-            link.suspect(connection);
+        if let Some(links) = &self.links {
+            links.suspect(connection);
         }
     }
 
-    /// Opens a stream to a node and sends the request on it.
-    pub(super) async fn send(&self, to: NodeId, frame: Frame) -> Result<Exchange, AttemptFailure> {
-        if to != self.entry {
-            return Err(AttemptFailure::Unreachable(format!("no address of node {to} is known")));
+    /// Opens a stream to a node, or to the one that forwards to it, and sends the request on it.
+    pub(super) async fn send(&self, to: Target, frame: Frame) -> Result<Exchange, AttemptFailure> {
+        let hop = to.next_hop();
+        if let Some((_, home)) = self.home.as_ref().filter(|(node, _)| *node == hop) {
+            return Ok(home.send(&frame)?);
         }
-        match &self.link {
-            Link::Memory(link) => link.send(&frame).map_err(AttemptFailure::from),
-            Link::Quic(link) => link.send(frame).await,
+        let Some(links) = &self.links else {
+            return Err(AttemptFailure::Unreachable(format!("no address of node {hop} is known")));
+        };
+        let patience = (to.via.is_none() && self.core().view().has_detour(hop)).then_some(DIRECT_WAIT);
+        links.send(hop, &self.addresses(hop), patience, frame).await
+    }
+
+    /// Sends a probe; whether it was answered at once, because the device is in this process.
+    pub(super) fn probe(&self, Probe { to, probe }: &Probe) -> bool {
+        if let Some((node, home)) = self.home.as_ref().filter(|(node, _)| node == to) {
+            let reply = home.service().probe(probe);
+            reply.iter().for_each(|reply| self.shared.handle_reply(*node, reply));
+            return reply.is_some();
         }
+        if let Some(links) = &self.links {
+            links.probe(*to, &self.addresses(*to), probe.clone());
+        }
+        false
+    }
+
+    /// Where a node is reached, as it says itself and, of the entry, as the application says.
+    fn addresses(&self, node: NodeId) -> Vec<String> {
+        let mut addresses = self.core().view().client_addresses(node).to_vec();
+        let entry = self.entry.borrow();
+        if entry.node == node {
+            let more = entry.addresses.iter().filter(|address| !addresses.contains(address));
+            let more: Vec<_> = more.cloned().collect();
+            addresses.extend(more);
+        }
+        addresses
     }
 }
 
@@ -97,12 +131,31 @@ impl Client {
     /// A client of a service in this process. The frames are the same as over QUIC.
     #[must_use]
     pub fn in_process(service: Arc<dyn Service>) -> Self {
-        Self::new(Link::Memory(MemoryLink::new(service)), NodeId::default())
+        let node = NodeId::default();
+        Self::new(Inner {
+            home: Some((node, MemoryLink::new(service))),
+            links: None,
+            entry: Arc::new(watch::Sender::new(Entry { node, addresses: Vec::new() })),
+            shared: Arc::new(SharedCore::new(ClientCore::new(View::of_home(node), random()))),
+            unique: AtomicU64::new(random()),
+            _tasks: JoinSet::new(),
+        })
     }
 
-    pub(super) fn new(link: Link, entry: NodeId) -> Self {
-        let core = Mutex::new(ClientCore::new(View::of_entry(entry), random()));
-        Self { inner: Arc::new(Inner { link, entry, core, unique: AtomicU64::new(random()) }) }
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The node that the client follows.
+    #[must_use]
+    pub fn entry(&self) -> NodeId {
+        self.inner.entry.borrow().node
+    }
+
+    /// The nodes of the mesh as far as the client knows, by id; none where it is not told of a mesh.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.inner.core().view().nodes()
     }
 
     /// Encodes any number of texts and collects the results in input order. Dropping the future cancels the call and
@@ -148,10 +201,4 @@ impl Client {
         let started = inner.core().start_call(spec, now);
         EncodeStream::new(inner, started, call.inputs, call.total, call.progress)
     }
-}
-
-/// Chance for request ids and jitter, from the operating system.
-fn random() -> u64 {
-    let random = ring::rand::generate(&ring::rand::SystemRandom::new());
-    random.map_or(0, |bytes: ring::rand::Random<[u8; 8]>| u64::from_le_bytes(bytes.expose()))
 }

@@ -1,12 +1,25 @@
-//! Reaching a node over QUIC.
+//! Reaching a mesh over QUIC, or from inside of one of its nodes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
+use shoal_protocol::NodeId;
 use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::api::{Client, Link};
+use super::api::{Client, Inner};
+use super::entries::Entries;
+use super::follow::{Entry, Follower, follow_home};
+use super::shared::SharedCore;
+use crate::core::{ClientCore, Following, View};
 use crate::identity::LiveIdentity;
-use crate::link::{ConnectError, Net, QuicLink, TokioNet};
+use crate::link::{ConnectError, Links, MemoryLink, Net, Service, TokioNet, random};
+
+/// How long a new client waits to be told of the mesh. Without that it asks its entry node about everything.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
 
 /// Whom to reach, and as whom.
 pub struct ConnectOptions {
@@ -16,7 +29,7 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Addresses (`host:port`, tried in order) and the identity to show.
+    /// Addresses (`host:port`, tried in order) of one or more nodes, and the identity to show.
     #[must_use]
     pub fn new<A: ToString>(
         addresses: impl IntoIterator<Item = A>,
@@ -37,21 +50,99 @@ impl ConnectOptions {
     }
 }
 
+/// How the client inside of a member reaches the other nodes.
+pub struct MemberClientOptions {
+    node: NodeId,
+    identity: LiveIdentity,
+    net: Option<Arc<dyn Net>>,
+}
+
+impl MemberClientOptions {
+    /// As the node itself.
+    #[must_use]
+    pub fn new(identity: impl Into<LiveIdentity>) -> Self {
+        let identity = identity.into();
+        Self { node: identity.current().node_id(), identity, net: None }
+    }
+
+    /// Where sockets and tasks come from; by default the operating system and the caller's runtime.
+    #[must_use]
+    pub fn net(mut self, net: impl Net) -> Self {
+        self.net = Some(Arc::new(net));
+        self
+    }
+}
+
+fn net_or_callers(net: Option<Arc<dyn Net>>) -> Result<Arc<dyn Net>, ConnectError> {
+    match net {
+        Some(net) => Ok(net),
+        None => {
+            let none = |error: tokio::runtime::TryCurrentError| ConnectError::Local(error.to_string());
+            Ok(Arc::new(TokioNet::new(Handle::try_current().map_err(none)?)))
+        }
+    }
+}
+
 impl Client {
-    /// Reaches a node. The connection is dialed again by itself when a later call finds it lost.
+    /// Reaches a mesh through one of its nodes: follows it, learns of the others, and finds another one when it is gone.
+    /// Connections are dialed when they are needed, and again when they were lost.
     ///
     /// # Errors
     /// When no address leads to a node of the identity's mesh that takes it: see [`ConnectError`].
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let net = match options.net {
-            Some(net) => net,
-            None => {
-                let none = |error: tokio::runtime::TryCurrentError| ConnectError::Local(error.to_string());
-                Arc::new(TokioNet::new(Handle::try_current().map_err(none)?))
-            }
+        let ConnectOptions { addresses, identity, net } = options;
+        if addresses.is_empty() {
+            return Err(ConnectError::NoAddress);
+        }
+        let net = net_or_callers(net)?;
+        let shared = Arc::new(SharedCore::new(ClientCore::new(View::default(), random())));
+        let hearing = shared.clone();
+        let hearing = Box::new(move |heard| hearing.handle_heard(heard));
+        let links = Links::new(identity, net.clone(), random(), hearing)?;
+        let linked = links.meet(&addresses).await?;
+        let node = linked.node();
+        *shared.core() = ClientCore::new(View::of_entry(node), random());
+        let entry = Arc::new(watch::Sender::new(Entry { node, addresses: addresses.clone() }));
+        let (settled, told) = oneshot::channel();
+        let follower = Follower {
+            links: links.clone(),
+            shared: shared.clone(),
+            given: addresses,
+            entry: entry.clone(),
+            entries: Entries::new(random()),
+            following: Following::default(),
+            settled: Some(settled),
         };
-        let link = QuicLink::new(options.addresses, options.identity, net)?;
-        let entry = link.linked().await?.node();
-        Ok(Self::new(Link::Quic(link), entry))
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(follower.run(linked), &net.tasks());
+        let unique = AtomicU64::new(random());
+        let inner = Inner { home: None, links: Some(links), entry, shared, unique, _tasks: tasks };
+        // Late or never, it is a client of its entry node.
+        let _ = timeout(SETTLE_WAIT, told).await;
+        Ok(Self::new(inner))
+    }
+
+    /// The client inside of a member: what runs best here stays in the process, everything else goes where it runs best.
+    /// It knows what [`Service::mesh`] tells, which must be set by now.
+    ///
+    /// # Errors
+    /// [`ConnectError::Setup`] and [`ConnectError::Local`].
+    pub fn of_member(service: Arc<dyn Service>, options: MemberClientOptions) -> Result<Self, ConnectError> {
+        let MemberClientOptions { node, identity, net } = options;
+        let net = net_or_callers(net)?;
+        let shared = Arc::new(SharedCore::new(ClientCore::new(View::of_home(node), random())));
+        let hearing = shared.clone();
+        let hearing = Box::new(move |heard| hearing.handle_heard(heard));
+        let links = Links::new(identity, net.clone(), random(), hearing)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(follow_home(service.clone(), links.clone(), shared.clone()), &net.tasks());
+        Ok(Self::new(Inner {
+            home: Some((node, MemoryLink::new(service))),
+            links: Some(links),
+            entry: Arc::new(watch::Sender::new(Entry { node, addresses: Vec::new() })),
+            shared,
+            unique: AtomicU64::new(random()),
+            _tasks: tasks,
+        }))
     }
 }

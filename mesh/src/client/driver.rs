@@ -103,8 +103,8 @@ impl EncodeStream {
         }
     }
 
-    /// Drops what is cancelled, sends what is due.
-    fn advance(&mut self, now: Instant) {
+    /// Drops what is cancelled, sends what is due. Whether a probe was answered at once.
+    fn advance(&mut self, now: Instant) -> bool {
         let client = self.client.clone();
         let mut core = client.core();
         while let Some((key, reason)) = core.poll_cancel(self.call) {
@@ -119,13 +119,16 @@ impl EncodeStream {
         while let Some(Submit { key, to, request }) = core.poll_submit(self.call, now) {
             let client = self.client.clone();
             let event = Box::pin(async move {
-                match client.send(to.next_hop(), Message::EncodeRequest(request).into()).await {
+                match client.send(to, Message::EncodeRequest(request).into()).await {
                     Ok(exchange) => Event::Sent(exchange),
                     Err(failure) => Event::Failed(failure),
                 }
             });
             self.flights.push(Flight { key, connection: None, event });
         }
+        let probes: Vec<_> = std::iter::from_fn(|| core.poll_probe()).collect();
+        drop(core);
+        probes.into_iter().filter(|probe| client.probe(probe)).count() > 0
     }
 
     /// Feeds what the attempts have to say; whether there was anything.
@@ -195,7 +198,7 @@ impl EncodeStream {
         let items = self.items();
         self.over = Some((summary, items));
         self.flights.clear();
-        self.client.core().end_call(self.call);
+        self.client.shared.end_call(self.call);
     }
 
     fn report(&mut self) {
@@ -231,6 +234,8 @@ impl Stream for EncodeStream {
             this.end(None);
             return Poll::Ready(Some(Err(ClientError::NoRuntime)));
         }
+        // Before anything is looked at: news may come on another thread meanwhile.
+        this.client.shared.wait(this.call, cx.waker());
         loop {
             if let Some(item) = this.client.core().poll_item(this.call) {
                 return Poll::Ready(Some(Ok(item)));
@@ -244,8 +249,8 @@ impl Stream for EncodeStream {
                 return Poll::Ready(error.map(Err));
             }
             this.take_input(cx);
-            this.advance(now());
-            if this.listen(cx) {
+            let answered = this.advance(now());
+            if this.listen(cx) || answered {
                 this.report();
                 continue;
             }
@@ -258,6 +263,6 @@ impl Stream for EncodeStream {
 
 impl Drop for EncodeStream {
     fn drop(&mut self) {
-        self.client.core().end_call(self.call);
+        self.client.shared.end_call(self.call);
     }
 }

@@ -1,16 +1,20 @@
 //! The client library: one call of any length, exactly one outcome for every text.
 //!
-//! Everything runs in the caller's own task: a [`Client`] spawns nothing for a call, so that dropping the future (or
-//! the stream) is all it takes to cancel, and a stream that is not polled takes no more texts.
+//! A call runs in the caller's own task: a [`Client`] spawns nothing for it, so that dropping the future (or the
+//! stream) is all it takes to cancel, and a stream that is not polled takes no more texts. Beside the calls a client has
+//! one task that follows a node of the mesh, and one for each of its connections.
 
 mod api;
 mod connect;
 mod driver;
 mod encode;
+mod entries;
+mod follow;
 mod questions;
+mod shared;
 
 pub use api::{Client, Encoded};
-pub use connect::ConnectOptions;
+pub use connect::{ConnectOptions, MemberClientOptions};
 pub use driver::EncodeStream;
 pub use encode::Encode;
 

@@ -6,7 +6,7 @@ use shoal_protocol::message::{ExplainRequest, Explanation, Status, StatusRequest
 use shoal_protocol::{Message, NodeId, RequestId};
 
 use super::api::Client;
-use crate::core::{AttemptFailure, ClientError};
+use crate::core::{AttemptFailure, ClientError, Target};
 
 /// How long a node may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ impl Client {
     /// # Errors
     /// When the node cannot be reached, refuses, or does not answer within 5 s.
     pub async fn status(&self, histograms: bool) -> Result<Status, ClientError> {
-        self.status_of(self.inner.entry, histograms).await
+        self.status_of(self.entry(), histograms).await
     }
 
     /// The status of one node, asked directly: nobody speaks for another.
@@ -44,7 +44,8 @@ impl Client {
 
     async fn ask(&self, node: NodeId, question: Message) -> Result<Message, ClientError> {
         let asking = async {
-            let mut exchange = self.inner.send(node, question.into()).await?;
+            let direct = Target { node, device: None, via: None };
+            let mut exchange = self.inner.send(direct, question.into()).await?;
             Ok(exchange.read().await?.message)
         };
         let answer = tokio::time::timeout(ANSWER_WAIT, asking)

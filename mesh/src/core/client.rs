@@ -84,6 +84,16 @@ impl ClientCore {
         is_news
     }
 
+    /// This node is the one that is asked where facts say nothing, and that forwards, from now on.
+    pub fn handle_entry(&mut self, entry: NodeId) {
+        self.dispatch.view.handle_entry(entry);
+    }
+
+    /// A connection to the node could be made after all.
+    pub fn handle_path(&mut self, node: NodeId) {
+        self.dispatch.view.handle_path(node);
+    }
+
     /// A device's load, as gossiped; whether it was news.
     pub fn handle_load(&mut self, node: NodeId, record: &LoadRecord, now: Instant) -> bool {
         self.dispatch.view.handle_load(node, record, now)
@@ -122,6 +132,12 @@ impl ClientCore {
     #[must_use]
     pub fn wants_input(&self, id: CallId) -> bool {
         self.calls.get(&id).is_some_and(Call::wants_input)
+    }
+
+    /// Whether a part of the call waits for a place: news of the mesh and answers to probes are for it.
+    #[must_use]
+    pub fn is_placing(&self, id: CallId) -> bool {
+        self.calls.get(&id).is_some_and(Call::is_placing)
     }
 
     /// The next text.

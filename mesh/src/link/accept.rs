@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::codes::Code;
 use super::feed;
+use super::forward;
 use super::frames::{FrameError, FrameSink, FrameSource};
 use super::hello::{self, Agreed, Own};
 use super::memory::no_room;
@@ -229,7 +230,13 @@ async fn serve_attempt(peer: Peer, mut recv: RecvStream, reply: Reply, room: Roo
                 Err(_) => reply.fail(ErrorCode::Overloaded, "this connection follows already").await,
             };
         }
-        Ok((request, _places)) => shared.service.clone().serve(peer, request, reply).await,
+        Ok((request, _places)) => {
+            match forward::destination(&request, shared.own.node, &*shared.service) {
+                // A caller that is gone needs to be told nothing.
+                Some(to) => drop(forward::serve(&shared.links, to, request, reply, now()).await),
+                None => shared.service.clone().serve(peer, request, reply).await,
+            }
+        }
         Err(Refusal { code, what }) => {
             // A caller that is gone needs no answer: failing to stop or to tell it is no error here.
             let _ = recv.stop(Code::Protocol.into());

@@ -24,12 +24,14 @@ pub(crate) enum Code {
     Leaving = 7,
     /// The peer took too long to say what it owed.
     Slow = 8,
+    /// The node to which the stream was forwarded is gone.
+    Lost = 9,
     /// A number from a newer version.
     Unknown = u32::MAX,
 }
 
 impl Code {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Done,
         Self::Cancelled,
         Self::Internal,
@@ -39,6 +41,7 @@ impl Code {
         Self::Overloaded,
         Self::Leaving,
         Self::Slow,
+        Self::Lost,
     ];
 }
 
@@ -67,6 +70,7 @@ impl std::fmt::Display for Code {
             Self::Overloaded => "overloaded",
             Self::Leaving => "the peer is leaving",
             Self::Slow => "too slow",
+            Self::Lost => "lost behind the peer",
             Self::Unknown => "unknown reason",
         })
     }

@@ -1,14 +1,14 @@
-//! The client's end: one connection to a node, dialed when it is needed and again when it was lost.
+//! The dialing end of a connection to a node's port for clients.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::Shared;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig};
 use shoal_protocol::message::Role;
-use shoal_protocol::{ErrorCode, Frame, NodeId};
+use shoal_protocol::{ErrorCode, Frame, Message, NodeId, encode};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::accept::certified;
@@ -16,7 +16,6 @@ use super::codes::Code;
 use super::frames::Exchange;
 use super::hello::{self, Agreed, HelloError, Own};
 use super::net::Net;
-use super::reply::BoxFuture;
 use super::transport::{Door, SetupError, client_config, endpoint_config};
 use crate::core::AttemptFailure;
 use crate::identity::{LiveIdentity, NODE_SERVER_NAME, Subject};
@@ -80,6 +79,17 @@ pub enum ConnectError {
         /// Who was asked.
         address: SocketAddr,
     },
+    /// Another node is there than the one that is looked for: an address that was given to somebody else.
+    #[error("{address}: node {node} is there now")]
+    OtherNode {
+        /// Who was asked.
+        address: SocketAddr,
+        /// Who answered.
+        node: NodeId,
+    },
+    /// As many connections as may be are in use.
+    #[error("as many connections as may be are in use")]
+    Full,
     /// The connection broke while it was being made.
     #[error("{address}: {what}")]
     Broken {
@@ -103,23 +113,27 @@ impl From<ConnectError> for AttemptFailure {
             ConnectError::Untrusted { .. } | ConnectError::Forbidden { .. } | ConnectError::Setup(_) => {
                 Self::Refused(ErrorCode::Forbidden, what)
             }
-            ConnectError::Version { .. } | ConnectError::NoAddress => {
-                Self::Refused(ErrorCode::InvalidRequest, what)
-            }
+            ConnectError::Version { .. } => Self::Refused(ErrorCode::InvalidRequest, what),
             ConnectError::Overloaded { .. } => Self::Refused(ErrorCode::Overloaded, what),
-            ConnectError::Resolve { .. }
+            ConnectError::NoAddress
+            | ConnectError::Resolve { .. }
             | ConnectError::Local(_)
             | ConnectError::NoAnswer { .. }
+            | ConnectError::OtherNode { .. }
+            | ConnectError::Full
             | ConnectError::Broken { .. } => Self::Unreachable(what),
         }
     }
 }
 
 /// A connection that is up. Its endpoint ends with it.
+#[derive(Debug)]
 pub(crate) struct Linked {
     connection: Connection,
     version: u16,
     node: NodeId,
+    /// Its drop tells whoever watches that nothing new will be sent.
+    held: watch::Sender<()>,
 }
 
 impl Linked {
@@ -127,104 +141,73 @@ impl Linked {
     pub(crate) fn node(&self) -> NodeId {
         self.node
     }
+
+    /// Tells connections apart.
+    pub(crate) fn id(&self) -> usize {
+        self.connection.stable_id()
+    }
+
+    /// Whether it is not over.
+    pub(crate) fn is_up(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// Resolves when it is over.
+    pub(crate) async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    /// For a task that reads its datagrams as long as it is held.
+    pub(super) fn watched(&self) -> (Connection, watch::Receiver<()>) {
+        (self.connection.clone(), self.held.subscribe())
+    }
+
+    /// Opens a stream and sends a request on it.
+    pub(crate) async fn request(self: Arc<Self>, frame: Frame) -> Result<Exchange, AttemptFailure> {
+        let lost = |error: ConnectionError| AttemptFailure::Lost(format!("connection lost: {error}"));
+        let stream = self.connection.open_bi().await.map_err(lost)?;
+        let version = self.version;
+        Ok(Exchange::request(self, stream, version, frame).await?)
+    }
+
+    /// Sends a datagram, if there is room and a way for it.
+    pub(super) fn send_datagram(&self, message: Message) {
+        let mut bytes = Vec::new();
+        if encode(&message.into(), self.version, &mut bytes).is_ok() {
+            // One that is not sent is one that is not answered.
+            let _ = self.connection.send_datagram(bytes.into());
+        }
+    }
 }
 
-/// Dials a node and keeps the connection; one dial at a time, shared by all who wait for it.
-pub(crate) struct QuicLink {
-    dialer: Arc<Dialer>,
-    state: Mutex<State>,
-}
-
-type Dial = Shared<BoxFuture<'static, Result<Arc<Linked>, ConnectError>>>;
-
-enum State {
-    Down,
-    Dialing(Dial),
-    Up(Arc<Linked>),
-}
-
-struct Dialer {
-    addresses: Vec<String>,
+/// Makes connections as one identity.
+pub(super) struct Dialer {
     identity: LiveIdentity,
     config: ClientConfig,
     own: Own,
     net: Arc<dyn Net>,
 }
 
-impl QuicLink {
-    pub(crate) fn new(
-        addresses: Vec<String>,
-        identity: LiveIdentity,
-        net: Arc<dyn Net>,
-    ) -> Result<Self, ConnectError> {
-        if addresses.is_empty() {
-            return Err(ConnectError::NoAddress);
-        }
-        let dialer = Dialer {
-            config: client_config(&identity, Door::Clients)?,
-            own: Own::new(identity.current().node_id()),
-            addresses,
-            identity,
-            net,
-        };
-        Ok(Self { dialer: Arc::new(dialer), state: Mutex::new(State::Down) })
-    }
-
-    /// The connection, dialed if there is none.
-    pub(crate) async fn linked(&self) -> Result<Arc<Linked>, ConnectError> {
-        let dial = {
-            let mut state = self.state();
-            match &*state {
-                State::Up(linked) if linked.connection.close_reason().is_none() => return Ok(linked.clone()),
-                State::Dialing(dial) => dial.clone(),
-                State::Down | State::Up(_) => {
-                    let dialer = self.dialer.clone();
-                    let dial = async move { dialer.dial().await }.boxed().shared();
-                    *state = State::Dialing(dial.clone());
-                    dial
-                }
-            }
-        };
-        let result = dial.clone().await;
-        let mut state = self.state();
-        if matches!(&*state, State::Dialing(current) if current.ptr_eq(&dial)) {
-            *state = match &result {
-                Ok(linked) => State::Up(linked.clone()),
-                Err(_) => State::Down,
-            };
-        }
-        result
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every state is complete in itself; a panic cannot leave half of one.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Opens a stream and sends a request on it.
-    pub(crate) async fn send(&self, frame: Frame) -> Result<Exchange, AttemptFailure> {
-        let linked = self.linked().await?;
-        let lost = |error: ConnectionError| AttemptFailure::Lost(format!("connection lost: {error}"));
-        let stream = linked.connection.open_bi().await.map_err(lost)?;
-        let connection = linked.connection.stable_id();
-        Ok(Exchange::request(connection, stream, linked.version, frame).await?)
-    }
-
-    /// Dials anew for the next attempt if this connection is still the one in use. Streams on it live on: should the
-    /// node be slow and not dead, their answers still count.
-    pub(crate) fn suspect(&self, connection: usize) {
-        let mut state = self.state();
-        if matches!(&*state, State::Up(linked) if linked.connection.stable_id() == connection) {
-            *state = State::Down;
-        }
-    }
-}
-
 impl Dialer {
-    /// Tries every address in turn; the first error that a later address cannot mend ends it.
-    async fn dial(&self) -> Result<Arc<Linked>, ConnectError> {
+    pub(super) fn new(identity: LiveIdentity, net: Arc<dyn Net>) -> Result<Self, SetupError> {
+        let config = client_config(&identity, Door::Clients)?;
+        let own = Own::new(identity.current().node_id());
+        Ok(Self { identity, config, own, net })
+    }
+
+    /// Where tasks run.
+    pub(super) fn tasks(&self) -> Handle {
+        self.net.tasks()
+    }
+
+    /// Tries every address in turn, until `node` answers, or anybody where none is named.
+    pub(super) async fn dial(
+        &self,
+        addresses: &[String],
+        node: Option<NodeId>,
+    ) -> Result<Linked, ConnectError> {
         let mut last = ConnectError::NoAddress;
-        for name in &self.addresses {
+        for name in addresses {
             let resolved = resolve(name).await;
             let addresses = match resolved {
                 Ok(addresses) => addresses,
@@ -234,8 +217,8 @@ impl Dialer {
                 }
             };
             for address in addresses {
-                match timeout(DIAL_WAIT, self.dial_one(address)).await {
-                    Ok(Ok(linked)) => return Ok(Arc::new(linked)),
+                match timeout(DIAL_WAIT, self.dial_one(address, node)).await {
+                    Ok(Ok(linked)) => return Ok(linked),
                     Ok(Err(error)) => last = error,
                     Err(_) => last = ConnectError::NoAnswer { address },
                 }
@@ -245,12 +228,16 @@ impl Dialer {
         Err(last)
     }
 
-    async fn dial_one(&self, address: SocketAddr) -> Result<Linked, ConnectError> {
+    async fn dial_one(&self, address: SocketAddr, node: Option<NodeId>) -> Result<Linked, ConnectError> {
         let endpoint = endpoint_for(address, endpoint_config(&self.identity.current()), &*self.net)?;
         let connection = handshake(&endpoint, self.config.clone(), address).await?;
-        let subject = certified_node(&connection, address)?;
-        let agreed = greet(&connection, &self.own, address, subject.key_id).await?;
-        Ok(Linked { connection, version: agreed.version, node: subject.key_id })
+        let found = certified_node(&connection, address)?.key_id;
+        if node.is_some_and(|node| node != found) {
+            connection.close(Code::Done.into(), b"looking for another node");
+            return Err(ConnectError::OtherNode { address, node: found });
+        }
+        let agreed = greet(&connection, &self.own, address, found).await?;
+        Ok(Linked { connection, version: agreed.version, node: found, held: watch::Sender::new(()) })
     }
 }
 

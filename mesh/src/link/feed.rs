@@ -14,7 +14,7 @@ use crate::core::{Feed, MemberState};
 use crate::peer::MeshState;
 
 /// What changes within this time travels together: a follower's turn costs a look at everything that is known.
-const GATHER: Duration = Duration::from_millis(50);
+pub(crate) const GATHER: Duration = Duration::from_millis(50);
 /// How long a follower may leave a message unread once its window is full. Then it is cut off, and follows anew from
 /// what it holds.
 const SLOW_MAX: Duration = Duration::from_secs(5);
@@ -60,7 +60,8 @@ pub(super) async fn serve(
     }
 }
 
-fn tell(feed: &mut Feed, mesh: &MeshState) {
+/// Hands a feed all that is known now.
+pub(crate) fn tell(feed: &mut Feed, mesh: &MeshState) {
     feed.handle_member(mesh.life, MemberState::Alive);
     mesh.members.iter().for_each(|seen| feed.handle_member(seen.life, seen.state));
     mesh.facts.values().for_each(|record| feed.handle_facts(record));

@@ -1,5 +1,7 @@
 //! Frames over a byte stream, and over a channel that stands for one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use shoal_protocol::header::Header;
@@ -7,6 +9,7 @@ use shoal_protocol::{DecodeError, Frame, HeaderError, Kind, WIRE_VERSION, decode
 use tokio::sync::{mpsc, watch};
 
 use super::codes::Code;
+use super::dial::Linked;
 use super::reply::LinkError;
 
 /// Why no frame could be read.
@@ -182,26 +185,26 @@ pub(crate) struct Exchange {
     /// `None` in memory, where the request went as a whole.
     sink: Option<FrameSink>,
     source: FrameSource,
-    /// Tells connections of one client apart; `None` in memory.
-    connection: Option<usize>,
+    /// What carries it, held so that it is not closed as idle; `None` in memory.
+    linked: Option<Arc<Linked>>,
     ended: bool,
 }
 
 impl Exchange {
     /// The answer to a request that was handed over in memory.
     pub(crate) fn memory(source: FrameSource) -> Self {
-        Self { sink: None, source, connection: None, ended: false }
+        Self { sink: None, source, linked: None, ended: false }
     }
 
     /// Sends a request on a fresh stream. A drop cancels it from its first byte on.
     pub(crate) async fn request(
-        connection: usize,
+        linked: Arc<Linked>,
         (send, recv): (quinn::SendStream, quinn::RecvStream),
         version: u16,
         frame: Frame,
     ) -> Result<Self, LinkError> {
         let mut exchange =
-            Self { sink: None, source: FrameSource::Quic(recv), connection: Some(connection), ended: false };
+            Self { sink: None, source: FrameSource::Quic(recv), linked: Some(linked), ended: false };
         let sink = exchange.sink.insert(FrameSink::quic(send, version));
         match sink.write(frame).await {
             // A node that refuses a request before it read all of it stops the stream: its answer says why.
@@ -213,7 +216,7 @@ impl Exchange {
 
     /// The connection that carries it.
     pub(crate) fn connection(&self) -> Option<usize> {
-        self.connection
+        self.linked.as_ref().map(|linked| linked.id())
     }
 
     /// Reads the next frame of the answer.

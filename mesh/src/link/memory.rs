@@ -54,6 +54,10 @@ impl MemoryLink {
         Ok(Exchange::memory(source))
     }
 
+    pub(crate) fn service(&self) -> &Arc<dyn Service> {
+        &self.service
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(done) = tasks.try_join_next() {

@@ -20,6 +20,12 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Chance for ids and jitter, from the operating system.
+pub(crate) fn random() -> u64 {
+    let random = ring::rand::generate(&ring::rand::SystemRandom::new());
+    random.map_or(0, |bytes: ring::rand::Random<[u8; 8]>| u64::from_le_bytes(bytes.expose()))
+}
+
 /// What an endpoint stands on. The default is [`TokioNet`]; a simulation brings its own sockets and clock.
 pub trait Net: Send + Sync + 'static {
     /// Opens a datagram socket.

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::accept;
 use super::codes::Code;
 use super::hello::Own;
-use super::net::{Net, TokioNet};
+use super::links::Links;
+use super::net::{Net, TokioNet, random};
 use super::reply::Service;
 use super::transport::{Door, SetupError, endpoint_config, server_config};
 use crate::identity::LiveIdentity;
@@ -154,6 +155,8 @@ pub(super) struct Shared {
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) attempts: Arc<Semaphore>,
     pub(super) receiving: Arc<Semaphore>,
+    /// To nodes that some client cannot reach directly.
+    pub(super) links: Links,
     /// Turns true when the node leaves.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -181,6 +184,7 @@ impl QuicServer {
         )
         .map_err(failed)?;
         let addr = endpoint.local_addr().map_err(failed)?;
+        let links = Links::new(live.clone(), net.clone(), random(), Box::new(|_| {}))?;
         let (stop, stopping) = watch::channel(false);
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits));
         let shared = Arc::new(Shared {
@@ -192,6 +196,7 @@ impl QuicServer {
             handshakes: semaphore(limits.handshakes_max),
             attempts: semaphore(limits.attempts_max),
             receiving: semaphore(limits.receiving_bytes_max),
+            links,
             stopping,
         });
         let mut tasks = JoinSet::new();

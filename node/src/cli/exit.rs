@@ -95,6 +95,8 @@ impl From<ConnectError> for Stop {
             | ConnectError::Local(_)
             | ConnectError::NoAnswer { .. }
             | ConnectError::Overloaded { .. }
+            | ConnectError::OtherNode { .. }
+            | ConnectError::Full
             | ConnectError::Broken { .. } => Exit::Unavailable,
         };
         Self::new(exit, error.to_string())

@@ -76,6 +76,11 @@ impl Call {
         !self.input_ended && self.outcome.is_none() && self.parts.len() < PARTS_HELD_MAX
     }
 
+    /// Whether a part waits for a place.
+    pub(super) fn is_placing(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.state, State::Ready { .. }))
+    }
+
     /// The next text.
     pub(super) fn handle_input(&mut self, input: Input, shared: &Shared) {
         self.items_taken += 1;

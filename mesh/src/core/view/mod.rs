@@ -38,6 +38,8 @@ pub struct View {
     places: usize,
     places_dropped: u64,
     entry: Option<NodeId>,
+    /// Whether the entry node forwards what cannot be sent directly.
+    is_forwarding: bool,
 }
 
 impl View {
@@ -45,13 +47,31 @@ impl View {
     /// node to which a client is connected.
     #[must_use]
     pub fn of_entry(entry: NodeId) -> Self {
-        Self { entry: Some(entry), ..Self::default() }
+        Self { entry: Some(entry), is_forwarding: true, ..Self::default() }
+    }
+
+    /// The same of the node in whose process the view is: what it cannot reach nobody can for it.
+    #[must_use]
+    pub fn of_home(home: NodeId) -> Self {
+        Self { entry: Some(home), ..Self::default() }
+    }
+
+    /// Another node is the entry from now on.
+    pub(crate) fn handle_entry(&mut self, entry: NodeId) {
+        self.entry = Some(entry);
     }
 
     /// The node that is asked where facts say nothing.
     #[must_use]
     pub fn entry(&self) -> Option<NodeId> {
         self.entry
+    }
+
+    /// The nodes that are not known to be gone, by id.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let is_there = |node: &&NodeId| self.living(**node).is_some();
+        self.slots.keys().filter(is_there).copied().collect()
     }
 
     /// Nodes known, dead ones included.
@@ -153,13 +173,26 @@ impl View {
     /// No connection to the node could be made: what follows goes through the entry node, for as long as this life of it
     /// lasts. Whether that is a new way; if not, there is none.
     pub(crate) fn handle_no_path(&mut self, node: NodeId) -> bool {
-        let has_detour = self.entry.is_some_and(|entry| entry != node);
+        let has_detour = self.has_detour(node);
         self.find_mut(node).is_some_and(|node| has_detour && !std::mem::replace(&mut node.is_indirect, true))
+    }
+
+    /// Whether the entry node would forward to it.
+    #[must_use]
+    pub fn has_detour(&self, node: NodeId) -> bool {
+        self.is_forwarding && self.entry.is_some_and(|entry| entry != node)
+    }
+
+    /// A connection to the node could be made after all.
+    pub(crate) fn handle_path(&mut self, node: NodeId) {
+        if let Some(node) = self.find_mut(node) {
+            node.is_indirect = false;
+        }
     }
 
     /// Through whom the node is reached, where it is not reached directly.
     pub(crate) fn via(&self, node: NodeId) -> Option<NodeId> {
-        self.entry.filter(|_| self.find(node).is_some_and(|node| node.is_indirect))
+        self.entry.filter(|entry| *entry != node && self.find(node).is_some_and(|node| node.is_indirect))
     }
 
     /// A frame or a reply of the node came: it lives. With its round trip, where that was measured.
