@@ -1,8 +1,10 @@
 //! A serving node: the machines, their threads and their links, started and stopped together.
 
 mod device;
+mod elsewhere;
 mod error;
 mod identity;
+mod leaving;
 mod membership;
 mod reach;
 mod seeds;
@@ -23,10 +25,9 @@ use shoal_mesh::{
 };
 use shoal_protocol::message::{Status, Truncate};
 use shoal_protocol::{Bytes, NodeId};
-use tokio::sync::oneshot;
 
 use crate::actors::backend::{Backend, CpuBackend};
-use crate::actors::device::{Carried, DeviceArguments, DeviceMsg, Published};
+use crate::actors::device::{Carried, DeviceArguments, Published};
 use crate::actors::front::{Front, FrontRules, Fronts};
 use crate::actors::service::{NodeFacts, NodeService};
 use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
@@ -48,7 +49,7 @@ const SELF_TEST: [&str; 2] = ["the quick brown fox", "a node tests itself before
 /// What the connections may take to close beyond the grace.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
-/// A running node. [`shutdown`](Self::shutdown) lets work finish; dropping it stops everything at once.
+/// A running node. [`shutdown`](Self::shutdown) hands over and lets work finish; dropping it stops everything at once.
 pub struct Node {
     service: Arc<NodeService>,
     client: Client,
@@ -297,33 +298,6 @@ impl Node {
     #[must_use]
     pub fn view(&self) -> View {
         View { service: Arc::clone(&self.service) }
-    }
-
-    /// Leaves: refuses new work at once, finishes what is in flight for up to `grace`, then ends the rest with
-    /// `draining`, and stops.
-    pub async fn shutdown(mut self, grace: Duration) {
-        self.service.is_draining.store(true, Ordering::Release);
-        let deadline = clock::now() + grace;
-        let (done, drained) = oneshot::channel();
-        let asked = self.service.slot.send(DeviceMsg::Drain { deadline, done });
-        if asked.is_ok() && tokio::time::timeout(grace + CLOSE_WAIT, drained).await.is_err() {
-            tracing::warn!("the device did not drain in time");
-        }
-        if let Some(mesh) = self.mesh.take() {
-            mesh.leave().await;
-        }
-        if let Some(identity) = self.identity.take() {
-            identity.shutdown().await;
-        }
-        if let Some(quic) = self.quic.take() {
-            let left = deadline.saturating_duration_since(clock::now());
-            quic.shutdown(left.max(CLOSE_WAIT)).await;
-        }
-        // A supervisor that is gone already has nothing left to stop.
-        let stopped = self.supervisor.stop_and_wait(None, Some(CLOSE_WAIT)).await;
-        if stopped.is_err() {
-            tracing::warn!("the node's actors did not stop in time");
-        }
     }
 }
 

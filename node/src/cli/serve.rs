@@ -15,10 +15,14 @@ use super::output::Output;
 use super::runtime::run_to_end;
 use super::service_manager;
 use super::target::device_overrides;
+use crate::clock;
 use crate::config::{Environment, Machine, NodeConfig, Overrides, resolve};
 use crate::edge::{BindError, EdgeOptions, HttpEdge};
 use crate::node::Node;
 use crate::notices::{Notice, Watcher};
+
+/// What answers may take to be written once the grace is over.
+const EDGE_CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
     if args.require_gpu {
@@ -92,8 +96,7 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     let mut leave = Leave::listen()?;
     let net = NetThread::start().map_err(Stop::with(Exit::Unavailable))?;
     let grace = config.drain;
-    let notices = config.notices.as_ref().map(Watcher::start).transpose();
-    let notices = notices.map_err(Stop::with(Exit::Unavailable))?;
+    let notices = config.notices.clone();
     let ready = async {
         if let (Some(issuer), Some(quic)) = (&args.join, &config.quic) {
             mesh::obtain(&quic.identity_dir, issuer, &args.token).await?;
@@ -106,6 +109,8 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     };
     announce(&node, edge.as_ref())?;
     service_manager::notify("READY=1");
+    let notices = notices.as_ref().map(Watcher::start).transpose();
+    let notices = notices.map_err(Stop::with(Exit::Unavailable))?;
     let why = tokio::select! {
         signal = leave.asked() => signal.to_owned(),
         notice = last_notice(notices) => notice,
@@ -170,18 +175,16 @@ fn announce(node: &Node, edge: Option<&HttpEdge>) -> Result<(), Stop> {
     output.flush()
 }
 
-/// The edge lets its requests be answered while the node finishes them.
+/// The edge answers while the node drains (its probes say so), and then until what has begun is answered.
 async fn stop(node: Node, edge: Option<HttpEdge>, grace: Duration) {
-    let edge = async {
-        if let Some(edge) = edge {
-            let ended = edge.shutdown(grace).await;
-            if ended.cut > 0 {
-                tracing::warn!(
-                    connections = ended.cut,
-                    "cut connections that were busy when the grace was over"
-                );
-            }
+    let deadline = clock::now() + grace;
+    node.drain(grace).await;
+    if let Some(edge) = edge {
+        let left = deadline.saturating_duration_since(clock::now());
+        let ended = edge.shutdown(left.max(EDGE_CLOSE_WAIT)).await;
+        if ended.cut > 0 {
+            tracing::warn!(connections = ended.cut, "cut connections that were busy when the grace was over");
         }
-    };
-    tokio::join!(edge, node.shutdown(grace));
+    }
+    node.close(deadline).await;
 }

@@ -6,6 +6,7 @@
 mod admission;
 mod batcher;
 mod config;
+mod departure;
 mod device;
 mod drain;
 mod error;
@@ -17,6 +18,7 @@ mod residency;
 mod testing;
 
 pub use config::CoreConfig;
+pub use departure::{Copy, Departure, Elsewhere, Step};
 pub use device::DeviceCore;
 pub use error::RequestError;
 pub use event::{

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_mesh::{LiveIdentity, MeshState, PeerOptions, PeerServer, TokioNet};
-use shoal_protocol::message::MemberState;
+use shoal_protocol::NodeId;
+use shoal_protocol::message::{LoadRequest, MemberState};
+use tokio::sync::watch;
 use tokio::sync::watch::error::RecvError;
 use tokio::task::JoinSet;
 
@@ -75,6 +77,16 @@ impl NodeMembership {
         self.server.local_addr()
     }
 
+    /// What it knows of the mesh.
+    pub(super) fn state(&self) -> watch::Receiver<Arc<MeshState>> {
+        self.server.state()
+    }
+
+    /// Asks a member to load a model; its facts are the answer.
+    pub(super) async fn request_load(&self, to: NodeId, request: LoadRequest) {
+        self.server.request_load(to, request).await;
+    }
+
     /// Tells the others.
     pub(super) async fn leave(mut self) {
         self.tasks.shutdown().await;
@@ -141,7 +153,7 @@ async fn publish(server: Arc<PeerServer>, service: Arc<NodeService>, addresses: 
 }
 
 /// The mesh may have held this node for dead: the next start must be above the generation under which it went on.
-async fn keep_generation(mut state: tokio::sync::watch::Receiver<Arc<MeshState>>, dir: std::path::PathBuf) {
+async fn keep_generation(mut state: watch::Receiver<Arc<MeshState>>, dir: std::path::PathBuf) {
     let mut kept = state.borrow().life.generation;
     while let Ok(renewed) = state.wait_for(|mesh| mesh.life.generation > kept).await.map(|mesh| mesh.life) {
         kept = renewed.generation;

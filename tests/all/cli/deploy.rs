@@ -29,6 +29,7 @@ fn check_unit(unit: &str, home: &Home) {
     let value = |key: &str| service.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
     assert_eq!(value("Type"), Some("notify"));
     assert_eq!(value("KillSignal"), Some("SIGTERM"));
+    assert_eq!(value("Restart"), Some("on-failure"), "who was drained stays down");
     let stop: u64 = value("TimeoutStopSec").and_then(|value| value.parse().ok()).expect("seconds");
     assert!((21..25).contains(&stop), "above node.drain_s, below a spot machine's notice");
     let start = value("ExecStart").expect("a command");
@@ -53,7 +54,20 @@ fn the_systemd_unit_is_sound() {
 
 #[test]
 fn the_cloud_init_file_starts_a_node() {
-    let text = read("cloud-init/shoal.yaml");
+    check_cloud_init("cloud-init/shoal.yaml");
+}
+
+#[test]
+fn the_cloud_init_file_of_a_spot_machine_joins_and_heeds_notices() {
+    check_cloud_init("cloud-init/spot.yaml");
+    let text = read("cloud-init/spot.yaml");
+    assert!(text.contains("serve --config /etc/shoal/node.toml --join SHOAL_ISSUER\n"));
+    assert!(text.contains("\n      SHOAL_TOKEN=SHOAL_TOKEN_LINE\n"));
+    assert!(text.contains("\n      [notices]\n      source = \"aws\"\n"));
+}
+
+fn check_cloud_init(name: &str) {
+    let text = read(name);
     assert!(text.starts_with("#cloud-config\n"), "cloud-init tells the format by the first line");
     let documents = YamlLoader::load_from_str(&text).expect("YAML");
     let document = &documents[0];

@@ -41,6 +41,11 @@ pub(crate) enum DeviceMsg {
         /// Told once no request is left.
         done: oneshot::Sender<()>,
     },
+    /// Another node holds the model: what waits for it here, while leaving, goes there.
+    HeldElsewhere {
+        /// Canonical name.
+        model: String,
+    },
     /// Tell about yourself.
     Report(oneshot::Sender<DeviceReport>),
 }

@@ -198,6 +198,11 @@ impl DeviceState {
                 self.drained.push(done);
                 self.core.handle_drain(deadline, now);
             }
+            DeviceMsg::HeldElsewhere { model } => {
+                if let Some(model) = self.models.find(&model) {
+                    self.core.handle_held_elsewhere(model, now);
+                }
+            }
             DeviceMsg::Report(reply) => {
                 let _ = reply.send(self.report(now));
             }

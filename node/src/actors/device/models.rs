@@ -41,6 +41,11 @@ impl Models {
         key
     }
 
+    /// The key of a model that is registered.
+    pub(super) fn find(&self, name: &str) -> Option<ModelKey> {
+        self.keys.get(name).copied()
+    }
+
     /// What to load.
     pub(super) fn source(&self, key: ModelKey) -> (Arc<ModelDescription>, DtypePolicy) {
         let front = &self.models[key.index()].1.front;

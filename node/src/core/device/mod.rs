@@ -237,6 +237,15 @@ impl DeviceCore {
         self.advance(now);
     }
 
+    /// Another node holds the model: while leaving, what waits for it here and has not begun goes there.
+    pub fn handle_held_elsewhere(&mut self, model: ModelKey, now: Instant) {
+        if self.drain.is_draining() {
+            let is_waiting = |request: &Request| request.model == model && !request.started;
+            self.fail_where(is_waiting, &RequestError::Draining, now);
+        }
+        self.advance(now);
+    }
+
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.give_up_hung(now);

@@ -219,6 +219,33 @@ fn draining_finishes_what_was_admitted_and_takes_nothing_new() {
 }
 
 #[test]
+fn what_waits_for_a_model_that_another_node_holds_goes_there() {
+    let (mut device, model) = VirtualDevice::warm(CoreConfig { threads: 1, ..CoreConfig::default() });
+    let other = device.model(Behaviour::default());
+    device.warm_up(other);
+    let running = device.submit(model, Priority::Interactive, None, &[500]).unwrap();
+    let waiting: Vec<RequestKey> =
+        (0..8).map(|_| device.submit(model, Priority::Interactive, None, &[500]).unwrap()).collect();
+    let kept = device.submit(other, Priority::Interactive, None, &[500]).unwrap();
+    device.run_for(MS);
+    device.handle(|core, now| core.handle_held_elsewhere(model, now));
+    assert!(waiting.iter().all(|request| device.outcome(*request).is_none()), "it is not leaving");
+    device.handle(|core, now| core.handle_drain(now + Duration::from_secs(25), now));
+    device.handle(|core, now| core.handle_held_elsewhere(model, now));
+    let given_back = waiting.iter().filter(|request| device.outcome(**request).is_some()).count();
+    assert!(given_back > 0);
+    device.run_until_idle();
+    assert!(
+        device.is_finished(running) && device.is_finished(kept),
+        "what runs, and what only this device holds"
+    );
+    for request in waiting.iter().filter(|request| !device.is_finished(**request)) {
+        assert_eq!(device.failure(*request), &RequestError::Draining);
+    }
+    assert_eq!(device.signals.last().map(|(_, output)| output), Some(&Output::Drained));
+}
+
+#[test]
 fn what_is_unfinished_at_the_drain_deadline_is_told_to_go_elsewhere() {
     let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
     let admitted = device.submit(model, Priority::Bulk, None, &[100; 1000]).unwrap();

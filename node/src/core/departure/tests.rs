@@ -1,0 +1,110 @@
+use shoal_protocol::{DeviceIndex, NodeId};
+
+use super::super::testing::origin;
+use super::*;
+
+const S: Duration = Duration::from_secs(1);
+
+fn place(number: u8) -> Place {
+    Place { node: NodeId([number; 16]), device: DeviceIndex(0) }
+}
+
+fn copy(model: &str, requests: u64, elsewhere: Elsewhere) -> Copy {
+    Copy { model: model.to_owned(), requests, elsewhere }
+}
+
+fn steps(departure: &mut Departure, now: Instant) -> Vec<Step> {
+    std::iter::from_fn(|| departure.poll_step(now)).collect()
+}
+
+fn hand_over(model: &str, to: u8) -> Step {
+    Step::HandOver { model: model.to_owned(), to: place(to) }
+}
+
+fn give_back(model: &str) -> Step {
+    Step::GiveBack { model: model.to_owned() }
+}
+
+#[test]
+fn a_node_alone_announces_finishes_and_leaves() {
+    let now = origin();
+    let mut departure = Departure::new(now + 20 * S, now);
+    departure.handle_copies(vec![copy("a", 1, Elsewhere::Nowhere)]);
+    assert_eq!(steps(&mut departure, now), [Step::Announce, Step::Finish { by: now + 20 * S }]);
+    departure.handle_finished();
+    assert_eq!(steps(&mut departure, now + S), [Step::Leave]);
+    assert_eq!((steps(&mut departure, now + 2 * S), departure.poll_timeout(now)), (Vec::new(), None));
+}
+
+#[test]
+fn sole_copies_are_handed_over_before_it_leaves() {
+    let now = origin();
+    let mut departure = Departure::new(now + 20 * S, now);
+    let copies = |cold, shared| vec![copy("cold", 1, cold), copy("shared", 9, shared)];
+    departure.handle_copies(copies(Elsewhere::Stored(place(2)), Elsewhere::Ready));
+    let first = steps(&mut departure, now);
+    assert_eq!(
+        first,
+        [Step::Announce, Step::Finish { by: now + 20 * S }, give_back("shared"), hand_over("cold", 2),]
+    );
+    departure.handle_finished();
+    assert_eq!(steps(&mut departure, now + S), [], "the new owner has not begun");
+    departure.handle_copies(copies(Elsewhere::Loading, Elsewhere::Ready));
+    assert_eq!(steps(&mut departure, now + 3 * S), [], "it loads");
+    departure.handle_copies(copies(Elsewhere::Ready, Elsewhere::Ready));
+    assert_eq!(steps(&mut departure, now + 4 * S), [give_back("cold"), Step::Leave]);
+}
+
+#[test]
+fn an_owner_that_does_not_hear_is_asked_again_and_one_that_dies_is_replaced() {
+    let now = origin();
+    let mut departure = Departure::new(now + 20 * S, now);
+    departure.handle_copies(vec![copy("a", 1, Elsewhere::Stored(place(2)))]);
+    assert_eq!(steps(&mut departure, now).last(), Some(&hand_over("a", 2)));
+    assert_eq!(departure.poll_timeout(now), Some((now + 2 * S, "ask for a load again")));
+    assert_eq!(steps(&mut departure, now + 2 * S), [hand_over("a", 2)]);
+    departure.handle_copies(vec![copy("a", 1, Elsewhere::Stored(place(3)))]);
+    assert_eq!(steps(&mut departure, now + 3 * S), []);
+    assert_eq!(steps(&mut departure, now + 4 * S), [hand_over("a", 3)]);
+}
+
+#[test]
+fn it_waits_for_new_owners_half_of_its_time_and_for_its_own_work_all_of_it() {
+    let now = origin();
+    let stored = || vec![copy("a", 1, Elsewhere::Stored(place(2)))];
+    let mut departure = Departure::new(now + 20 * S, now);
+    departure.handle_copies(stored());
+    departure.handle_finished();
+    assert!(!steps(&mut departure, now + 9 * S).contains(&Step::Leave));
+    assert_eq!(steps(&mut departure, now + 10 * S), [Step::Leave]);
+
+    let mut busy = Departure::new(now + 20 * S, now);
+    busy.handle_copies(stored());
+    assert!(!steps(&mut busy, now + 19 * S).contains(&Step::Leave), "its own work is not done");
+    assert_eq!(busy.poll_timeout(now + 19 * S), Some((now + 20 * S, "leave, whatever is left")));
+    assert_eq!(steps(&mut busy, now + 20 * S), [Step::Leave]);
+
+    // A second notice shortens the time and never lengthens it.
+    let mut noticed = Departure::new(now + 20 * S, now);
+    steps(&mut noticed, now);
+    noticed.handle_notice(now + 60 * S, now);
+    noticed.handle_notice(now + 2 * S, now);
+    assert_eq!(steps(&mut noticed, now + 2 * S), [Step::Leave]);
+}
+
+#[test]
+fn the_most_used_are_handed_over_and_no_more_than_there_is_time_for() {
+    let now = origin();
+    let mut departure = Departure::new(now + 20 * S, now);
+    let sole = |number: u64| copy(&format!("m{number:02}"), number, Elsewhere::Stored(place(2)));
+    let held = |number: u64| copy(&format!("h{number:02}"), 100 + number, Elsewhere::Ready);
+    departure.handle_copies((0..40).map(sole).chain((0..40).map(held)).collect());
+    let handed: Vec<_> = steps(&mut departure, now)
+        .into_iter()
+        .filter_map(|step| match step {
+            Step::HandOver { model, .. } => Some(model),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(handed, ["m39", "m38", "m37", "m36", "m35", "m34", "m33", "m32"]);
+}

@@ -1,0 +1,109 @@
+//! The node on its way out: does what [`Departure`] says.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use shoal_mesh::MeshState;
+use shoal_protocol::message::LoadRequest;
+use tokio::sync::{oneshot, watch};
+
+use super::{CLOSE_WAIT, Node, NodeMembership, elsewhere};
+use crate::actors::device::DeviceMsg;
+use crate::clock;
+use crate::core::{Departure, Step};
+
+impl Node {
+    /// Leaves and stops: [`drain`](Self::drain), then [`close`](Self::close).
+    pub async fn shutdown(self, grace: Duration) {
+        let deadline = clock::now() + grace;
+        self.drain(grace).await;
+        self.close(deadline).await;
+    }
+
+    /// Gets ready to leave within `grace`: says so, refuses new work with `draining`, has others load what only this node
+    /// holds, and finishes what was admitted; what is left then ends with `draining`. It still answers afterwards.
+    pub async fn drain(&self, grace: Duration) {
+        let now = clock::now();
+        let mut departure = Departure::new(now + grace, now);
+        let mut mesh = self.mesh.as_ref().map(NodeMembership::state);
+        let (done, mut finished) = oneshot::channel();
+        let mut done = Some(done);
+        let mut is_finished = false;
+        loop {
+            let now = clock::now();
+            if let Some(mesh) = &mut mesh {
+                let requests = |model: &str| self.service.metrics.counters(model).requests;
+                let copies = elsewhere::copies(&mesh.borrow_and_update(), requests, now);
+                departure.handle_copies(copies);
+            }
+            while let Some(step) = departure.poll_step(now) {
+                self.take_step(step, &mut done).await;
+            }
+            let Some((wake_at, _)) = departure.poll_timeout(now) else {
+                return;
+            };
+            tokio::select! {
+                // The error says that the device is gone, and its work with it.
+                _ = &mut finished, if !is_finished => {
+                    is_finished = true;
+                    departure.handle_finished();
+                }
+                () = changed(mesh.as_mut()) => {}
+                () = tokio::time::sleep_until(wake_at.into()) => {}
+            }
+        }
+    }
+
+    async fn take_step(&self, step: Step, done: &mut Option<oneshot::Sender<()>>) {
+        match step {
+            Step::Announce => self.service.is_draining.store(true, Ordering::Release),
+            Step::Finish { by } => {
+                if let Some(done) = done.take() {
+                    // A device that is gone drops `done`, which says that nothing is left.
+                    let _ = self.service.slot.send(DeviceMsg::Drain { deadline: by, done });
+                }
+            }
+            Step::HandOver { model, to } => {
+                tracing::info!(model, to = %to.node, "handing over a model that only this node holds");
+                if let Some(mesh) = &self.mesh {
+                    mesh.request_load(to.node, LoadRequest { model, device: to.device }).await;
+                }
+            }
+            Step::GiveBack { model } => {
+                // A device that is gone has nothing to give back.
+                let _ = self.service.slot.send(DeviceMsg::HeldElsewhere { model });
+            }
+            Step::Leave => {}
+        }
+    }
+
+    /// Tells the members, stops listening, lets answers be delivered until `deadline`, and stops.
+    pub async fn close(mut self, deadline: Instant) {
+        if let Some(mesh) = self.mesh.take() {
+            mesh.leave().await;
+        }
+        if let Some(identity) = self.identity.take() {
+            identity.shutdown().await;
+        }
+        if let Some(quic) = self.quic.take() {
+            let left = deadline.saturating_duration_since(clock::now());
+            quic.shutdown(left.max(CLOSE_WAIT)).await;
+        }
+        // A supervisor that is gone already has nothing left to stop.
+        let stopped = self.supervisor.stop_and_wait(None, Some(CLOSE_WAIT)).await;
+        if stopped.is_err() {
+            tracing::warn!("the node's actors did not stop in time");
+        }
+    }
+}
+
+/// Waits until the mesh is another; for ever where there is none.
+async fn changed(mesh: Option<&mut watch::Receiver<std::sync::Arc<MeshState>>>) {
+    let told = match mesh {
+        Some(mesh) => mesh.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending().await
+    }
+}
