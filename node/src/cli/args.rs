@@ -1,5 +1,6 @@
 //! The command line, as `shoal --help` tells it.
 
+mod demo;
 mod operators;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shoal_kernels::{CpuIsa, DtypePolicy};
 use shoal_protocol::message::{DenseDtype, Role};
 
+pub(super) use demo::DemoArgs;
 pub(super) use operators::{ExplainArgs, StatusArgs, TopArgs};
 
 /// The model that a command takes if it is told none.
@@ -30,7 +32,8 @@ pub(super) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show the whole path with a small model: start a node, send text over QUIC, measure.
+    /// Show the whole path with a small model: embed text over QUIC, measure, then kill, restart and drain one of three
+    /// nodes under load.
     Demo(DemoArgs),
     /// Turn texts into vectors: one JSON line for each text, in input order.
     Encode(EncodeArgs),
@@ -223,22 +226,6 @@ pub(super) struct ModelsArgs {
     pub(super) json: bool,
 }
 
-/// `shoal demo`
-#[derive(Args, Debug)]
-pub(super) struct DemoArgs {
-    /// Name of a model, or a directory in Hugging Face layout.
-    #[arg(long, default_value = MODEL_DEFAULT, value_name = "NAME|DIR")]
-    pub(super) model: String,
-    #[command(flatten)]
-    pub(super) device: DeviceArgs,
-    /// Fetch nothing: use what the Hugging Face cache has.
-    #[arg(long)]
-    pub(super) offline: bool,
-    /// Print one JSON object instead of the report.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
 /// `shoal mesh init`
 #[derive(Args, Debug)]
 pub(super) struct MeshInitArgs {
@@ -384,6 +371,9 @@ pub(super) struct ServeArgs {
     /// Refuse to start without a GPU.
     #[arg(long)]
     pub(super) require_gpu: bool,
+    /// End at once when standard input ends: for a process that starts this one and must not be outlived by it.
+    #[arg(long)]
+    pub(super) until_stdin_ends: bool,
     #[command(flatten)]
     pub(super) device: DeviceArgs,
 }

@@ -46,19 +46,26 @@ impl Census {
 
     /// The models in memory, by name, each with the nodes that hold it.
     pub(super) fn hot_models(&self) -> BTreeMap<&str, Vec<(NodeId, &ModelStatus)>> {
-        let mut hot: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for status in self.answers() {
-            for model in status.models.iter().filter(|model| model.state == ModelState::Ready) {
-                hot.entry(&model.name).or_default().push((status.node, model));
-            }
-        }
-        hot
+        hot_models(self.answers())
     }
 
     /// Those that answered.
     pub(super) fn answers(&self) -> impl Iterator<Item = &Status> {
         self.heard.iter().filter_map(|heard| heard.status.as_ref().ok())
     }
+}
+
+/// The models in the memory of these nodes, by name.
+pub(super) fn hot_models<'a>(
+    answers: impl IntoIterator<Item = &'a Status>,
+) -> BTreeMap<&'a str, Vec<(NodeId, &'a ModelStatus)>> {
+    let mut hot: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for status in answers {
+        for model in status.models.iter().filter(|model| model.state == ModelState::Ready) {
+            hot.entry(&model.name).or_default().push((status.node, model));
+        }
+    }
+    hot
 }
 
 /// The entry node as a member; one that is alone is a mesh of one.

@@ -14,6 +14,7 @@ mod logging;
 mod mesh;
 mod models;
 mod output;
+mod parent;
 mod progress;
 mod pull;
 mod runtime;

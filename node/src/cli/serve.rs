@@ -12,6 +12,7 @@ use super::args::ServeArgs;
 use super::exit::{Exit, Stop};
 use super::mesh;
 use super::output::Output;
+use super::parent::end_with_stdin;
 use super::runtime::run_to_end;
 use super::service_manager;
 use super::target::device_overrides;
@@ -45,6 +46,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
     if args.advertise.is_some() && config.quic.is_none() {
         let message = "--advertise: there is nothing to advertise: quic.addr is off";
         return Err(Stop::new(Exit::Usage, message));
+    }
+    if args.until_stdin_ends {
+        end_with_stdin()?;
     }
     warn_of_readable_keys(&config, args.api_key_file.as_deref());
     run_to_end(serve(config, args))

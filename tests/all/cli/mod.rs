@@ -1,5 +1,6 @@
 //! The real command line, as scripts use it.
 
+mod demo;
 mod deploy;
 mod encode;
 mod members;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Home, MODEL, Ran, Serving, golden};
+use super::{Home, MODEL, Serving, golden};
 
 /// One HTTP request; the whole answer.
 fn http(address: &str, request: &str) -> String {
@@ -254,22 +254,4 @@ fn what_cannot_be_served_is_told_before_ready() {
     assert!(missing.err.contains("shoal pull"), "{}", missing.err);
     let none = home.run(["serve", "--http", "off", "--quic", "127.0.0.1:0"]).expect(3);
     assert!(none.err.contains("identity"), "{}", none.err);
-}
-
-/// The demo with a local model: everything but the fetch.
-#[test]
-fn the_demo_answers_every_text_once() {
-    let home = Home::new();
-    let model = preload();
-    let ran: Ran = home.run(["demo", "--model", &model, "--json"]).expect(0);
-    let report: Value = serde_json::from_str(&ran.out).expect("JSON");
-    assert_eq!((&report["failures"], &report["duplicates"]), (&0.into(), &0.into()));
-    assert!(report["requests"].as_u64() > Some(10), "{report}");
-    assert!(report["p50_us"].as_u64() <= report["p99_us"].as_u64());
-    assert!(
-        report["stages"]
-            .as_array()
-            .is_some_and(|stages| stages.iter().any(|stage| stage["stage"] == "compute"))
-    );
-    assert!(report["events"].as_array().is_some_and(|events| events.len() >= 4), "{report}");
 }

@@ -1,6 +1,6 @@
 //! Calls over QUIC, counted: how long each took, and that every text was answered exactly once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, future};
 use hdrhistogram::Histogram;
@@ -31,16 +31,20 @@ pub(super) struct Measured {
     pub(super) tokens_per_s: f64,
     pub(super) served_by: Option<ServedBy>,
     pub(super) events: Vec<Value>,
-    started: std::time::Instant,
+    started: Instant,
 }
 
 /// The answer to one call.
 pub(super) struct Answer {
     pub(super) vectors: Vec<Vec<f32>>,
     pub(super) tokens: u64,
-    failures: u64,
-    duplicates: u64,
-    served_by: Option<ServedBy>,
+    /// Texts that failed or were not answered.
+    pub(super) failures: u64,
+    /// Texts that were answered again.
+    pub(super) duplicates: u64,
+    /// Attempts beyond the first of each part, and second ones beside a slow one.
+    pub(super) attempts_more: u32,
+    pub(super) served_by: Option<ServedBy>,
 }
 
 impl Measured {
@@ -60,7 +64,13 @@ impl Measured {
 
     /// Notes what happened, with its time since the demo began.
     pub(super) fn event(&mut self, what: &str, details: Value) {
-        let at_us = u64::try_from((clock::now() - self.started).as_micros()).unwrap_or(u64::MAX);
+        self.event_at(clock::now(), what, details);
+    }
+
+    /// As [`event`](Self::event), for what happened at another time.
+    pub(super) fn event_at(&mut self, at: Instant, what: &str, details: Value) {
+        let at_us = at.saturating_duration_since(self.started).as_micros();
+        let at_us = u64::try_from(at_us).unwrap_or(u64::MAX);
         self.events.push(json!({ "at_us": at_us, "event": what, "details": details }));
     }
 
@@ -134,13 +144,19 @@ impl Measured {
 }
 
 /// Makes one call and checks that each text is answered exactly once.
-async fn call(client: &Client, model: &str, texts: Vec<String>, priority: Priority) -> Result<Answer, Stop> {
+pub(super) async fn call(
+    client: &Client,
+    model: &str,
+    texts: Vec<String>,
+    priority: Priority,
+) -> Result<Answer, Stop> {
     let mut times_answered = vec![0_u64; texts.len()];
     let mut answer = Answer {
         vectors: Vec::with_capacity(texts.len()),
         tokens: 0,
         failures: 0,
         duplicates: 0,
+        attempts_more: 0,
         served_by: None,
     };
     // A model with a low limit is shown all the same.
@@ -159,7 +175,10 @@ async fn call(client: &Client, model: &str, texts: Vec<String>, priority: Priori
             ItemResult::Failed { .. } => answer.failures += 1,
         }
     }
-    answer.served_by = stream.summary().and_then(|summary| summary.served_by.clone());
+    if let Some(summary) = stream.summary() {
+        answer.served_by.clone_from(&summary.served_by);
+        answer.attempts_more = summary.retries + summary.hedges;
+    }
     for times in times_answered {
         answer.failures += u64::from(times == 0);
         answer.duplicates += times.saturating_sub(1);
