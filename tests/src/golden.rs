@@ -11,6 +11,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 /// The tiny checkpoints that a `BertModel` loader covers.
 pub const TINY_BERTS: [&str; 4] = ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current"];
 
+/// The tiny checkpoints of other families.
+pub const TINY_FAMILIES: [&str; 6] =
+    ["roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra"];
+
 /// One text and what the reference answers.
 #[derive(Debug, Deserialize)]
 pub struct Case {
@@ -57,6 +61,17 @@ pub struct TinyBert {
     pub type_ids_case: Case,
 }
 
+/// What a tiny checkpoint of another family answers: the mean over its tokens, not normalised.
+#[derive(Debug, Deserialize)]
+pub struct TinyFamily {
+    /// The limit.
+    pub tokens_max: u32,
+    /// The largest relative L2 distance of the reference's own f32 from these f64 vectors.
+    pub f32_error_max: f64,
+    /// Sequences of ids.
+    pub cases: Vec<Case>,
+}
+
 /// One line of the real model's texts.
 #[derive(Debug, Deserialize)]
 pub struct MiniLmText {
@@ -86,6 +101,19 @@ pub fn tiny_bert_dir(name: &str) -> PathBuf {
 /// When the golden data is damaged.
 pub fn tiny_bert(name: &str) -> TinyBert {
     parse(&read(&root().join("bert").join(format!("{name}.json"))))
+}
+
+/// The directory of a tiny checkpoint of another family.
+pub fn tiny_family_dir(name: &str) -> PathBuf {
+    root().join("families").join(name)
+}
+
+/// What it answers.
+///
+/// # Panics
+/// When the golden data is damaged.
+pub fn tiny_family(name: &str) -> TinyFamily {
+    parse(&read(&root().join("families").join(format!("{name}.json"))))
 }
 
 /// The real model's texts with its vectors, `[384]` each.
@@ -118,6 +146,13 @@ pub fn cosine(answer: &[f32], truth: &[f64]) -> f64 {
     };
     let (a, t) = (|i: usize| f64::from(answer[i]), |i: usize| truth[i]);
     dot(&a, &t) / (dot(&a, &a) * dot(&t, &t)).sqrt()
+}
+
+/// The L2 length of the error, relative to that of the truth.
+pub fn distance(answer: &[f32], truth: &[f64]) -> f64 {
+    assert_eq!(answer.len(), truth.len(), "vectors of different widths");
+    let error: f64 = answer.iter().zip(truth).map(|(a, t)| (f64::from(*a) - t).powi(2)).sum();
+    (error / truth.iter().map(|t| t * t).sum::<f64>()).sqrt()
 }
 
 /// The largest difference of any element.

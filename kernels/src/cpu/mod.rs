@@ -28,7 +28,7 @@ mod weights;
 pub(crate) mod tests;
 
 pub(crate) use aligned::AlignedBuf;
-pub use attention::{AttentionShape, HEAD_DIM_MAX, Mask, Rows};
+pub use attention::{AttentionShape, HEAD_DIM_MAX, Mask, PositionBias, Rows};
 pub use element::Element;
 pub use embed::Embeddings;
 pub use error::OpError;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::{
     dtype::Dtype,
-    families::{self, Family, WeightNames},
+    families::{self, Described, WeightNames},
     spec::{EncoderSpec, Head, Pooling},
     weights::Checkpoint,
 };
@@ -78,7 +78,7 @@ impl ModelDescription {
         let checkpoint = Checkpoint::open(&dir)?;
         let head = Head::Embedding { pooling, normalize: normalizes };
         let family = families::describe(&config, &checkpoint, head);
-        let Family { spec, names } = family.map_err(|source| DescribeError::Family { path, source })?;
+        let Described { spec, names } = family.map_err(|source| DescribeError::Family { path, source })?;
         let limits = [tokens_max, tokenizer_tokens_max(&dir)?];
         let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
         let dims = spec.hidden as u32;

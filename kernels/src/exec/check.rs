@@ -26,6 +26,8 @@ pub(super) fn check(embed: &EmbedPlan, batch: &PackedBatch) -> Result<(), ExecEr
     if let Some((row, position)) = first_outside(&batch.positions, positions) {
         return Err(ExecError::Position { row, position, positions });
     }
+    // Without a table of segments all tokens are of the one that is not told apart.
+    let token_types = token_types.unwrap_or(1);
     if let Some(row) = batch.type_ids.iter().position(|&id| usize::from(id) >= token_types) {
         return Err(ExecError::TypeId { row, type_id: batch.type_ids[row], token_types });
     }

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     batch::PackedBatch,
-    cpu::{CpuOps, CpuWorkers, Element, Embeddings, Rows},
+    cpu::{Activation, CpuOps, CpuWorkers, Element, Embeddings, Epilogue, Rows},
     dtype::Dtype,
-    plan::{Buffer, LayerPlan, Step},
+    plan::{Buffer, EmbedPlan, LayerPlan, Step},
 };
 
 /// Runs batches, one at a time, on up to `threads_max` threads: the caller's and its own workers, which spin a bounded
@@ -111,11 +111,20 @@ impl<T: Element> Pass<'_, '_, T> {
     }
 
     fn embed(&mut self) -> Result<(), ExecError> {
-        let EmbeddingWeights { token, position, token_type, norm } = &self.model.weights.embeddings;
-        let tables = Embeddings { token, position: Some(position), token_type: Some(token_type) };
+        let EmbeddingWeights { token, position, token_type, norm, projection } =
+            &self.model.weights.embeddings;
+        let tables = Embeddings { token, position: Some(position), token_type: token_type.as_ref() };
         let Block { token_ids, positions, type_ids, .. } = self.block;
-        let hidden = self.buffers.get_mut(Buffer::Hidden);
-        Ok(self.ops.embed_norm(&tables, Some(norm), token_ids, positions, type_ids, hidden)?)
+        let Some(projection) = projection else {
+            let hidden = self.buffers.get_mut(Buffer::Hidden);
+            return Ok(self.ops.embed_norm(&tables, Some(norm), token_ids, positions, type_ids, hidden)?);
+        };
+        let embedded = token_ids.len() * token.dims();
+        let to = &mut self.buffers.get_mut(EmbedPlan::UNPROJECTED)[..embedded];
+        self.ops.embed_norm(&tables, Some(norm), token_ids, positions, type_ids, to)?;
+        let (from, hidden) = self.buffers.pair(EmbedPlan::UNPROJECTED, Buffer::Hidden);
+        let identity = Epilogue::Activate(Activation::Identity);
+        Ok(self.ops.linear(projection, &from[..embedded], identity, hidden)?)
     }
 
     fn layer(&mut self, layer: &LayerPlan, weights: &LayerWeights) -> Result<(), ExecError> {
@@ -131,7 +140,8 @@ impl<T: Element> Pass<'_, '_, T> {
                     let [q, k, v] = columns.map(|column| Rows::new(x, width, column));
                     // An encoder's keys are its own tokens; `check` has made sure of it.
                     let cu_seqlens = self.block.cu_seqlens;
-                    self.ops.attention(shape, q, k, v, cu_seqlens, cu_seqlens, out)?;
+                    let bias = self.model.weights.position_bias.as_ref();
+                    self.ops.attention(shape, bias, q, k, v, cu_seqlens, cu_seqlens, out)?;
                 }
                 Step::Norm { norm, buffer } => {
                     self.ops.layer_norm(&weights.norms[norm], self.buffers.get_mut(buffer))?;

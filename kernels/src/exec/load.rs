@@ -10,11 +10,11 @@ use super::{
     model::{CpuModel, EmbeddingWeights, LayerWeights, Weights},
 };
 use crate::{
-    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear},
+    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias},
     describe::ModelDescription,
     dtype::DtypePolicy,
     families::{Affine, LayerNames, WeightNames},
-    plan::{LayerPlan, LinearPlan, LinearRole, NormRole, Plan},
+    plan::{BiasPlan, EmbedPlan, LayerPlan, LinearPlan, LinearRole, NormRole, Plan},
     weights::{MappedCheckpoint, Tensor, WeightsError},
 };
 
@@ -99,37 +99,53 @@ impl Loader<'_> {
             }
             packed.sort_by_key(|(index, _)| *index);
             let layers = packed.into_iter().map(|(_, layer)| layer).collect();
-            Ok(Weights { embeddings: embeddings?, layers })
+            Ok(Weights { embeddings: embeddings?, position_bias: self.position_bias()?, layers })
         })
     }
 
     fn embeddings(&self) -> Result<EmbeddingWeights, LoadError> {
-        let embed = &self.plan.embed;
+        let EmbedPlan { vocab, positions, positions_skipped, token_types, norm_eps, width, .. } =
+            self.plan.embed;
         let names = self.names;
+        let token_type = names.token_type.as_ref().zip(token_types);
+        let projection = names.embedding_projection.as_ref();
+        let hidden = self.plan.dims();
         Ok(EmbeddingWeights {
-            token: self.table(&names.token, 0, embed.vocab)?,
-            position: self.table(&names.position, embed.positions_skipped, embed.positions)?,
-            token_type: self.table(&names.token_type, 0, embed.token_types)?,
-            norm: self.norm(&names.embedding_norm, embed.norm_eps)?,
+            token: self.table(&names.token, 0, [vocab, width])?,
+            position: self.table(&names.position, positions_skipped, [positions, width])?,
+            token_type: token_type.map(|(name, rows)| self.table(name, 0, [rows, width])).transpose()?,
+            norm: self.norm(&names.embedding_norm, width, norm_eps)?,
+            projection: projection.map(|name| self.linear(&[hidden], width, &[name])).transpose()?,
         })
     }
 
+    fn position_bias(&self) -> Result<Option<PositionBias>, LoadError> {
+        let Some((plan, name)) = self.plan.position_bias.zip(self.names.position_bias.as_ref()) else {
+            return Ok(None);
+        };
+        let BiasPlan { buckets, heads, distance_max, tokens_max } = plan;
+        let table = self.read(name, &[buckets, heads])?;
+        Ok(Some(PositionBias::from_buckets(&table, heads, distance_max, tokens_max)?))
+    }
+
     fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
-        let linears = layer.linears.iter().map(|linear| self.linear(linear, &names.of_linear(linear.role)));
-        let norms = layer.norms.iter().map(|norm| self.norm(names.of_norm(norm.role), norm.eps));
+        let hidden = self.plan.dims();
+        let linears = layer.linears.iter().map(|LinearPlan { role, outputs, inputs }| {
+            self.linear(outputs, *inputs, &names.of_linear(*role))
+        });
+        let norms = layer.norms.iter().map(|norm| self.norm(names.of_norm(norm.role), hidden, norm.eps));
         Ok(LayerWeights {
             linears: linears.collect::<Result<_, _>>()?,
             norms: norms.collect::<Result<_, _>>()?,
         })
     }
 
-    /// Packs the stored tensors of one product as if they were one, below each other.
-    fn linear(&self, linear: &LinearPlan, names: &[&Affine]) -> Result<PackedLinear, LoadError> {
-        let inputs = linear.inputs;
-        let mut bias = Vec::with_capacity(linear.outputs());
-        let mut sources = Vec::with_capacity(names.len());
-        for (name, &outputs) in names.iter().zip(&linear.outputs) {
-            bias.extend(self.read(&name.bias, outputs)?);
+    /// Packs the stored tensors of one product, each with its number of `outputs`, as if they were one, below each other.
+    fn linear(&self, outputs: &[usize], inputs: usize, names: &[&Affine]) -> Result<PackedLinear, LoadError> {
+        let mut bias = Vec::with_capacity(outputs.iter().sum());
+        let mut sources = Vec::with_capacity(bias.capacity());
+        for (name, &outputs) in names.iter().zip(outputs) {
+            bias.extend(self.read(&name.bias, &[outputs])?);
             let tensor = self.checkpoint.tensor(&name.weight, &[outputs, inputs])?;
             tensor.prefetch();
             sources.extend((0..outputs).map(|row| (tensor, row)));
@@ -146,26 +162,30 @@ impl Loader<'_> {
         failed.map_or(Ok(packed?), |error| Err(error.into()))
     }
 
-    /// Rows `skipped..skipped + rows` of a table.
-    fn table(&self, name: &str, skipped: usize, rows: usize) -> Result<EmbeddingTable, LoadError> {
-        let dims = self.plan.dims();
-        let tensor = self.checkpoint.tensor(name, &[skipped + rows, dims])?;
+    /// A table `[rows, width]` that lies behind `skipped` rows.
+    fn table(
+        &self,
+        name: &str,
+        skipped: usize,
+        [rows, width]: [usize; 2],
+    ) -> Result<EmbeddingTable, LoadError> {
+        let tensor = self.checkpoint.tensor(name, &[skipped + rows, width])?;
         let mut failed = None;
-        let packed = EmbeddingTable::pack(self.plan.weights, rows, dims, |row, values| {
-            keep_first(&mut failed, tensor.read((skipped + row) * dims, values));
+        let packed = EmbeddingTable::pack(self.plan.weights, rows, width, |row, values| {
+            keep_first(&mut failed, tensor.read((skipped + row) * width, values));
         });
         self.done(&tensor);
         failed.map_or(Ok(packed?), |error| Err(error.into()))
     }
 
-    fn norm(&self, names: &Affine, eps: f32) -> Result<LayerNorm, LoadError> {
-        let dims = self.plan.dims();
-        Ok(LayerNorm::new(self.read(&names.weight, dims)?, self.read(&names.bias, dims)?, eps)?)
+    fn norm(&self, names: &Affine, width: usize, eps: f32) -> Result<LayerNorm, LoadError> {
+        let [gamma, beta] = [&names.weight, &names.bias].map(|name| self.read(name, &[width]));
+        Ok(LayerNorm::new(gamma?, beta?, eps)?)
     }
 
-    /// A whole vector.
-    fn read(&self, name: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
-        let tensor = self.checkpoint.tensor(name, &[len])?;
+    /// A whole tensor.
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
+        let tensor = self.checkpoint.tensor(name, shape)?;
         let values = tensor.read_all();
         self.done(&tensor);
         values

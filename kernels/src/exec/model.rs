@@ -1,7 +1,7 @@
 //! A model in memory, packed for one instruction set.
 
 use crate::{
-    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear},
+    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias},
     dtype::Dtype,
     plan::Plan,
 };
@@ -16,14 +16,16 @@ pub struct CpuModel {
 /// Packed weights in the order of the plan's lists.
 pub(super) struct Weights {
     pub(super) embeddings: EmbeddingWeights,
+    pub(super) position_bias: Option<PositionBias>,
     pub(super) layers: Vec<LayerWeights>,
 }
 
 pub(super) struct EmbeddingWeights {
     pub(super) token: EmbeddingTable,
     pub(super) position: EmbeddingTable,
-    pub(super) token_type: EmbeddingTable,
+    pub(super) token_type: Option<EmbeddingTable>,
     pub(super) norm: LayerNorm,
+    pub(super) projection: Option<PackedLinear>,
 }
 
 pub(super) struct LayerWeights {
@@ -34,10 +36,10 @@ pub(super) struct LayerWeights {
 impl CpuModel {
     /// The heap that the packed weights hold: measured, not estimated.
     pub fn bytes(&self) -> u64 {
-        let EmbeddingWeights { token, position, token_type, norm } = &self.weights.embeddings;
-        let tables = token.bytes() + position.bytes() + token_type.bytes() + norm.bytes();
-        let layers: usize = self.weights.layers.iter().map(LayerWeights::bytes).sum();
-        (tables + layers) as u64
+        let Weights { embeddings, position_bias, layers } = &self.weights;
+        let bias = position_bias.as_ref().map_or(0, PositionBias::bytes);
+        let layers: usize = layers.iter().map(LayerWeights::bytes).sum();
+        (embeddings.bytes() + bias + layers) as u64
     }
 
     /// The format of the weights.
@@ -63,6 +65,15 @@ impl CpuModel {
     /// Where answers come from, such as `cpu avx512-bf16`.
     pub fn device_name(&self) -> &str {
         &self.device_name
+    }
+}
+
+impl EmbeddingWeights {
+    fn bytes(&self) -> usize {
+        let Self { token, position, token_type, norm, projection } = self;
+        let token_type = token_type.as_ref().map_or(0, EmbeddingTable::bytes);
+        let projection = projection.as_ref().map_or(0, PackedLinear::bytes);
+        token.bytes() + position.bytes() + token_type + norm.bytes() + projection
     }
 }
 

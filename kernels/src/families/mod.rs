@@ -1,7 +1,12 @@
 //! From a `config.json` and the tensors' names to a description: pure data, one file a family.
 
 mod bert;
+mod distilbert;
+mod electra;
+mod mpnet;
 mod names;
+mod post_norm;
+mod roberta;
 
 use serde::Deserialize;
 
@@ -12,14 +17,30 @@ use crate::{
     weights::{Checkpoint, WeightsError},
 };
 
-/// What the covered architectures are called in `config.json`.
-pub(crate) const COVERED: &[&str] = &bert::ARCHITECTURES;
+/// One line a family.
+static FAMILIES: [Family; 5] =
+    [bert::FAMILY, roberta::FAMILY, distilbert::FAMILY, mpnet::FAMILY, electra::FAMILY];
+
+/// What one family's file says.
+struct Family {
+    /// What `model_type` may be where no architecture is told.
+    model_types: &'static [&'static str],
+    /// What the covered architectures are called in `config.json`.
+    architectures: &'static [&'static str],
+    spec: fn(&serde_json::Value, Head) -> Result<EncoderSpec, FamilyError>,
+    naming: &'static names::Naming,
+}
 
 /// A checkpoint understood.
 #[derive(Debug)]
-pub(crate) struct Family {
+pub(crate) struct Described {
     pub(crate) spec: EncoderSpec,
     pub(crate) names: WeightNames,
+}
+
+/// The architectures of every family.
+fn covered() -> Vec<&'static str> {
+    FAMILIES.iter().flat_map(|family| family.architectures).copied().collect()
 }
 
 /// A configuration that no family explains. Nothing was loaded.
@@ -32,10 +53,10 @@ pub enum FamilyError {
         /// The first of `architectures`, or `model_type`.
         found: String,
         /// What is.
-        covered: &'static [&'static str],
+        covered: Vec<&'static str>,
     },
     /// The model brings its own program code.
-    #[error("the configuration asks for code of its own (auto_map), which is never run; covered: {}", COVERED.join(", "))]
+    #[error("the configuration asks for code of its own (auto_map), which is never run; covered: {}", covered().join(", "))]
     OwnCode,
     /// A field is missing or of another type.
     #[error("{reason}")]
@@ -85,33 +106,45 @@ pub(crate) fn describe(
     config: &serde_json::Value,
     checkpoint: &Checkpoint,
     head: Head,
-) -> Result<Family, FamilyError> {
-    let spec = spec(config, head)?;
-    let names = bert::names(checkpoint, spec.layer_count());
+) -> Result<Described, FamilyError> {
+    let family = family_of(config)?;
+    let spec = family.valid_spec(config, head)?;
+    let names = family.naming.names(checkpoint, &spec);
     names.check(&spec, checkpoint)?;
-    Ok(Family { spec, names })
+    Ok(Described { spec, names })
 }
 
 /// The part of it that needs no weights: a valid description.
+#[cfg(test)]
 pub(crate) fn spec(config: &serde_json::Value, head: Head) -> Result<EncoderSpec, FamilyError> {
+    family_of(config)?.valid_spec(config, head)
+}
+
+fn family_of(config: &serde_json::Value) -> Result<&'static Family, FamilyError> {
     let Identity { model_type, architectures, auto_map } = from_value(config)?;
     // The architecture is asked first: families that reuse `model_type = "bert"` with another data flow exist.
     let architecture = architectures.and_then(|all| all.into_iter().next());
-    let covered = match (&architecture, &model_type) {
-        (Some(architecture), _) => COVERED.contains(&architecture.as_str()),
-        (None, Some(model_type)) => model_type == bert::MODEL_TYPE,
+    let covers = |family: &&Family| match (&architecture, &model_type) {
+        (Some(architecture), _) => family.architectures.contains(&architecture.as_str()),
+        (None, Some(model_type)) => family.model_types.contains(&model_type.as_str()),
         (None, None) => false,
     };
-    if !covered {
+    let Some(family) = FAMILIES.iter().find(covers) else {
         let found = architecture.or(model_type).unwrap_or_else(|| "(none named)".into());
-        return Err(FamilyError::Architecture { found, covered: COVERED });
-    }
+        return Err(FamilyError::Architecture { found, covered: covered() });
+    };
     if auto_map.is_some_and(|map| !map.is_empty()) {
         return Err(FamilyError::OwnCode);
     }
-    let spec = bert::spec(&from_value(config)?, head)?;
-    spec.validate()?;
-    Ok(spec)
+    Ok(family)
+}
+
+impl Family {
+    fn valid_spec(&self, config: &serde_json::Value, head: Head) -> Result<EncoderSpec, FamilyError> {
+        let spec = (self.spec)(config, head)?;
+        spec.validate()?;
+        Ok(spec)
+    }
 }
 
 fn from_value<'a, T: Deserialize<'a>>(config: &'a serde_json::Value) -> Result<T, FamilyError> {

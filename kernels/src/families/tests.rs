@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::spec::Pooling;
+use crate::spec::{Pooling, Position};
 
 const HEAD: Head = Head::Embedding { pooling: Pooling::Mean, normalize: true };
 
@@ -43,7 +43,8 @@ fn defaults_are_those_of_transformers() {
 
 #[test]
 fn an_unknown_architecture_is_named_with_what_is_covered() {
-    let covered = "is not covered; covered: BertModel, BertForMaskedLM, BertForPreTraining";
+    let covered = format!("is not covered; covered: {}", covered().join(", "));
+    assert!(covered.contains("BertModel, BertForMaskedLM, BertForPreTraining, RobertaModel"), "{covered}");
     for name in ["JinaBertForMaskedLM", "BertForSequenceClassification", "Qwen3ForCausalLM"] {
         assert_eq!(refusal("architectures", json!([name])), format!("architecture {name} {covered}"));
     }
@@ -76,6 +77,35 @@ fn fields_are_checked() {
     assert!(refusal("num_hidden_layers", json!(1_000_000)).starts_with("layers is 1000000"));
     assert!(refusal("layer_norm_eps", json!(0)).starts_with("norm eps is 0"));
     assert!(spec(&json!([1]), HEAD).is_err() && spec(&Value::Null, HEAD).is_err());
+}
+
+/// `tiny` as another family's, with further fields.
+fn of(model_type: &str, fields: Value) -> Result<EncoderSpec, FamilyError> {
+    let mut config = tiny();
+    let object = config.as_object_mut().expect("an object");
+    object
+        .extend(json!({"architectures": null, "model_type": model_type}).as_object().cloned().expect("one"));
+    object.extend(fields.as_object().cloned().expect("an object"));
+    spec(&config, HEAD)
+}
+
+#[test]
+fn families_differ_in_what_their_code_does() {
+    let position = |model_type, fields| of(model_type, fields).expect("covered").position;
+    assert_eq!(position("roberta", json!({})), Position::Learned { rows: 5, offset: 2 });
+    assert_eq!(position("camembert", json!({"pad_token_id": 0})), Position::Learned { rows: 5, offset: 1 });
+    assert_eq!(position("mpnet", json!({"pad_token_id": 0})), Position::Learned { rows: 5, offset: 2 });
+    assert_eq!(of("electra", json!({})).expect("covered").embeddings.width, 128);
+    let refusal = |model_type, fields| of(model_type, fields).expect_err("not covered").to_string();
+    let none_left = "position offset (5) leaves no row of the position table (5 rows)";
+    assert_eq!(refusal("xlm-roberta", json!({"pad_token_id": 4})), none_left);
+    assert!(refusal("roberta", json!({"pad_token_id": u64::MAX})).starts_with("position offset"));
+    assert!(refusal("mpnet", json!({"relative_attention_num_buckets": 16})).ends_with("covered: 32"));
+    assert_eq!(refusal("distilbert", json!({})), "missing field `dim`");
+    assert!(refusal("electra", json!({"embedding_size": 0})).starts_with("embedding width is 0"));
+    assert!(
+        refusal("electra", json!({"position_embedding_type": "relative_key"})).ends_with("covered: absolute")
+    );
 }
 
 #[test]

@@ -2,16 +2,24 @@
 
 use std::fmt;
 
-use super::{LayerPlan, Plan, Step};
+use super::{BiasPlan, EmbedPlan, LayerPlan, Plan, Step};
 use crate::cpu::Epilogue;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { isa, weights, activations, embed, layers, head, widths, starts } = self;
+        let Self { isa, weights, activations, embed, position_bias, layers, head, widths, starts } = self;
         writeln!(f, "plan: cpu {isa}, weights {weights}, activations {activations}, sums f32")?;
-        let dims = self.dims();
-        write!(f, "  embed_norm: [{}, {dims}]", embed.vocab)?;
-        writeln!(f, " + [{}, {dims}] + [{}, {dims}]", embed.positions, embed.token_types)?;
+        let EmbedPlan { vocab, positions, token_types, width, .. } = embed;
+        write!(f, "  embed_norm: [{vocab}, {width}] + [{positions}, {width}]")?;
+        token_types.map_or(Ok(()), |rows| write!(f, " + [{rows}, {width}]"))?;
+        if embed.projects {
+            write!(f, " -> linear {width} -> {}", self.dims())?;
+        }
+        writeln!(f)?;
+        if let Some(BiasPlan { buckets, heads, distance_max, tokens_max }) = position_bias {
+            write!(f, "  position_bias: [{buckets}, {heads}] up to distance {distance_max}")?;
+            writeln!(f, " -> [{heads}, {}]", 2 * tokens_max - 1)?;
+        }
         for (count, layer) in runs(layers) {
             writeln!(f, "  {count} x")?;
             layer.steps.iter().try_for_each(|step| layer.write_step(step, f))?;

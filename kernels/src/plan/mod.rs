@@ -24,6 +24,7 @@ pub struct Plan {
     /// What the buffers between steps hold.
     pub(crate) activations: Dtype,
     pub(crate) embed: EmbedPlan,
+    pub(crate) position_bias: Option<BiasPlan>,
     pub(crate) layers: Vec<LayerPlan>,
     pub(crate) head: HeadPlan,
     /// Elements per token of each [`Buffer`].
@@ -32,15 +33,33 @@ pub struct Plan {
     pub(crate) starts: [usize; Buffer::COUNT],
 }
 
-/// The tables, `[rows, hidden]` each, and the norm of their sum.
+/// The tables, `[rows, width]` each, the norm of their sum, and its projection to the residual stream where that is
+/// wider or narrower.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EmbedPlan {
     pub(crate) vocab: usize,
     pub(crate) positions: usize,
     /// Rows at the start of the stored position table that are not loaded.
     pub(crate) positions_skipped: usize,
-    pub(crate) token_types: usize,
+    pub(crate) token_types: Option<usize>,
     pub(crate) norm_eps: f32,
+    pub(crate) width: usize,
+    pub(crate) projects: bool,
+}
+
+impl EmbedPlan {
+    /// Where the sum lies before its projection.
+    pub(crate) const UNPROJECTED: Buffer = Buffer::Context;
+}
+
+/// What every attention adds to its scores: a learned table `[buckets, heads]`, spread out over the distances of
+/// `tokens_max` tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BiasPlan {
+    pub(crate) buckets: usize,
+    pub(crate) heads: usize,
+    pub(crate) distance_max: usize,
+    pub(crate) tokens_max: usize,
 }
 
 /// One block: its weights and what is done with them, in order.

@@ -1,13 +1,13 @@
 //! The only `match` over a spec's axes.
 
 use super::{
-    Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, Plan, PlanError,
-    Step, layout,
+    BiasPlan, Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, Plan,
+    PlanError, Step, layout,
 };
 use crate::{
     cpu::{self, AttentionShape, CpuIsa, Epilogue, HEAD_DIM_MAX},
     dtype::{Dtype, DtypePolicy},
-    spec::{self, EncoderSpec, Head, LayerSpec, NormPlacement, Position, QkvLayout},
+    spec::{self, EncoderSpec, Head, LayerSpec, NormPlacement, Position, PositionBias, QkvLayout},
 };
 
 impl Plan {
@@ -25,13 +25,19 @@ impl Plan {
             let width = &mut widths[step.0 as usize];
             *width = step.1.max(*width);
         }
+        let embed = embed(spec);
+        if embed.projects {
+            let width = &mut widths[EmbedPlan::UNPROJECTED as usize];
+            *width = embed.width.max(*width);
+        }
         let activations = isa.activation_dtype(weights);
         let starts = layout::starts(&layers, &widths);
         Ok(Self {
             isa,
             weights,
             activations,
-            embed: embed(spec),
+            embed,
+            position_bias: position_bias(spec),
             layers,
             head: head(spec.head),
             widths,
@@ -64,7 +70,15 @@ fn embed(spec: &EncoderSpec) -> EmbedPlan {
         positions_skipped: offset,
         token_types: spec.embeddings.token_types,
         norm_eps,
+        width: spec.embeddings.width,
+        projects: spec.embeddings.width != spec.hidden,
     }
+}
+
+fn position_bias(spec: &EncoderSpec) -> Option<BiasPlan> {
+    let PositionBias::Buckets { buckets, distance_max } = spec.position_bias?;
+    let heads = spec.layer(0).attention.heads;
+    Some(BiasPlan { buckets, heads, distance_max, tokens_max: spec.position.tokens_max() })
 }
 
 fn layer(layer: &LayerSpec, hidden: usize) -> Result<LayerPlan, PlanError> {

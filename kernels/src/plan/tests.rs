@@ -37,6 +37,10 @@ snapshots! {
     bge_small_en_v1_5: "bge-small-en-v1.5" on Avx512,
     e5_base_v2: "e5-base-v2" on Avx2,
     gte_base: "gte-base" on Portable,
+    all_mpnet_base_v2: "all-mpnet-base-v2" on Avx512Bf16,
+    multilingual_e5_base: "multilingual-e5-base" on Avx512Bf16,
+    distilbert_base_uncased: "distilbert-base-uncased" on Avx2,
+    electra_small_discriminator: "electra-small-discriminator" on Avx512,
 }
 
 const MINILM: &str = include_str!("../../snapshots/all-minilm-l6-v2.json");

@@ -5,14 +5,20 @@ use std::fmt;
 use super::{
     Activation, Attention, EncoderSpec, Ffn, Head, LayerPattern, Mask, Norm, NormPlacement, Pooling,
 };
-use super::{Position, QkvLayout};
+use super::{Position, PositionBias, QkvLayout};
 
 impl fmt::Display for EncoderSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hidden, embeddings, position, layers, head } = self;
+        let Self { hidden, embeddings, position, position_bias, layers, head } = self;
         writeln!(f, "encoder: hidden {hidden}, {} parameters", self.parameters())?;
-        write!(f, "  embed: token[{}] + {position} + type[{}]", embeddings.vocab, embeddings.token_types)?;
-        writeln!(f, " -> {}", embeddings.norm)?;
+        write!(f, "  embed: token[{}] + {position}", embeddings.vocab)?;
+        embeddings.token_types.map_or(Ok(()), |rows| write!(f, " + type[{rows}]"))?;
+        write!(f, " -> {}", embeddings.norm)?;
+        if embeddings.width != *hidden {
+            write!(f, " -> linear {} -> {hidden}", embeddings.width)?;
+        }
+        writeln!(f)?;
+        position_bias.map_or(Ok(()), |bias| writeln!(f, "  {bias}"))?;
         let LayerPattern::Uniform { count, layer } = layers;
         writeln!(f, "  {count} x")?;
         writeln!(f, "    {}", layer.attention)?;
@@ -27,6 +33,16 @@ impl fmt::Display for Position {
         match self {
             Self::Learned { rows, offset: 0 } => write!(f, "position[{rows}]"),
             Self::Learned { rows, offset } => write!(f, "position[{rows}, offset {offset}]"),
+        }
+    }
+}
+
+impl fmt::Display for PositionBias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Buckets { buckets, distance_max } => {
+                write!(f, "position bias: {buckets} buckets up to distance {distance_max}, of all layers")
+            }
         }
     }
 }

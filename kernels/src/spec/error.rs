@@ -40,6 +40,25 @@ pub enum SpecError {
         /// All rows.
         rows: usize,
     },
+    /// The buckets of single distances reach as far as all of them should.
+    #[error(
+        "{buckets} relative buckets tell {} distances apart one by one, which leaves none up to {distance_max} for the wider ones",
+        buckets / 4
+    )]
+    NoBuckets {
+        /// Of both directions together.
+        buckets: usize,
+        /// Where they should end.
+        distance_max: usize,
+    },
+    /// Layers that share a position bias differ in their heads.
+    #[error("a position bias for {heads} heads meets a layer of {other}")]
+    Heads {
+        /// Of the first layer.
+        heads: usize,
+        /// Of another.
+        other: usize,
+    },
     /// The norm would divide by zero or by nonsense.
     #[error("norm eps is {eps}; it must be finite and positive")]
     Eps {

@@ -20,6 +20,8 @@ pub struct EncoderSpec {
     pub embeddings: Embeddings,
     /// How a token knows where it stands.
     pub position: Position,
+    /// What attention adds to its scores for the distance of two tokens, in every layer the same.
+    pub position_bias: Option<PositionBias>,
     /// The stack.
     pub layers: LayerPattern,
     /// What turns the last hidden states into the answer.
@@ -29,10 +31,13 @@ pub struct EncoderSpec {
 /// Tables summed per token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embeddings {
-    /// Rows of the token table `[vocab, hidden]`.
+    /// Rows of the token table `[vocab, width]`.
     pub vocab: usize,
-    /// Rows of the segment table `[token_types, hidden]`.
-    pub token_types: usize,
+    /// Width of the tables; where it is not `hidden`, the normed sum is projected to it, with a bias (ELECTRA, Clark et
+    /// al. 2020).
+    pub width: usize,
+    /// Rows of the segment table `[token_types, width]`, where there is one.
+    pub token_types: Option<usize>,
     /// Applied to the sum.
     pub norm: Norm,
 }
@@ -40,7 +45,7 @@ pub struct Embeddings {
 /// How positions enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// A table `[rows, hidden]` added to the embeddings; position `p` reads row `p + offset`
+    /// A table `[rows, width]` added to the embeddings; position `p` reads row `p + offset`
     /// (BERT: offset 0, Devlin et al. 2018; RoBERTa: offset 2).
     Learned {
         /// Rows of the table.
@@ -57,6 +62,20 @@ impl Position {
             Self::Learned { rows, offset } => rows.saturating_sub(offset),
         }
     }
+}
+
+/// A learned number per head, added to the scaled score of a query and a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionBias {
+    /// Looked up by the bucket of their distance (Raffel et al. 2020, section 2.1): one half of the buckets for keys behind
+    /// the query, one for keys before it; of each half, one half for single distances, the others ever wider up to
+    /// `distance_max`, the last for all beyond. A table `[buckets, heads]`.
+    Buckets {
+        /// Of both directions together.
+        buckets: usize,
+        /// From here on distances are no longer told apart.
+        distance_max: usize,
+    },
 }
 
 /// Which layers stand where.
@@ -204,10 +223,16 @@ impl EncoderSpec {
     /// The number of weights, tables and norms included.
     pub fn parameters(&self) -> u64 {
         let Position::Learned { rows, .. } = self.position;
-        let tables = (self.embeddings.vocab + self.embeddings.token_types + rows) * self.hidden;
+        let Embeddings { vocab, width, token_types, norm } = self.embeddings;
+        let tables = (vocab + token_types.unwrap_or(0) + rows) * width + norm.parameters(width);
+        let projection = if width == self.hidden { 0 } else { (width + 1) * self.hidden };
+        let bias = match self.position_bias {
+            Some(PositionBias::Buckets { buckets, .. }) => buckets * self.layer(0).attention.heads,
+            None => 0,
+        };
         let layers: usize =
             (0..self.layer_count()).map(|index| self.layer(index).parameters(self.hidden)).sum();
-        (tables + self.embeddings.norm.parameters(self.hidden) + layers) as u64
+        (tables + projection + bias + layers) as u64
     }
 }
 

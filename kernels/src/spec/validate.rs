@@ -1,6 +1,6 @@
 //! Refuses descriptions that no kernel could run, before memory is sized after them.
 
-use super::{Attention, Embeddings, EncoderSpec, Ffn, LayerSpec, Norm, Position, SpecError};
+use super::{Attention, Embeddings, EncoderSpec, Ffn, LayerSpec, Norm, Position, PositionBias, SpecError};
 
 /// Bounds far above any published encoder and low enough that no product of two of them overflows 64 bits.
 const HIDDEN_MAX: usize = 1 << 16;
@@ -11,6 +11,7 @@ const VOCAB_MAX: usize = 1 << 23;
 const POSITIONS_MAX: usize = 1 << 20;
 /// A segment id is one byte in the packed batch.
 const TOKEN_TYPES_MAX: usize = 1 << 8;
+const BUCKETS_MAX: usize = 1 << 12;
 
 impl EncoderSpec {
     /// Checks every dimension and every pair of dimensions that must fit each other.
@@ -22,6 +23,7 @@ impl EncoderSpec {
         if offset >= rows {
             return Err(SpecError::NoPositions { offset, rows });
         }
+        self.position_bias.map_or(Ok(()), |bias| bias.validate(self))?;
         within("layers", self.layer_count(), LAYERS_MAX)?;
         (0..self.layer_count()).try_for_each(|index| self.layer(index).validate())
     }
@@ -30,8 +32,26 @@ impl EncoderSpec {
 impl Embeddings {
     fn validate(&self) -> Result<(), SpecError> {
         within("vocab", self.vocab, VOCAB_MAX)?;
-        within("token types", self.token_types, TOKEN_TYPES_MAX)?;
+        within("embedding width", self.width, HIDDEN_MAX)?;
+        self.token_types.map_or(Ok(()), |rows| within("token types", rows, TOKEN_TYPES_MAX))?;
         self.norm.validate()
+    }
+}
+
+impl PositionBias {
+    /// Every layer adds the same numbers, so each needs as many heads as the first.
+    fn validate(self, spec: &EncoderSpec) -> Result<(), SpecError> {
+        let Self::Buckets { buckets, distance_max } = self;
+        within("relative buckets", buckets, BUCKETS_MAX)?;
+        multiple(("relative buckets", buckets), ("directions and spacings", 4))?;
+        within("relative distance", distance_max, POSITIONS_MAX)?;
+        if distance_max <= buckets / 4 {
+            return Err(SpecError::NoBuckets { buckets, distance_max });
+        }
+        let heads = spec.layer(0).attention.heads;
+        let mut all = (0..spec.layer_count()).map(|index| spec.layer(index).attention.heads);
+        let differs = all.find(|other| *other != heads);
+        differs.map_or(Ok(()), |other| Err(SpecError::Heads { heads, other }))
     }
 }
 
@@ -93,8 +113,9 @@ mod tests {
         let layer = LayerSpec { norm, placement: NormPlacement::Post, attention, ffn };
         EncoderSpec {
             hidden: 32,
-            embeddings: Embeddings { vocab: 100, token_types: 2, norm },
+            embeddings: Embeddings { vocab: 100, width: 32, token_types: Some(2), norm },
             position: Position::Learned { rows: 16, offset: 0 },
+            position_bias: None,
             layers: LayerPattern::Uniform { count: 2, layer },
             head: Head::Embedding { pooling: Pooling::Mean, normalize: true },
         }
@@ -130,6 +151,15 @@ mod tests {
             refusal(|spec, _| spec.position = Position::Learned { rows: 2, offset: 2 }),
             "position offset (2) leaves no row of the position table (2 rows)"
         );
+        let buckets = |buckets, distance_max| Some(PositionBias::Buckets { buckets, distance_max });
+        assert_eq!(
+            refusal(|spec, _| spec.position_bias = buckets(32, 8)),
+            "32 relative buckets tell 8 distances apart one by one, which leaves none up to 8 for the wider ones"
+        );
+        assert_eq!(
+            refusal(|spec, _| spec.position_bias = buckets(30, 128)),
+            "relative buckets (30) is not a multiple of directions and spacings (4)"
+        );
         assert_eq!(
             refusal(|_, layer| layer.norm = Norm::LayerNorm { eps: f32::NAN }),
             "norm eps is NaN; it must be finite and positive"
@@ -145,5 +175,11 @@ mod tests {
         let tables = (100 + 2 + 16) * 32 + 2 * 32;
         let layer = 4 * (32 * 32 + 32) + (2 * 32 * 64 + 64 + 32) + 4 * 32;
         assert_eq!(spec().parameters(), tables + 2 * layer);
+        let mut projected = spec();
+        projected.embeddings.width = 8;
+        projected.embeddings.token_types = None;
+        projected.position_bias = Some(PositionBias::Buckets { buckets: 32, distance_max: 128 });
+        let tables = (100 + 16) * 8 + 2 * 8 + (8 + 1) * 32 + 32 * 4;
+        assert_eq!(projected.parameters(), tables + 2 * layer);
     }
 }

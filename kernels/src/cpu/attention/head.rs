@@ -3,7 +3,7 @@
 //! Keys and values are packed into the panels of the GEMM tiles once, then every tile of query rows goes through scores,
 //! softmax and values while its scores are in the first-level cache.
 
-use super::{AttentionShape, Rows};
+use super::{AttentionShape, PositionBias, Rows};
 use crate::Dtype;
 use crate::cpu::element::{self, Element};
 use crate::cpu::ops::{AttentionScratch, Scratch};
@@ -15,6 +15,7 @@ use std::ops::Range;
 /// The query heads of one key head over one sequence.
 pub(super) struct Head<'a, T> {
     pub(super) shape: &'a AttentionShape,
+    pub(super) bias: Option<&'a PositionBias>,
     pub(super) kv_head: usize,
     pub(super) q: Rows<'a, T>,
     pub(super) k: Rows<'a, T>,
@@ -52,6 +53,9 @@ impl<T: Element> Kernel for Head<'_, T> {
                 // SAFETY: the caller vouches for S; keys, values and scores were packed and reserved for this sequence.
                 unsafe {
                     self.scores::<S>(head, rows.clone());
+                    if let Some(bias) = self.bias {
+                        self.add_bias::<S>(bias, head, block);
+                    }
                     let inverse_sums = self.softmax::<S>(rows.len());
                     self.values::<S>(head, rows, &inverse_sums);
                 }
@@ -180,6 +184,28 @@ impl<T: Element> Head<'_, T> {
             // SAFETY: the query rows are inside of `q` by the checks of `attention`; a panel has `steps` rows of units; the
             // scores hold ROWS_MAX rows of `stride`.
             unsafe { self.tiles[rows.len() - 1](&args) }
+        }
+    }
+
+    /// Adds the bias to the scores of the query rows at `queries` of the sequence, in the unit of scores that are not yet
+    /// scaled.
+    ///
+    /// # Safety
+    /// The machine supports `S`; the rows' scores are there.
+    #[inline(always)]
+    unsafe fn add_bias<S: Simd>(&mut self, bias: &PositionBias, head: usize, queries: Range<usize>) {
+        let (keys, stride) = (self.rows_k.len(), self.keys_padded());
+        // SAFETY: whole vectors inside of a row of scores; a row of the bias is readable for as many.
+        unsafe {
+            let unit = S::splat(1.0 / self.shape.scale);
+            for (row, query) in queries.enumerate() {
+                let scores = self.scratch.attention.scores[row * stride..][..stride].as_mut_ptr();
+                let bias = bias.of_query(head, query).as_ptr();
+                for column in (0..keys).step_by(S::LANES) {
+                    let at = scores.add(column);
+                    S::store(at, S::fma(S::load(bias.add(column)), unit, S::load(at)));
+                }
+            }
         }
     }
 

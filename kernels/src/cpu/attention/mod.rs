@@ -2,6 +2,7 @@
 //!
 //! One item is one sequence and one key head; `head` computes it.
 
+mod bias;
 mod head;
 
 use super::element::Element;
@@ -12,6 +13,8 @@ use super::simd::dispatch;
 use super::tile::{Finish, TileFormat, panel_columns, tiles};
 use crate::Dtype;
 use head::Head;
+
+pub use bias::PositionBias;
 
 const OP: &str = "attention";
 
@@ -75,8 +78,9 @@ impl<'a, T> Rows<'a, T> {
 }
 
 impl CpuOps<'_> {
-    /// `out[i] = softmax(scale q_i k^T) v` for each query row and head, within its sequence: `q` has `heads` heads side by
-    /// side, `k` and `v` have `kv_heads`, `out [tokens_q, heads * head_dim]`. A sequence without keys gives zeros.
+    /// `out[i] = softmax(scale q_i k^T + bias_i) v` for each query row and head, within its sequence: `q` has `heads` heads
+    /// side by side, `k` and `v` have `kv_heads`, `out [tokens_q, heads * head_dim]`. A sequence without keys gives zeros.
+    /// A bias asks for queries and keys of the same tokens.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -87,6 +91,7 @@ impl CpuOps<'_> {
     pub fn attention<T: Element>(
         &mut self,
         shape: &AttentionShape,
+        bias: Option<&PositionBias>,
         q: Rows<'_, T>,
         k: Rows<'_, T>,
         v: Rows<'_, T>,
@@ -106,6 +111,7 @@ impl CpuOps<'_> {
         expect_cu_seqlens(OP, "cu_seqlens_k", cu_seqlens_k, tokens_k)?;
         expect_size(OP, "cu_seqlens_k", cu_seqlens_k.len(), cu_seqlens_q.len())?;
         expect_size(OP, "out", out.len(), tokens_q * heads * head_dim)?;
+        bias.map_or(Ok(()), |bias| bias.check(heads, cu_seqlens_q, cu_seqlens_k))?;
         let (isa, out) = (self.isa, SharedMut::new(out));
         let range = |cu_seqlens: &[u32], sequence: usize| {
             cu_seqlens[sequence] as usize..cu_seqlens[sequence + 1] as usize
@@ -117,7 +123,10 @@ impl CpuOps<'_> {
             let (sequence, kv_head) = (item / kv_heads, item % kv_heads);
             let rows_q = range(cu_seqlens_q, sequence);
             let rows_k = range(cu_seqlens_k, sequence);
-            dispatch(isa, Head { shape, kv_head, q, k, v, rows_q, rows_k, tiles, columns, scratch, out });
+            dispatch(
+                isa,
+                Head { shape, bias, kv_head, q, k, v, rows_q, rows_k, tiles, columns, scratch, out },
+            );
         });
         Ok(())
     }

@@ -1,4 +1,4 @@
-use super::super::{AttentionShape, CpuIsa, CpuWorkers, Element, Mask, OpError, Rows};
+use super::super::{AttentionShape, CpuIsa, CpuWorkers, Element, Mask, OpError, PositionBias, Rows};
 use super::{Values, assert_close, bits, on_every_isa, wide};
 use crate::{Dtype, reference};
 use half::bf16;
@@ -47,7 +47,7 @@ fn run<T: Element>(
     workers
         .ops(isa, threads)
         .unwrap()
-        .attention(shape, rows_q, rows_k, rows_v, &cu_q, &cu_k, &mut out)
+        .attention(shape, None, rows_q, rows_k, rows_v, &cu_q, &cu_k, &mut out)
         .unwrap();
     (out, expected)
 }
@@ -90,6 +90,43 @@ fn grouped_heads_and_foreign_keys_match_f64() {
     });
 }
 
+/// Queries, keys and values are the same rows; the tolerance is that of `check`.
+fn check_bias<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, lengths: &[u32]) {
+    let (shape, cu) = (shape(4, 2, 16), cumulative(lengths));
+    let (heads, width) = (4, 4 * 16);
+    let mut values = Values::new(31);
+    let table: Vec<f32> = values.take(32 * heads, 1.5);
+    let bias = PositionBias::from_buckets(&table, heads, 128, 300).unwrap();
+    let x: Vec<T> = values.take(cu[cu.len() - 1] as usize * width, 1.0);
+    let bucket = |distance: i64| {
+        let side = if distance > 0 { 16 } else { 0 };
+        let wide = 8.0 + (distance.abs() as f64 / 8.0).log2() * 2.0 + 1e-9;
+        side + if distance.abs() < 8 { distance.unsigned_abs() as usize } else { (wide as usize).min(15) }
+    };
+    let look = |head, distance| Some(f64::from(table[bucket(distance) * heads + head]));
+    let q = wide(&x);
+    let half: Vec<f64> = q.chunks_exact(width).flat_map(|row| row[..width / 2].to_vec()).collect();
+    let expected = reference::attention_where(&shape, (&q, &half, &half), &cu, &cu, look);
+    let mut out = vec![T::zeroed(); x.len()];
+    let rows = Rows::new(&x, width, 0);
+    workers
+        .ops(isa, 2)
+        .unwrap()
+        .attention(&shape, Some(&bias), rows, rows, rows, &cu, &cu, &mut out)
+        .unwrap();
+    let tolerance = if T::DTYPE == Dtype::F32 { 4e-6 } else { 8e-3 };
+    assert_close(&out, &expected, tolerance, tolerance, &format!("{isa} {} {lengths:?}", T::DTYPE));
+}
+
+#[test]
+fn a_position_bias_matches_f64() {
+    on_every_isa(2, |isa, workers| {
+        let lengths = [1, 7, 16, 33, 130, 300, 65];
+        check_bias::<f32>(isa, workers, &lengths);
+        check_bias::<bf16>(isa, workers, &lengths);
+    });
+}
+
 #[test]
 fn large_scores_neither_overflow_nor_vanish() {
     on_every_isa(1, |isa, workers| {
@@ -121,7 +158,7 @@ fn a_sequence_has_the_same_bits_alone_and_in_company() {
             let mut out = vec![T::zeroed(); data.len() / 3];
             let rows = |column| Rows::new(data, 3 * width, column * width);
             let mut ops = workers.ops(isa, 2).unwrap();
-            ops.attention(&shape, rows(0), rows(1), rows(2), cu, cu, &mut out).unwrap();
+            ops.attention(&shape, None, rows(0), rows(1), rows(2), cu, cu, &mut out).unwrap();
             bits(&out)
         };
         let single = fused(workers, &sequence, &[0, 45]);
@@ -143,7 +180,7 @@ fn wrong_operands_are_refused() {
     let rows = |column| Rows::new(&data, 48, column);
     let mut out = [1.0f32; 32];
     let mut call = |shape: AttentionShape, cu_q: &[u32], cu_k: &[u32], column: usize| {
-        ops.attention(&shape, rows(0), rows(column), rows(32), cu_q, cu_k, &mut out)
+        ops.attention(&shape, None, rows(0), rows(column), rows(32), cu_q, cu_k, &mut out)
     };
     assert_eq!(call(shape(1, 1, 16), &[0, 2], &[0, 2], 16), Ok(()));
     for (shape, cu_q, cu_k, column) in [
