@@ -8,6 +8,7 @@ use shoal_kernels::Dtype;
 use shoal_kernels::cpu::{
     Activation, CpuIsa, CpuWorkers, Element, Epilogue, OpError, PackedLinear, PeakLoop, Team,
 };
+use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -47,13 +48,32 @@ enum Mode {
     Streams,
 }
 
-/// One linear layer of the model: inputs, outputs, what follows.
-const SHAPES: [(&str, usize, usize, Epilogue); 4] = [
-    ("qkv", 384, 1152, Epilogue::Activate(Activation::Identity)),
-    ("out", 384, 384, Epilogue::Add),
-    ("ffn1", 384, 1536, Epilogue::Activate(Activation::GeluErf)),
-    ("ffn2", 1536, 384, Epilogue::Add),
+/// One linear layer of the model: inputs, outputs, what the model does with the product while it is stored.
+const SHAPES: [(&str, usize, usize, Then); 4] = [
+    ("qkv", 384, 1152, Then::Store),
+    ("out", 384, 384, Then::Add),
+    ("ffn1", 384, 1536, Then::Gelu),
+    ("ffn2", 1536, 384, Then::Add),
 ];
+
+/// What becomes of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Then {
+    Store,
+    Add,
+    Gelu,
+}
+
+impl Then {
+    fn epilogue(self) -> Epilogue {
+        match self {
+            Self::Store => Epilogue::Activate(Activation::Identity),
+            Self::Add => Epilogue::Add,
+            Self::Gelu => Epilogue::Activate(Activation::GeluErf),
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Report {
@@ -66,6 +86,7 @@ struct Report {
 #[derive(Serialize)]
 struct Figure {
     shape: &'static str,
+    then: Then,
     rows: usize,
     mode: Mode,
     /// Share of the peak of the loop whose instruction the tiles use, median over the brackets.
@@ -74,6 +95,17 @@ struct Figure {
     /// The peak itself, median.
     peak_gflops: f64,
     microseconds: f64,
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shape, then, rows, mode, percent_of_peak, gflops, microseconds, .. } = self;
+        let (then, mode) = (format!("{then:?}").to_lowercase(), format!("{mode:?}").to_lowercase());
+        write!(
+            f,
+            "{shape:>5} {then:>5} {rows:>5} {mode:>8} {percent_of_peak:>7.1} {gflops:>9.1} {microseconds:>9.1}"
+        )
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
@@ -88,34 +120,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     };
     if !arguments.json {
         println!("{isa}, {} weights, share of the peak of {}", arguments.dtype, peak.name());
-        println!("{:>5} {:>5} {:>8} {:>7} {:>9} {:>9}", "shape", "rows", "mode", "% peak", "GFLOP/s", "us");
+        println!(
+            "{:>5} {:>5} {:>5} {:>8} {:>7} {:>9} {:>9}",
+            "shape", "then", "rows", "mode", "% peak", "GFLOP/s", "us"
+        );
     }
     let mut bench = Bench { peak, brackets: arguments.brackets, team: Team::new(2) };
-    for (shape, inputs, outputs, epilogue) in SHAPES {
+    for (shape, inputs, outputs, last) in SHAPES {
         let one = pack(isa, arguments.dtype, outputs, inputs)?;
         let copies = ((arguments.cold_mib << 20) / one.bytes()).max(1);
         let mut layers = vec![one];
         for _ in 1..copies {
             layers.push(pack(isa, arguments.dtype, outputs, inputs)?);
         }
-        for &rows in &arguments.rows {
-            for &mode in &arguments.mode {
-                let product = Product { isa, layers: &layers, epilogue, rows, mode };
-                let measured = if native {
-                    bench.measure::<half::bf16>(&product)?
-                } else {
-                    bench.measure::<f32>(&product)?
-                };
-                let figure = Figure { shape, rows, mode, ..measured };
-                if !arguments.json {
-                    let name = format!("{mode:?}").to_lowercase();
-                    println!(
-                        "{shape:>5} {rows:>5} {name:>8} {:>7.1} {:>9.1} {:>9.1}",
-                        figure.percent_of_peak, figure.gflops, figure.microseconds
-                    );
-                }
-                report.results.push(figure);
+        // The product alone, then with what the model fuses into it.
+        let thens: &[Then] = if last == Then::Store { &[last] } else { &[Then::Store, last] };
+        let modes = |rows| arguments.mode.iter().map(move |&mode| (rows, mode));
+        let cases = |then| arguments.rows.iter().flat_map(|&rows| modes(rows)).map(move |case| (then, case));
+        for (then, (rows, mode)) in thens.iter().flat_map(|&then| cases(then)) {
+            let product = Product { isa, layers: &layers, epilogue: then.epilogue(), rows, mode };
+            let measured = if native {
+                bench.measure::<half::bf16>(&product)?
+            } else {
+                bench.measure::<f32>(&product)?
+            };
+            let figure = Figure { shape, then, rows, mode, ..measured };
+            if !arguments.json {
+                println!("{figure}");
             }
+            report.results.push(figure);
         }
     }
     if arguments.json {
@@ -190,6 +223,7 @@ impl Bench {
         let gflops = stats::median(&rates);
         Ok(Figure {
             shape: "",
+            then: Then::Store,
             rows: product.rows,
             mode: product.mode,
             percent_of_peak: stats::median(&shares),
