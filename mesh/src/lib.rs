@@ -14,6 +14,8 @@ mod identity;
 mod link;
 #[cfg(feature = "link")]
 mod peer;
+#[cfg(any(feature = "simulation", all(test, feature = "link")))]
+pub mod simulation;
 #[cfg(all(test, feature = "link"))]
 mod testing;
 

@@ -9,19 +9,19 @@ use super::chance::mix;
 use super::member::Life;
 
 /// The node of a number: an id that looks like a hash, as real ones do.
-pub(super) fn node(number: u64) -> NodeId {
+pub(crate) fn node(number: u64) -> NodeId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&mix(number).to_be_bytes());
     id[8..].copy_from_slice(&number.to_be_bytes());
     NodeId(id)
 }
 
-pub(super) fn life(number: u64, generation: u64) -> Life {
+pub(crate) fn life(number: u64, generation: u64) -> Life {
     Life { node: node(number), generation }
 }
 
 /// A model that is 50 MB large and loads in 100 ms.
-pub(super) fn model(name: &str, state: ModelState) -> ModelFact {
+pub(crate) fn model(name: &str, state: ModelState) -> ModelFact {
     ModelFact {
         name: name.to_owned(),
         aliases: Vec::new(),
@@ -34,7 +34,7 @@ pub(super) fn model(name: &str, state: ModelState) -> ModelFact {
 }
 
 /// Version 1 of generation 1 of a node with one device of 1 GiB and 10,000 tokens a second.
-pub(super) fn facts(number: u64, models: Vec<ModelFact>) -> NodeFacts {
+pub(crate) fn facts(number: u64, models: Vec<ModelFact>) -> NodeFacts {
     NodeFacts {
         node: node(number),
         generation: 1,
@@ -53,7 +53,7 @@ pub(super) fn facts(number: u64, models: Vec<ModelFact>) -> NodeFacts {
 }
 
 /// A record with this wait, and a request in flight for every 10 ms of it.
-pub(super) fn load(sequence: u16, wait_ms: u64) -> LoadRecord {
+pub(crate) fn load(sequence: u16, wait_ms: u64) -> LoadRecord {
     LoadRecord {
         queue_tokens: wait_ms * 10,
         wait_us: wait_ms * 1000,
@@ -66,6 +66,6 @@ pub(super) fn load(sequence: u16, wait_ms: u64) -> LoadRecord {
 }
 
 #[expect(clippy::disallowed_methods, reason = "an arbitrary origin of virtual time")]
-pub(super) fn origin() -> Instant {
+pub(crate) fn origin() -> Instant {
     Instant::now()
 }

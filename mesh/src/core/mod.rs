@@ -55,8 +55,6 @@ pub use split::Split;
 pub use view::View;
 
 #[cfg(test)]
-mod fleet;
-#[cfg(test)]
-mod simulation;
+pub(crate) mod fleet;
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,7 @@ impl Door {
 }
 
 /// After this much silence the peer counts as gone. Nothing else in QUIC notices a peer that vanished.
-pub(super) const IDLE_MAX: Duration = Duration::from_secs(5);
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(5);
 /// Three of these fit into [`IDLE_MAX`], so that one lost packet does not end a quiet connection.
 const KEEP_ALIVE: Duration = Duration::from_millis(1500);
 /// Until the round trip is measured. QUIC's default of 333 ms makes the first retransmission a second late, and with

@@ -13,7 +13,7 @@ use crate::link::hello::Own;
 
 /// For handshake and hello: four round trips (the other end has ours proven first) over half the world, or fewer and a
 /// lost packet. Longer waits would delay the healing of partitions.
-pub(super) const DIAL_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const DIAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Connects to whoever is at `address` and is a node of this mesh.
 pub(super) async fn dial(

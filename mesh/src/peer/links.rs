@@ -30,21 +30,21 @@ const PRECEDENCE: Duration = Duration::from_millis(200);
 const SIMULTANEOUS: Duration = DIAL_WAIT;
 
 /// A connection, by the order of its arrival in this process.
-pub(super) type LinkId = u64;
+pub(crate) type LinkId = u64;
 
 /// A connection that was greeted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    pub(super) link: LinkId,
+pub(crate) struct Arrival {
+    pub(crate) link: LinkId,
     /// Whose it is, by its certificate and its hello.
-    pub(super) life: Life,
+    pub(crate) life: Life,
     /// Whether this end dialed.
-    pub(super) dialed: bool,
+    pub(crate) dialed: bool,
 }
 
 /// What becomes of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It stands for the member from now on.
     Keep {
         /// A former one to close.
@@ -80,7 +80,7 @@ struct Target {
 
 /// One connection for each pair of members. Where both dial at once, the dial of the larger id stays.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(crate) struct Links {
     own: NodeId,
     members: BTreeMap<NodeId, SocketAddr>,
     held: BTreeMap<NodeId, Held>,
@@ -105,7 +105,7 @@ impl Links {
     }
 
     /// The connection that stands for a member.
-    pub(super) fn of(&self, node: NodeId) -> Option<LinkId> {
+    pub(crate) fn of(&self, node: NodeId) -> Option<LinkId> {
         self.held.get(&node).map(|held| held.link)
     }
 
@@ -174,7 +174,7 @@ impl Links {
     }
 
     /// The next address to dial.
-    pub(super) fn poll_dial(&mut self, now: Instant) -> Option<SocketAddr> {
+    pub(crate) fn poll_dial(&mut self, now: Instant) -> Option<SocketAddr> {
         if self.dialing >= DIALS_MAX {
             return None;
         }
@@ -187,7 +187,7 @@ impl Links {
 
     /// A dial is over; `reached` says whether somebody of this mesh was there whose connection was offered to
     /// [`handle_arrival`](Self::handle_arrival) before.
-    pub(super) fn handle_dialed(&mut self, address: SocketAddr, reached: bool, now: Instant) {
+    pub(crate) fn handle_dialed(&mut self, address: SocketAddr, reached: bool, now: Instant) {
         self.dialing = self.dialing.saturating_sub(1);
         let Some(target) = self.targets.get_mut(&address) else {
             return;
@@ -261,7 +261,7 @@ impl Links {
     }
 
     /// When [`poll_dial`](Self::poll_dial) has something next.
-    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         if self.dialing >= DIALS_MAX {
             return None; // until one is over
         }

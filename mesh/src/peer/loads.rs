@@ -15,8 +15,8 @@ use crate::core::{LoadGossip, LoadSequence, load_order};
 const TELL_PERIOD: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
-pub(super) struct Loads {
-    pub(super) gossip: LoadGossip,
+pub(crate) struct Loads {
+    pub(crate) gossip: LoadGossip,
     heard: BTreeMap<(NodeId, DeviceIndex), HeardLoad>,
     /// When what was heard is told, if there is any news.
     tell_at: Option<Instant>,

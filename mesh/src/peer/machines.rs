@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use shoal_protocol::message::LoadRecord;
@@ -11,13 +12,13 @@ use super::interface::{MeshState, News, PeerCounters};
 use super::links::{Arrival, LinkId, Links, Verdict};
 use super::loads::Loads;
 use crate::core::{
-    Chance, DatagramRefused, Facts, FactsPeer, FactsRefused, Life, LoadSequence, MemberState, Membership,
-    MembershipEvent, MembershipOptions,
+    Chance, DatagramRefused, Facts, FactsMessage, FactsPeer, FactsRefused, Life, LoadSequence, MemberState,
+    Membership, MembershipEvent, MembershipOptions,
 };
 
 /// Whether the sender may go on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// What it said was used, or was no fault of its own.
     Fine,
     /// It said what no member may say.
@@ -25,11 +26,11 @@ pub(super) enum Outcome {
 }
 
 /// The machines of a member. After every `handle_*` the owner calls [`settle`](Self::settle), and then polls.
-pub(super) struct Machines {
-    pub(super) membership: Membership,
-    pub(super) links: Links,
-    pub(super) facts: Facts,
-    pub(super) loads: Loads,
+pub(crate) struct Machines {
+    pub(crate) membership: Membership,
+    pub(crate) links: Links,
+    pub(crate) facts: Facts,
+    pub(crate) loads: Loads,
     /// Whether [`Self::state`] changed otherwise than in loads.
     is_changed: bool,
     /// Bounded by what settling finds: the owner polls all of it after each event.
@@ -39,7 +40,7 @@ pub(super) struct Machines {
 }
 
 impl Machines {
-    pub(super) fn new(options: MembershipOptions, sequence: LoadSequence, now: Instant) -> Self {
+    pub(crate) fn new(options: MembershipOptions, sequence: LoadSequence, now: Instant) -> Self {
         let life = options.life;
         let mut chance = Chance::new(options.chance);
         let [links, facts, loads] = std::array::from_fn(|_| chance.next());
@@ -56,7 +57,7 @@ impl Machines {
     }
 
     /// A connection was greeted; `address` is where its other end is dialed.
-    pub(super) fn handle_arrival(&mut self, arrival: Arrival, address: SocketAddr, now: Instant) -> Verdict {
+    pub(crate) fn handle_arrival(&mut self, arrival: Arrival, address: SocketAddr, now: Instant) -> Verdict {
         let verdict = self.links.handle_arrival(arrival, now);
         if let Verdict::Keep { .. } = verdict {
             let Life { node, .. } = arrival.life;
@@ -72,7 +73,7 @@ impl Machines {
     }
 
     /// A connection is over.
-    pub(super) fn handle_closed(&mut self, link: LinkId, node: NodeId, now: Instant) {
+    pub(crate) fn handle_closed(&mut self, link: LinkId, node: NodeId, now: Instant) {
         if self.links.handle_closed(link, node, now) {
             self.membership.handle_disconnected(node);
             self.facts.handle_disconnected(node);
@@ -81,7 +82,7 @@ impl Machines {
     }
 
     /// A membership datagram from the peer whose certificate names `from`.
-    pub(super) fn handle_datagram(&mut self, from: NodeId, bytes: &[u8], now: Instant) -> Outcome {
+    pub(crate) fn handle_datagram(&mut self, from: NodeId, bytes: &[u8], now: Instant) -> Outcome {
         match self.membership.handle_datagram(from, bytes, now) {
             Ok(()) => Outcome::Fine,
             // Rumours pass through honest members, and who runs with our key may be us.
@@ -94,22 +95,33 @@ impl Machines {
     }
 
     /// Loads from the peer whose certificate names `from`.
-    pub(super) fn handle_loads(&mut self, from: NodeId, records: Vec<LoadRecord>, now: Instant) {
+    pub(crate) fn handle_loads(&mut self, from: NodeId, records: Vec<LoadRecord>, now: Instant) {
         records.into_iter().for_each(|record| self.loads.handle_heard(from, record, now));
     }
 
     /// A frame from the peer whose certificate names `from`.
-    pub(super) fn handle_message(&mut self, from: NodeId, message: Message, now: Instant) -> Outcome {
-        let handled = match message {
-            Message::Facts(record) => self.facts.handle_record(from, *record),
-            Message::FactsDelta(delta) => self.facts.handle_delta(from, *delta, now),
-            Message::FactsDigest(digest) => self.facts.handle_digest(from, &digest, now),
-            Message::FactsPull(pull) => self.facts.handle_pull(from, pull, now),
+    pub(crate) fn handle_message(&mut self, from: NodeId, message: Message, now: Instant) -> Outcome {
+        let message = match message {
+            Message::Facts(record) => FactsMessage::Record(record.into()),
+            Message::FactsDelta(delta) => FactsMessage::Delta(delta.into()),
+            Message::FactsDigest(digest) => FactsMessage::Digest(digest.into()),
+            Message::FactsPull(pull) => FactsMessage::Pull(pull),
             Message::LoadRequest(request) => {
                 self.news.push_back(News::LoadRequested { from, request });
                 return Outcome::Fine;
             }
             other => return self.breach(format!("{:?} does not belong here", other.kind())),
+        };
+        self.handle_facts(from, message, now)
+    }
+
+    /// Facts from the peer whose certificate names `from`.
+    pub(crate) fn handle_facts(&mut self, from: NodeId, message: FactsMessage, now: Instant) -> Outcome {
+        let handled = match message {
+            FactsMessage::Record(record) => self.facts.handle_record(from, record),
+            FactsMessage::Delta(delta) => self.facts.handle_delta(from, Arc::unwrap_or_clone(delta), now),
+            FactsMessage::Digest(digest) => self.facts.handle_digest(from, &digest, now),
+            FactsMessage::Pull(pull) => self.facts.handle_pull(from, pull, now),
         };
         match handled {
             Ok(()) => Outcome::Fine,
@@ -130,7 +142,7 @@ impl Machines {
     }
 
     /// The time has come that [`poll_timeout`](Self::poll_timeout) named.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let is_due = |timeout: Option<(Instant, &str)>| timeout.is_some_and(|(at, _)| at <= now);
         if is_due(self.membership.poll_timeout()) {
             self.membership.handle_timeout(now);
@@ -151,7 +163,7 @@ impl Machines {
     }
 
     /// Lets each machine know what the others found.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(crate) fn settle(&mut self, now: Instant) {
         while let Some(event) = self.membership.poll_event() {
             match event {
                 MembershipEvent::Member(seen) => {
@@ -183,12 +195,12 @@ impl Machines {
     }
 
     /// What the node did not know yet.
-    pub(super) fn poll_news(&mut self) -> Option<News> {
+    pub(crate) fn poll_news(&mut self) -> Option<News> {
         self.news.pop_front()
     }
 
     /// The next datagram, and the connection to send it on.
-    pub(super) fn poll_datagram(&mut self, now: Instant) -> Option<(LinkId, Vec<u8>)> {
+    pub(crate) fn poll_datagram(&mut self, now: Instant) -> Option<(LinkId, Vec<u8>)> {
         loop {
             let transmit = self.membership.poll_transmit()?;
             let ready = self.links.handle_transmit(transmit.to, transmit.address, transmit.bytes, now);
@@ -205,7 +217,7 @@ impl Machines {
     }
 
     /// What is known of the mesh now.
-    pub(super) fn state(&mut self, now: Instant) -> MeshState {
+    pub(crate) fn state(&mut self, now: Instant) -> MeshState {
         MeshState {
             life: self.membership.life(),
             members: self.membership.members().copied().collect(),
@@ -214,7 +226,7 @@ impl Machines {
         }
     }
 
-    pub(super) fn counters(&self) -> PeerCounters {
+    pub(crate) fn counters(&self) -> PeerCounters {
         PeerCounters {
             membership: self.membership.counters(),
             facts: self.facts.counters(),

@@ -10,13 +10,13 @@
 //! Everything that comes passes the protocol's door. A peer that breaks a rule loses its connection with a code, and is
 //! dialed again after a pause that grows.
 
-mod dial;
+pub(crate) mod dial;
 mod driver;
 mod interface;
 mod line;
-mod links;
-mod loads;
-mod machines;
+pub(crate) mod links;
+pub(crate) mod loads;
+pub(crate) mod machines;
 mod server;
 mod wires;
 

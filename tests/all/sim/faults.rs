@@ -99,6 +99,32 @@ fn cut_links_in_either_direction_lose_nothing() {
 }
 
 #[test]
+fn members_that_hear_each_other_one_way_lose_nothing_and_agree_afterwards() {
+    // Half of the members are not heard by the other half, and clients reach them all.
+    let halves = (0..4).flat_map(|near| (4..8).map(move |far| (Peer::Node(near), Peer::Node(far))));
+    let cuts = halves.map(|(near, far)| (2, Fault::Cut(near, far)));
+    let report = run(with(9, cuts.chain([(12, Fault::Heal)])));
+    assert!(report.failed.is_empty(), "{report:?}");
+}
+
+#[test]
+fn parted_members_lose_nothing_and_agree_afterwards() {
+    let halves = (0..4).flat_map(|near| (4..8).map(move |far| (Peer::Node(near), Peer::Node(far))));
+    let cuts = halves.flat_map(|(near, far)| [(2, Fault::Cut(near, far)), (2, Fault::Cut(far, near))]);
+    let report = run(with(10, cuts.chain([(12, Fault::Heal)])));
+    assert!(report.failed.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_slow_node_costs_nobody_an_answer() {
+    let slow = Ailments { slowdown: 5.0, lag: Duration::from_millis(100), ..Ailments::default() };
+    let faults = [(2, Fault::Ail(0, slow)), (10, Fault::Ail(0, Ailments::default()))];
+    let report = run(with(11, faults));
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert!(report.p99 < seconds(3), "{report:?}");
+}
+
+#[test]
 fn hung_devices_and_failing_loads_are_left_for_others() {
     let hung = Ailments { hangs: true, ..Ailments::default() };
     let broken = Ailments { loads_fail: 1.0, ..Ailments::default() };

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use shoal_mesh::Life;
 use shoal_mesh::core::{CallSpec, ClientCore, ClientError, ItemResult, Summary, View, WhenOverloaded};
+use shoal_protocol::message::FactsVersion;
 use shoal_protocol::message::{
     DenseBlock, EncodeOptions, EncodeResult, End, Input, ItemOutcome, Numerics, Priority, ServedBy, Timings,
 };
 use shoal_protocol::{DeviceIndex, Message, NodeId, RequestId};
-use shoal_tests::sim::History;
+use shoal_tests::sim::{Graves, History, disagreement};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -113,4 +115,32 @@ fn a_loss_without_an_excuse_is_seen() {
     let (mut history, now) = history();
     history.ended(1, Err(&ClientError::DeadlineExceeded { answered: 0 }), |since| since != now, now);
     assert_violated(&history, "was lost");
+}
+
+#[test]
+fn the_dead_that_return_are_seen() {
+    let mut graves = Graves::default();
+    let life = |generation| Life { node: NodeId([1; 16]), generation };
+    graves.bury(0, life(5));
+    graves.bury(0, life(3));
+    for generation in [4, 5] {
+        let found = graves.rises(0, life(generation)).expect("a ghost");
+        assert!(found.contains("dead at 5"), "{found}");
+    }
+    assert_eq!(graves.rises(0, life(6)), None, "another life");
+    assert_eq!(graves.rises(1, life(5)), None, "it was not told yet");
+    graves.forget(0);
+    assert_eq!(graves.rises(0, life(5)), None, "a new process knows of no death");
+}
+
+#[test]
+fn who_holds_too_little_too_old_or_too_much_is_seen() {
+    let record = |node, version| FactsVersion { node: NodeId([node; 16]), generation: 1, version };
+    let truth = [record(1, 4), record(2, 1)];
+    assert_eq!(disagreement("a", &truth, &[record(2, 1), record(1, 4)]), None);
+    for held in [&[record(1, 4)][..], &[record(1, 3), record(2, 1)]] {
+        assert!(disagreement("a", &truth, held).is_some_and(|what| what.contains("does not hold")));
+    }
+    let ghost = [record(1, 4), record(2, 1), record(3, 1)];
+    assert!(disagreement("a", &truth, &ghost).is_some_and(|what| what.contains("still holds")));
 }

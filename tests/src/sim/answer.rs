@@ -3,24 +3,15 @@
 use std::time::Duration;
 
 use shoal::core::{BatchItem, StageTimes};
+use shoal_mesh::core::OwnFacts;
+use shoal_mesh::simulation::node_id;
 use shoal_protocol::message::{
     DenseBlock, DeviceFact, EncodeRequest, EncodeResult, End, Input, ItemOutcome, ModelFact, ModelState,
-    NodeFacts, Numerics, ServedBy, Timings,
+    Numerics, ServedBy, Timings,
 };
-use shoal_protocol::{Bytes, DeviceIndex, Message, Micros, NodeId};
+use shoal_protocol::{Bytes, DeviceIndex, Message, Micros};
 
 use super::machine::{Machine, model_bytes};
-
-/// The id of a node, spread as hashes are: rendezvous hashing wants it so.
-pub(super) fn node_id(number: u16) -> NodeId {
-    let high = u128::from(number).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    NodeId((high & !0xffff | u128::from(number)).to_be_bytes())
-}
-
-/// The number that is in an id.
-pub(super) fn node_number(id: NodeId) -> u16 {
-    u16::from_be_bytes([id.0[14], id.0[15]])
-}
 
 /// A model's name.
 pub(super) fn model_name(model: u16) -> String {
@@ -32,13 +23,12 @@ pub(super) fn model_number(name: &str) -> Option<u16> {
     name.strip_prefix("model-")?.parse().ok()
 }
 
-/// The facts of a node: one device, all models of the catalogue on its disk. `(generation, version, draining)`.
+/// The facts of a node: one device, all models of the catalogue on its disk.
 pub(super) fn facts(
-    node: u16,
     machine: &Machine,
-    (generation, version, draining): (u64, u64, bool),
+    draining: bool,
     states: impl Iterator<Item = (u16, ModelState)>,
-) -> NodeFacts {
+) -> OwnFacts {
     let model = |(model, state)| ModelFact {
         name: model_name(model),
         aliases: Vec::new(),
@@ -48,10 +38,7 @@ pub(super) fn facts(
         bytes: model_bytes(),
         load_us: machine.load.into(),
     };
-    NodeFacts {
-        node: node_id(node),
-        generation,
-        version,
+    OwnFacts {
         peer_addresses: Vec::new(),
         client_addresses: Vec::new(),
         draining,

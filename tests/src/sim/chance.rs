@@ -1,18 +1,11 @@
 //! The distributions from which the world is drawn.
 
-use std::time::Duration;
-
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
 /// A number in (0, 1].
 fn unit(chance: &mut SmallRng) -> f64 {
     1.0 - chance.random_range(0.0..1.0)
-}
-
-/// Exponentially distributed: the time until the next of events that know nothing of each other.
-pub(super) fn exponential(chance: &mut SmallRng, mean: Duration) -> Duration {
-    mean.mul_f64(-unit(chance).ln())
 }
 
 /// Chooses among weighted things.

@@ -2,19 +2,17 @@
 //! [`ClientCore`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Instant;
 
 use shoal_mesh::core::{
-    AttemptFailure, AttemptKey, CallId, CallSpec, CancelReason, ClientCore, ClientError, ItemResult,
-    MemberSeen, Probe, Summary, View, WhenOverloaded,
+    AttemptFailure, AttemptKey, CallId, CallSpec, CancelReason, ClientCore, ClientError, FeedBroken,
+    Following, ItemResult, Probe, Summary, View, WhenOverloaded,
 };
-use shoal_protocol::message::{
-    EncodeOptions, EncodeRequest, Input, LoadRecord, LoadReply, NodeFacts, Priority,
-};
+use shoal_mesh::simulation::{node_id, node_number};
+use shoal_protocol::message::{EncodeOptions, EncodeRequest, FactsDigest, Input, LoadReply, Priority};
 use shoal_protocol::{Message, NodeId, RequestId};
 
-use super::answer::{model_name, node_id, node_number};
+use super::answer::model_name;
 use super::policy::Policy;
 
 /// Bits of a stream's number that count the streams of one client.
@@ -60,6 +58,7 @@ struct Attempt {
 pub(super) struct Client {
     number: u16,
     core: ClientCore,
+    following: Following,
     calls: BTreeMap<CallId, Running>,
     due: BTreeSet<(Instant, CallId)>,
     streams: BTreeMap<u64, Attempt>,
@@ -89,6 +88,7 @@ impl Client {
         Self {
             number,
             core: ClientCore::new(view, seed),
+            following: Following::default(),
             calls: BTreeMap::new(),
             due: BTreeSet::new(),
             streams: BTreeMap::new(),
@@ -126,19 +126,14 @@ impl Client {
         call
     }
 
-    /// The node that it follows said how a member is.
-    pub(super) fn handle_member(&mut self, seen: &MemberSeen, now: Instant) {
-        self.core.handle_member(seen.life, seen.state, now);
+    /// The records that it holds: its first word to a node that it follows.
+    pub(super) fn digest(&self) -> FactsDigest {
+        self.following.digest()
     }
 
-    /// A node's facts came.
-    pub(super) fn handle_facts(&mut self, facts: &Arc<NodeFacts>, now: Instant) {
-        self.core.handle_facts(facts, now);
-    }
-
-    /// A device's load came unasked.
-    pub(super) fn handle_load(&mut self, node: u16, load: &LoadRecord, now: Instant) {
-        self.core.handle_load(node_id(node), load, now);
+    /// The node that it follows told something.
+    pub(super) fn handle_told(&mut self, message: Message, now: Instant) -> Result<(), FeedBroken> {
+        self.following.handle_message(message, &mut self.core, now).map(drop)
     }
 
     /// A device's load came as it was asked for.

@@ -10,9 +10,8 @@ use shoal::core::{
     BatchRun, DeviceCore, ItemTokens, LaneIndex, ModelKey, ModelSpec, Output, RequestError, RequestKey,
     RequestSpec, TokenizedPiece,
 };
-use shoal_protocol::message::{
-    EncodeRequest, Failure, Input, LoadProbe, LoadRecord, LoadReply, ModelState, NodeFacts,
-};
+use shoal_mesh::core::{LoadSequence, OwnFacts};
+use shoal_protocol::message::{EncodeRequest, Failure, Input, LoadProbe, LoadRecord, LoadReply, ModelState};
 use shoal_protocol::{BatchId, ErrorCode, Message, Micros};
 
 use super::answer;
@@ -87,8 +86,8 @@ pub(super) struct Node {
     pub(super) ailments: Ailments,
     chance: SmallRng,
     beats: bool,
-    /// Load records made.
-    records: u16,
+    /// Numbers its load records.
+    sequence: LoadSequence,
     /// Requests that passed gate 1 and then ended with `Draining`.
     pub(super) drained_away: u64,
     /// Models whose load began, for the audit.
@@ -97,7 +96,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(number: u16, machine: Machine, models: u16, seed: u64) -> Self {
+    pub(super) fn new(number: u16, machine: Machine, models: u16, sequence: LoadSequence, seed: u64) -> Self {
         let mut node = Self {
             number,
             life: seed,
@@ -109,7 +108,7 @@ impl Node {
             ailments: Ailments::default(),
             chance: SmallRng::seed_from_u64(seed),
             beats: false,
-            records: 0,
+            sequence,
             drained_away: 0,
             loads_begun: Vec::new(),
             deeds: Vec::new(),
@@ -333,29 +332,22 @@ impl Node {
         self.deeds.push(Deed::Send(stream, Message::Failure(failure)));
     }
 
-    /// Its load, numbered.
-    pub(super) fn load_record(&mut self, now: Instant) -> LoadRecord {
-        self.records = self.records.wrapping_add(1);
-        LoadRecord { sequence: self.records, ..self.core.load_record(now) }
-    }
-
     /// The answer to a probe.
-    pub(super) fn reply(&mut self, probe: &LoadProbe, now: Instant) -> LoadReply {
+    pub(super) fn reply(&self, probe: &LoadProbe, now: Instant) -> LoadReply {
         let model = answer::model_number(&probe.model).filter(|model| self.has(*model));
         let ready_in = model.map_or(Duration::ZERO, |model| self.core.predicted(self.key(model), 0, now));
         LoadReply {
             nonce: probe.nonce,
-            load: self.load_record(now),
+            load: LoadRecord { sequence: self.sequence.at(now), ..self.core.load_record(now) },
             model: model.map(|model| self.state(model)),
             ready_in_us: ready_in.into(),
         }
     }
 
-    /// What it says about itself in `version` of its facts.
-    pub(super) fn facts(&self, generation: u64, version: u64, now: Instant) -> NodeFacts {
+    /// What it says about itself.
+    pub(super) fn facts(&self, now: Instant) -> OwnFacts {
         let states = (0..).zip(&self.models).map(|(model, key)| (model, self.core.model_state(*key)));
-        let draining = self.core.load_record(now).draining;
-        answer::facts(self.number, &self.machine, (generation, version, draining), states)
+        answer::facts(&self.machine, self.core.load_record(now).draining, states)
     }
 
     /// What it did since the last time.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use shoal_mesh::simulation::{Peer, Weather};
 
 use super::machine::Machine;
-use super::network::{Peer, Weather};
 use super::node::Ailments;
 use super::policy::Policy;
 use super::workload::tokens_mean;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use shoal_mesh::simulation::exponential;
 use shoal_protocol::message::Input;
 
-use super::chance::{Weighted, exponential};
+use super::chance::Weighted;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug)]

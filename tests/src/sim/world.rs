@@ -1,30 +1,29 @@
 //! Nodes, clients and the network between them on one virtual clock: a single thread, a single source of chance.
 
+mod audit;
 mod clients;
+mod entries;
 mod faults;
-mod gossip;
-mod members;
 mod nodes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use shoal_mesh::core::{Life as NodeLife, MemberSeen, Membership};
+use shoal_mesh::core::LoadSequence;
+use shoal_mesh::simulation::{Clock, Members, Network, Peer, Timeline};
 use shoal_protocol::Message;
-use shoal_protocol::message::{EncodeRequest, LoadProbe, LoadRecord, LoadReply, NodeFacts};
+use shoal_protocol::message::{EncodeRequest, FactsDigest, LoadProbe, LoadReply};
 
+use self::entries::Entry;
 use super::client::Client;
-use super::clock::Clock;
 use super::history::History;
-use super::network::{Network, Peer};
 use super::node::{Node, Work};
 use super::report::Report;
+use super::rules::Graves;
 use super::scenario::Scenario;
-use super::timeline::Timeline;
 use super::workload::Workload;
 
 /// Time between two audits of everything.
@@ -43,27 +42,14 @@ pub(super) enum Packet {
     Frame { stream: u64, message: Message },
     /// The connection of a stream is gone; `reached` tells whether the request may have arrived.
     Broken { stream: u64, reached: bool },
-    /// What a node says about itself, to a client.
-    Facts(Arc<NodeFacts>),
-    /// Its load, unasked.
-    Load(LoadRecord),
-    /// Asks for it.
+    /// A client wants to be told about the mesh, and holds these records.
+    Follow { stream: u64, holds: FactsDigest },
+    /// A frame for a follower.
+    Told { stream: u64, message: Message },
+    /// Asks for a device's load.
     Probe(LoadProbe),
     /// The answer.
     Reply(LoadReply),
-    /// A datagram of membership.
-    Swim(Vec<u8>),
-    /// The end of a handshake between two nodes, with the sender's life.
-    Connected(NodeLife),
-    /// How a member is, from the node that a client follows.
-    Member(MemberSeen),
-}
-
-/// What nodes tell unasked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Gossip {
-    Facts,
-    Load,
 }
 
 /// What happens.
@@ -85,18 +71,14 @@ pub(super) enum Event {
     },
     /// A timer.
     Wake(Peer),
-    /// A node publishes its facts, or its load.
-    Gossip {
-        node: u16,
-        generation: u64,
-        what: Gossip,
-    },
     /// The same, after the receiver's slow CPU came to it.
     Late(Box<Event>),
     /// A fault of the scenario, by its place there.
     Fault(usize),
-    /// A client noticed that the node which it follows is gone, and follows another.
+    /// A client would have noticed by now that the node which it follows is gone.
     Follow(u16),
+    /// The node that a client follows tells it what is new.
+    Feed(u16),
     Audit,
 }
 
@@ -104,25 +86,21 @@ impl Hash for Event {
     fn hash<H: Hasher>(&self, state: &mut H) {
         std::mem::discriminant(self).hash(state);
         match self {
-            Self::Arrival(client) | Self::Follow(client) => client.hash(state),
+            Self::Arrival(client) | Self::Follow(client) | Self::Feed(client) => client.hash(state),
             Self::Packet { from, to, packet } => {
                 let number = match packet.as_ref() {
                     Packet::Request { stream, .. }
                     | Packet::Stop { stream }
                     | Packet::Frame { stream, .. }
                     | Packet::Broken { stream, .. } => *stream,
-                    Packet::Facts(facts) => facts.version,
-                    Packet::Load(load) | Packet::Reply(LoadReply { load, .. }) => load.sequence.into(),
+                    Packet::Follow { stream, .. } | Packet::Told { stream, .. } => *stream,
                     Packet::Probe(probe) => probe.nonce,
-                    Packet::Swim(bytes) => bytes.len() as u64,
-                    Packet::Connected(life) => life.generation,
-                    Packet::Member(seen) => seen.life.generation,
+                    Packet::Reply(reply) => reply.nonce,
                 };
                 (from, to, std::mem::discriminant(packet.as_ref()), number).hash(state);
             }
             Self::Work { node, life, work } => (node, life, work).hash(state),
             Self::Wake(peer) => peer.hash(state),
-            Self::Gossip { node, generation, what } => (node, generation, what).hash(state),
             Self::Late(event) => event.hash(state),
             Self::Fault(at) => at.hash(state),
             Self::Audit => {}
@@ -144,16 +122,11 @@ pub(super) enum Life {
 pub(super) struct Process {
     pub(super) node: Node,
     pub(super) life: Life,
-    /// Rises with every start.
+    /// Rises with every start of the process.
     pub(super) generation: u64,
     pub(super) clock: Clock,
-    pub(super) membership: Membership,
     /// When its next timer event comes, if one is planned.
     wake_at: Option<Instant>,
-    /// Of its facts, and when the next one is due at the earliest and whether it is planned.
-    pub(super) version: u64,
-    publish_after: Instant,
-    is_publishing: bool,
     /// Since when it could have served anybody; `None` while it cannot.
     pub(super) well_since: Option<Instant>,
 }
@@ -178,7 +151,8 @@ pub(super) struct Stream {
 pub struct World {
     pub(super) scenario: Scenario,
     pub(super) timeline: Timeline<Event>,
-    pub(super) network: Network,
+    /// The nodes as members, and all links.
+    pub(super) members: Members,
     pub(super) processes: Vec<Process>,
     clients: Vec<Client>,
     client_wakes: Vec<Option<Instant>>,
@@ -190,10 +164,9 @@ pub struct World {
     opens_at: Instant,
     ends_at: Instant,
     pub(super) history: History,
-    /// Connections between nodes.
-    links: BTreeSet<(u16, u16)>,
-    /// The node that each client follows.
-    followed: Vec<u16>,
+    /// Each client's way to the mesh.
+    entries: Vec<Entry>,
+    graves: Graves,
     /// When a client learnt that a node is dead: it waited there in vain.
     evidence: BTreeMap<(u16, u16), Instant>,
 }
@@ -215,7 +188,7 @@ impl World {
         }
         timeline.plan(start + AUDIT_PERIOD, Event::Audit);
         let mut world = Self {
-            network: Network::new(scenario.weather, chance.random()),
+            members: Members::new(Network::new(scenario.weather, chance.random()), start),
             processes: Vec::new(),
             clients: (0..scenario.clients)
                 .map(|number| Client::new(number, scenario.policy, chance.random()))
@@ -228,13 +201,13 @@ impl World {
             opens_at,
             ends_at: opens_at + scenario.duration,
             history: History::new(start, opens_at + scenario.warm_up),
-            links: BTreeSet::new(),
-            followed: (0..scenario.clients).map(|client| client % scenario.nodes).collect(),
+            entries: (0..scenario.clients).map(|client| Entry::new(client % scenario.nodes, start)).collect(),
+            graves: Graves::default(),
             evidence: BTreeMap::new(),
             timeline,
             scenario,
         };
-        world.network.set_loses_probes(world.scenario.loses_probes);
+        world.members.network.set_loses_probes(world.scenario.loses_probes);
         world.settle_nodes();
         world
     }
@@ -259,8 +232,11 @@ impl World {
             }
             let now = self.processes[usize::from(number)].clock.local(self.now());
             self.processes[usize::from(number)].node.preload(held, now);
+            self.start_member(number);
             self.after_node(number);
-            self.start_gossip(number);
+        }
+        if self.has_members() {
+            (0..self.scenario.clients).for_each(|client| self.follow(client, client % self.scenario.nodes));
         }
     }
 
@@ -270,16 +246,13 @@ impl World {
         let drift_ppm = self.chance.random_range(-100..=100);
         let machine = self.scenario.machine_of(number);
         let clock = Clock::new(self.timeline.start(), ahead, drift_ppm);
+        let sequence = LoadSequence::new(clock.local(self.now()));
         Process {
-            node: Node::new(number, machine, self.scenario.models, self.chance.random()),
+            node: Node::new(number, machine, self.scenario.models, sequence, self.chance.random()),
             life: Life::Running,
             generation,
             clock,
-            membership: self.membership_of(number, generation, clock.local(self.now())),
             wake_at: None,
-            version: 0,
-            publish_after: self.now(),
-            is_publishing: false,
             well_since: Some(self.now()),
         }
     }
@@ -297,13 +270,22 @@ impl World {
     #[must_use]
     pub fn run(mut self) -> Report {
         let end = self.ends_at + self.scenario.deadline + QUIESCENCE;
-        while self.history.violations().is_empty()
-            && let Some(event) = self.timeline.next(end)
-        {
-            self.handle(event);
+        while self.history.violations().is_empty() {
+            let members = self.members.poll_timeout().filter(|at| *at <= end);
+            match self.timeline.next(members.unwrap_or(end)) {
+                Some(event) => {
+                    self.members.handle_timeout(self.timeline.now());
+                    self.handle(event);
+                }
+                None if members.is_some() => self.members.handle_timeout(self.timeline.now()),
+                None => break,
+            }
+            self.take_news();
         }
+        self.timeline.note(self.members.trace());
         if self.history.violations().is_empty() {
             self.audit_quiescence();
+            self.audit_agreement();
         }
         Report::new(&self)
     }
@@ -314,18 +296,17 @@ impl World {
             Event::Packet { from, to: Peer::Client(client), packet } => self.at_client(client, from, *packet),
             Event::Packet { to: Peer::Node(node), .. }
             | Event::Work { node, .. }
-            | Event::Gossip { node, .. }
             | Event::Wake(Peer::Node(node)) => self.at_node(node, event),
             Event::Late(event) => match *event {
                 Event::Packet { to: Peer::Node(node), .. }
                 | Event::Work { node, .. }
-                | Event::Gossip { node, .. }
                 | Event::Wake(Peer::Node(node)) => self.in_node(node, *event),
                 other => self.handle(other),
             },
             Event::Wake(Peer::Client(client)) => self.client_timeout(client),
             Event::Fault(place) => self.suffer(place),
-            Event::Follow(client) => self.follow(client),
+            Event::Follow(client) => self.look_after_entry(client),
+            Event::Feed(client) => self.feed(client),
             Event::Audit => {
                 self.audit();
                 self.timeline.plan(self.now() + AUDIT_PERIOD, Event::Audit);

@@ -17,6 +17,12 @@ pub(super) fn normalize(record: &mut NodeFacts) {
     record.models.dedup_by(|a, b| key(a) == key(b));
 }
 
+/// Whether the record is in that order.
+pub(super) fn is_normal(record: &NodeFacts) -> bool {
+    record.devices.is_sorted_by(|a, b| a.device < b.device)
+        && record.models.is_sorted_by(|a, b| key(a) < key(b))
+}
+
 /// What leads from `base` to `next`, which are normalized and of one life. `None`: addresses changed, which a delta
 /// does not carry.
 pub(super) fn between(base: &NodeFacts, next: &NodeFacts) -> Option<FactsDelta> {

@@ -8,7 +8,7 @@ use shoal_protocol::NodeId;
 use shoal_protocol::message::{FactsDelta, FactsVersion, NodeFacts};
 
 use super::super::member::Life;
-use super::delta::{apply, bytes, normalize};
+use super::delta::{apply, bytes, is_normal, normalize};
 use super::interface::FactsRefused;
 use super::parameters::{RECORDS_BYTES_MAX, RECORDS_MAX, TOMBSTONE_TTL, TOMBSTONES_MAX};
 
@@ -66,17 +66,20 @@ impl Held {
         self.tombs.get(&node).is_some_and(|(dead, _)| generation <= *dead)
     }
 
-    pub(super) fn accept(&mut self, mut record: NodeFacts) -> Result<Effect, FactsRefused> {
-        let Life { node, generation } = Life { node: record.node, generation: record.generation };
+    pub(super) fn accept(&mut self, record: impl Into<Arc<NodeFacts>>) -> Result<Effect, FactsRefused> {
+        let mut record = record.into();
+        let (node, generation) = (record.node, record.generation);
         if self.is_dead(node, generation) {
             return Err(FactsRefused::Dead(Life { node, generation }));
         }
         if version(&record) <= self.have(node) {
             return Ok(Effect::Stale);
         }
-        normalize(&mut record);
+        if !is_normal(&record) {
+            normalize(Arc::make_mut(&mut record));
+        }
         record.check()?;
-        self.put(Arc::new(record))?;
+        self.put(record)?;
         Ok(Effect::Changed)
     }
 

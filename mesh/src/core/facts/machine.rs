@@ -194,7 +194,12 @@ impl Facts {
     ///
     /// # Errors
     /// See [`FactsRefused`].
-    pub fn handle_record(&mut self, from: NodeId, record: NodeFacts) -> Result<(), FactsRefused> {
+    pub fn handle_record(
+        &mut self,
+        from: NodeId,
+        record: impl Into<Arc<NodeFacts>>,
+    ) -> Result<(), FactsRefused> {
+        let record = record.into();
         let node = record.node;
         let effect = self.may_speak(from, node).and_then(|()| self.held.accept(record));
         let effect = self.note(node, effect)?;

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use shoal_mesh::core::{AttemptFailure, CallId, Probe};
+use shoal_mesh::simulation::{Peer, node_number};
 use shoal_protocol::message::{EncodeRequest, Input};
 
-use super::super::answer::{model_number, node_number};
+use super::super::answer::model_number;
 use super::super::client::{Act, NewCall};
-use super::super::network::Peer;
 use super::{Event, Life, Packet, Process, Stream, World};
 
 /// A node that died this long ago has no connection any more: it must be dialed.
@@ -61,27 +61,17 @@ impl World {
                 self.close_stream(client, stream, true);
                 Vec::from_iter(self.clients[usize::from(client)].handle_broken(stream, failure, now))
             }
-            Packet::Facts(facts) => {
-                driver.handle_facts(&facts, now);
-                driver.calls()
-            }
+            Packet::Told { stream, message } => match self.told(client, stream, message) {
+                true => self.clients[usize::from(client)].calls(),
+                false => Vec::new(),
+            },
             Packet::Reply(reply) => {
                 driver.handle_reply(node, &reply, now);
                 driver.calls()
             }
-            Packet::Member(seen) => {
-                driver.handle_member(&seen, now);
-                driver.calls()
-            }
-            Packet::Load(load) => {
-                driver.handle_load(node, &load, now);
+            Packet::Request { .. } | Packet::Stop { .. } | Packet::Probe(_) | Packet::Follow { .. } => {
                 Vec::new()
             }
-            Packet::Request { .. }
-            | Packet::Stop { .. }
-            | Packet::Probe(_)
-            | Packet::Swim(_)
-            | Packet::Connected(_) => Vec::new(),
         };
         for call in calls {
             self.poll_client(client, call);
@@ -89,7 +79,10 @@ impl World {
     }
 
     pub(super) fn client_timeout(&mut self, client: u16) {
-        self.client_wakes[usize::from(client)] = None;
+        // One that was planned before an earlier one took its place says nothing.
+        if self.client_wakes[usize::from(client)].take_if(|at| *at <= self.timeline.now()).is_none() {
+            return;
+        }
         while let Some(call) = self.clients[usize::from(client)].handle_timeout(self.timeline.now()) {
             self.poll_client(client, call);
         }
@@ -100,7 +93,7 @@ impl World {
     fn poll_client(&mut self, client: u16, call: CallId) {
         let now = self.now();
         let (policy, processes) = (self.scenario.policy, &self.processes);
-        let network = &self.network;
+        let network = &self.members.network;
         let choose = |request: &EncodeRequest| {
             let is_open = |process: &&Process| {
                 let (node, own) = (Peer::Node(process.node.number), Peer::Client(client));
@@ -140,7 +133,7 @@ impl World {
             Act::Stop { stream, node, is_silent } => {
                 self.close_stream(client, stream, is_silent);
                 let (from, to) = (Peer::Client(client), Peer::Node(node));
-                if let Some(delay) = self.network.stream(from, to) {
+                if let Some(delay) = self.members.network.stream(from, to) {
                     let packet = Box::new(Packet::Stop { stream });
                     self.timeline.plan(now + delay, Event::Packet { from, to, packet });
                 }
@@ -152,7 +145,7 @@ impl World {
             Act::Give { call, index, item } => self.history.given(call, index, &item, now),
             Act::End { call, outcome } => {
                 let may_overload = self.scenario.may_overload;
-                let (processes, network) = (&self.processes, &self.network);
+                let (processes, network) = (&self.processes, &self.members.network);
                 let serves = |process: &Process, since| {
                     let (node, own) = (Peer::Node(process.node.number), Peer::Client(client));
                     process.well_since.is_some_and(|well| well <= since)
@@ -180,16 +173,17 @@ impl World {
         if dead_since.is_some_and(|since| now.saturating_duration_since(since) > CONNECTION_LIFE) {
             let packet = Box::new(Packet::Broken { stream, reached: false });
             self.timeline.plan(now + DIAL_WAIT, Event::Packet { from: to, to: from, packet });
-        } else if let Some(delay) = self.network.stream(from, to) {
+        } else if let Some(delay) = self.members.network.stream(from, to) {
             let packet = Box::new(Packet::Request { stream, request });
             self.timeline.plan(now + delay, Event::Packet { from, to, packet });
         }
     }
 
-    /// Nobody binds to the dead, once it could know; where nobody else lives, trying the dead again is all that is left.
+    /// Nobody binds to the dead, once it could know. Where no two others live, there may be nowhere else to go: for a
+    /// second attempt, or after the only living node refused.
     fn audit_bind(&mut self, client: u16, node: u16, dead_since: Option<Instant>) {
         let now = self.now();
-        let elsewhere = self.processes.iter().any(|process| process.well_since.is_some());
+        let elsewhere = self.processes.iter().filter(|process| process.well_since.is_some()).count() > 1;
         let longer = |since: Option<Instant>, max| {
             since.map(|since| now.saturating_duration_since(since)).filter(|age| elsewhere && *age > max)
         };

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use shoal_mesh::simulation::Peer;
 use shoal_protocol::Message;
 use shoal_protocol::message::ModelState;
 
 use super::super::client::client_of;
-use super::super::network::Peer;
 use super::super::node::Deed;
 use super::super::policy::Policy;
 use super::{Event, Life, Packet, World};
@@ -56,25 +56,19 @@ impl World {
                     let reply = Packet::Reply(node.reply(&probe, now));
                     self.send_datagram(Peer::Node(number), from, reply);
                 }
-                Packet::Swim(bytes) => self.swim(number, from, &bytes, now),
-                Packet::Connected(life) => self.connected(number, life, now),
-                Packet::Member(_)
-                | Packet::Frame { .. }
-                | Packet::Broken { .. }
-                | Packet::Facts(_)
-                | Packet::Load(_)
-                | Packet::Reply(_) => {}
+                Packet::Follow { stream, holds } => {
+                    if let Peer::Client(client) = from {
+                        self.followed(number, client, stream, &holds);
+                    }
+                }
+                Packet::Told { .. } | Packet::Frame { .. } | Packet::Broken { .. } | Packet::Reply(_) => {}
             },
             Event::Work { life, work, .. } if life == node.life() => node.handle_work(work, now),
+            // One that was planned before an earlier one took its place says nothing.
+            Event::Wake(_) if process.wake_at.is_none_or(|at| at > world_now) => return,
             Event::Wake(_) => {
                 process.wake_at = None;
                 node.handle_timeout(now);
-                if self.scenario.policy == Policy::Router {
-                    process.membership.handle_timeout(now);
-                }
-            }
-            Event::Gossip { generation, what, .. } if generation == process.generation => {
-                self.tell(number, what);
             }
             _ => return,
         }
@@ -91,15 +85,13 @@ impl World {
                     self.timeline.plan(self.now() + took, Event::Work { node: number, life, work });
                 }
                 Deed::Send(stream, message) => self.send_frame(number, stream, message),
-                Deed::Changed => self.plan_publication(number),
+                Deed::Changed => self.publish(number),
             }
         }
         self.audit_loads(number);
-        self.after_membership(number);
-        let has_membership = self.has_membership();
+        self.measure(number);
         let process = &mut self.processes[usize::from(number)];
-        let membership = process.membership.poll_timeout().filter(|_| has_membership);
-        let Some((local, _)) = process.node.core().poll_timeout().into_iter().chain(membership).min() else {
+        let Some((local, _)) = process.node.core().poll_timeout() else {
             return;
         };
         let at = process.clock.world(local);
@@ -116,7 +108,7 @@ impl World {
             return;
         };
         let now = self.timeline.now();
-        let packet = match self.network.stream(from, to) {
+        let packet = match self.members.network.stream(from, to) {
             Some(delay) => {
                 state.arrives_after = state.arrives_after.max(now + delay) + Duration::from_nanos(1);
                 Packet::Frame { stream, message }

@@ -6,8 +6,6 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::chance::exponential;
-
 /// A process of the simulated world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
@@ -51,6 +49,12 @@ impl Weather {
 const RETRANSMIT_WAIT: Duration = Duration::from_millis(20);
 /// Losses in a row that a stream's packet survives in this model; at any loss below one a tenth is out of reach.
 const RETRANSMITS_MAX: u32 = 10;
+
+/// Exponentially distributed: the time until the next of events that know nothing of each other.
+pub fn exponential(chance: &mut SmallRng, mean: Duration) -> Duration {
+    let unit: f64 = 1.0 - chance.random_range(0.0..1.0);
+    mean.mul_f64(-unit.ln())
+}
 
 /// All links. The seed decides the fate of every packet.
 #[derive(Debug)]
@@ -108,13 +112,24 @@ impl Network {
             return [None; 2];
         }
         let copies = [true, self.happens(weather.duplicate)];
-        copies.map(|sent| (sent && !self.happens(weather.loss)).then(|| self.trip(weather)))
+        copies.map(|sent| (sent && !self.happens(weather.loss)).then(|| self.draw(weather)))
+    }
+
+    /// Whether one datagram gets through, for those that are sent to many at once.
+    pub fn reaches(&mut self, from: Peer, to: Peer) -> bool {
+        self.is_open(from, to) && !self.happens(self.weather_of(from, to).loss)
+    }
+
+    /// How long a packet takes that gets through.
+    pub fn trip(&mut self, from: Peer, to: Peer) -> Duration {
+        let weather = self.weather_of(from, to);
+        self.draw(weather)
     }
 
     /// When a packet of a stream arrives: late where it was lost at first, and never where the link is cut.
     pub fn stream(&mut self, from: Peer, to: Peer) -> Option<Duration> {
         let weather = self.weather_of(from, to);
-        let mut delay = self.trip(weather);
+        let mut delay = self.draw(weather);
         let mut losses = 0;
         while losses < RETRANSMITS_MAX && self.happens(weather.loss) {
             losses += 1;
@@ -130,7 +145,7 @@ impl Network {
         self.links.get(&(from, to)).copied().unwrap_or(self.weather)
     }
 
-    fn trip(&mut self, weather: Weather) -> Duration {
+    fn draw(&mut self, weather: Weather) -> Duration {
         weather.delay + exponential(&mut self.chance, weather.jitter)
     }
 

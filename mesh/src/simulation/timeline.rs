@@ -38,7 +38,7 @@ impl<E> Ord for Planned<E> {
 }
 
 /// The clock and everything that is going to happen. What happened is hashed: two runs with one hash were the same.
-pub(super) struct Timeline<E> {
+pub struct Timeline<E> {
     start: Instant,
     now: Instant,
     sequence: u64,
@@ -47,14 +47,26 @@ pub(super) struct Timeline<E> {
     happened: u64,
 }
 
+impl<E: Hash> Default for Timeline<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<E: Hash> Timeline<E> {
     /// Nothing planned, at time zero.
     #[expect(
         clippy::disallowed_methods,
         reason = "an Instant cannot be made otherwise; all others are relative to it"
     )]
-    pub(super) fn new() -> Self {
-        let start = Instant::now();
+    #[must_use]
+    pub fn new() -> Self {
+        Self::starting_at(Instant::now())
+    }
+
+    /// Nothing planned, at the time zero of another one.
+    #[must_use]
+    pub fn starting_at(start: Instant) -> Self {
         Self {
             start,
             now: start,
@@ -66,46 +78,62 @@ impl<E: Hash> Timeline<E> {
     }
 
     /// The present.
-    pub(super) fn now(&self) -> Instant {
+    #[must_use]
+    pub fn now(&self) -> Instant {
         self.now
     }
 
     /// Time since the beginning.
-    pub(super) fn elapsed(&self) -> Duration {
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
     /// Where time began.
-    pub(super) fn start(&self) -> Instant {
+    #[must_use]
+    pub fn start(&self) -> Instant {
         self.start
     }
 
     /// Events that have happened.
-    pub(super) fn happened(&self) -> u64 {
+    #[must_use]
+    pub fn happened(&self) -> u64 {
         self.happened
     }
 
     /// A hash of all that has happened, and when.
-    pub(super) fn trace(&self) -> u64 {
+    #[must_use]
+    pub fn trace(&self) -> u64 {
         self.trace.finish()
     }
 
+    /// When the next event happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.planned.peek().map(|Reverse(planned)| planned.at)
+    }
+
+    /// Something happened now that was planned elsewhere.
+    pub fn note(&mut self, event: impl Hash) {
+        self.happened += 1;
+        (self.elapsed(), event).hash(&mut self.trace);
+    }
+
     /// Plans an event; one for the past happens now.
-    pub(super) fn plan(&mut self, at: Instant, event: E) {
+    pub fn plan(&mut self, at: Instant, event: E) {
         self.sequence += 1;
         self.planned.push(Reverse(Planned { at: at.max(self.now), sequence: self.sequence, event }));
     }
 
     /// The next event not after `end`; time moves to it, or to `end` where there is none.
-    pub(super) fn next(&mut self, end: Instant) -> Option<E> {
+    pub fn next(&mut self, end: Instant) -> Option<E> {
         if self.planned.peek().is_none_or(|Reverse(planned)| planned.at > end) {
             self.now = self.now.max(end);
             return None;
         }
         let Reverse(planned) = self.planned.pop()?;
         self.now = planned.at;
-        self.happened += 1;
-        (self.elapsed(), &planned.event).hash(&mut self.trace);
+        self.note(&planned.event);
         Some(planned.event)
     }
 }
