@@ -20,8 +20,8 @@ use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
 use shoal_kernels::{CpuIsa, Plan};
 use shoal_mesh::{
-    BindError, Client, ClientError, Encode, ItemResult, LinkLimits, LiveIdentity, LoadSequence, Net,
-    QuicServer, QuicServerOptions, Service, TokioNet,
+    BindError, Client, ClientError, Encode, Identity, ItemResult, LinkLimits, LiveIdentity, LoadSequence,
+    Net, QuicServer, QuicServerOptions, Service, TokioNet,
 };
 use shoal_protocol::message::{Status, Truncate};
 use shoal_protocol::{Bytes, NodeId};
@@ -29,7 +29,7 @@ use shoal_protocol::{Bytes, NodeId};
 use crate::actors::backend::{Backend, CpuBackend};
 use crate::actors::device::{Carried, DeviceArguments, Published};
 use crate::actors::front::{Front, FrontRules, Fronts};
-use crate::actors::service::{NodeFacts, NodeService};
+use crate::actors::service::{DrainBell, NodeFacts, NodeService};
 use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
 use crate::clock;
 use crate::config::{NodeConfig, QuicConfig};
@@ -146,6 +146,7 @@ impl Node {
             decisions: Decisions::default(),
             is_warm: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            drain_bell: DrainBell::default(),
             standing: identity.as_ref().map(NodeIdentity::standing),
             mesh: OnceLock::new(),
         });
@@ -179,6 +180,7 @@ impl Node {
         let server = self.listen(quic, identity.live(), net.clone())?;
         let reach = identity.reach(config.mesh.as_ref());
         let callers = reach.of(server.local_addr(), quic.advertise);
+        Identity::save_listening(&quic.identity_dir, reach::nearby(server.local_addr()))?;
         (self.quic, self.callers) = (Some(server), Some(callers));
         let (live, service) = (identity.live(), Arc::clone(&self.service));
         self.mesh = NodeMembership::start(config, live, service, callers, reach, net.clone()).await?;

@@ -2,9 +2,9 @@
 
 use crate::header::{Header, Kind};
 use crate::message::{
-    Beacon, EncodeRequest, EncodeResult, End, ExplainRequest, Explanation, FactsDelta, FactsDigest,
-    FactsPull, Failure, Hello, JoinGrant, JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord,
-    LoadReply, LoadRequest, MeshUpdate, NodeFacts, RenewRequest, Status, StatusRequest,
+    Beacon, DrainRequest, EncodeRequest, EncodeResult, End, ExplainRequest, Explanation, FactsDelta,
+    FactsDigest, FactsPull, Failure, Hello, JoinGrant, JoinRefusal, JoinRequest, JoinToken, LoadProbe,
+    LoadRecord, LoadReply, LoadRequest, MeshUpdate, NodeFacts, RenewRequest, Status, StatusRequest,
 };
 use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
 
@@ -59,6 +59,8 @@ pub enum Message {
     ExplainRequest(ExplainRequest),
     /// What a node remembers of a request; terminal.
     Explanation(Box<Explanation>),
+    /// Asks a node to leave.
+    DrainRequest(DrainRequest),
 }
 
 impl Message {
@@ -89,6 +91,7 @@ impl Message {
             Self::JoinRefusal(_) => Kind::JoinRefusal,
             Self::MeshUpdate(_) => Kind::MeshUpdate,
             Self::ExplainRequest(_) => Kind::ExplainRequest,
+            Self::DrainRequest(_) => Kind::DrainRequest,
             Self::Explanation(_) => Kind::Explanation,
         }
     }
@@ -138,6 +141,7 @@ pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), Enco
         Message::JoinRefusal(message) => message.to_body(version),
         Message::MeshUpdate(message) => message.to_body(version),
         Message::ExplainRequest(message) => message.to_body(version),
+        Message::DrainRequest(message) => message.to_body(version),
         Message::Explanation(message) => message.to_body(version),
     }?;
     let (kind, max) = (frame.message.kind(), frame.message.kind().body_bytes_max());
@@ -191,6 +195,7 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
         Kind::JoinRefusal => Message::JoinRefusal(JoinRefusal::from_body(schema, body)?),
         Kind::MeshUpdate => Message::MeshUpdate(checked(schema, body, MeshUpdate::check)?),
         Kind::ExplainRequest => Message::ExplainRequest(ExplainRequest::from_body(schema, body)?),
+        Kind::DrainRequest => Message::DrainRequest(DrainRequest::from_body(schema, body)?),
         Kind::Explanation => Message::Explanation(Box::new(checked(schema, body, Explanation::check)?)),
     };
     Ok(Frame { hops, message })

@@ -69,11 +69,13 @@ pub enum Kind {
     ExplainRequest = 23,
     /// Terminal: what a node remembers of a request.
     Explanation = 24,
+    /// Asks a node to leave. Answered with its status.
+    DrainRequest = 25,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Hello,
         Self::EncodeRequest,
         Self::EncodeResult,
@@ -98,6 +100,7 @@ impl Kind {
         Self::MeshUpdate,
         Self::ExplainRequest,
         Self::Explanation,
+        Self::DrainRequest,
     ];
 
     /// Bytes that a body of this kind may have.
@@ -124,7 +127,8 @@ impl Kind {
             | Self::LoadProbe
             | Self::LoadReply
             | Self::LoadRequest
-            | Self::ExplainRequest => CONTROL_BODY_BYTES_MAX,
+            | Self::ExplainRequest
+            | Self::DrainRequest => CONTROL_BODY_BYTES_MAX,
         }
     }
 

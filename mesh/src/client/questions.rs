@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use shoal_protocol::message::{ExplainRequest, Explanation, Status, StatusRequest};
-use shoal_protocol::{Message, NodeId, RequestId};
+use shoal_protocol::message::{DrainRequest, ExplainRequest, Explanation, Status, StatusRequest};
+use shoal_protocol::{Message, Micros, NodeId, RequestId};
 
 use super::api::Client;
 use crate::core::{AttemptFailure, ClientError, Target};
@@ -38,6 +38,19 @@ impl Client {
     pub async fn explain_at(&self, node: NodeId, request_id: RequestId) -> Result<Explanation, ClientError> {
         match self.ask(node, Message::ExplainRequest(ExplainRequest { request_id })).await? {
             Message::Explanation(explanation) => Ok(*explanation),
+            other => Err(misplaced(&other)),
+        }
+    }
+
+    /// Asks a node to leave, in at most `grace` if that is given, and gives its status, which says that it is draining.
+    /// For operators, and for the node's own identity.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `forbidden` for anybody else.
+    pub async fn drain(&self, node: NodeId, grace: Option<Duration>) -> Result<Status, ClientError> {
+        let request = DrainRequest { grace_us: grace.map(Micros::from) };
+        match self.ask(node, Message::DrainRequest(request)).await? {
+            Message::Status(status) => Ok(*status),
             other => Err(misplaced(&other)),
         }
     }

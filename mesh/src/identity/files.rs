@@ -59,6 +59,7 @@ pub(super) const CHAIN_FILE: &str = "identity.crt";
 pub(super) const KEY_FILE: &str = "identity.key";
 pub(super) const AUTHORITY_FILE: &str = "authority.crt";
 pub(super) const ISSUERS_FILE: &str = "issuers";
+pub(super) const LISTENING_FILE: &str = "listening";
 pub(super) const SEEDS_FILE: &str = "seeds";
 
 /// A file to be written.

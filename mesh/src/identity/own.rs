@@ -1,5 +1,6 @@
 //! The identity of this process: a certificate chain and the key that proves it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use shoal_protocol::limits::{JOIN_ISSUERS_MAX, JOIN_SEEDS_MAX};
 use shoal_protocol::message::Role;
 
 use super::files::{
-    self, AUTHORITY_FILE, CHAIN_FILE, ISSUERS_FILE, IdentityError, KEY_FILE, SEEDS_FILE, Written,
+    self, AUTHORITY_FILE, CHAIN_FILE, ISSUERS_FILE, IdentityError, KEY_FILE, LISTENING_FILE, SEEDS_FILE,
+    Written,
 };
 use super::subject::{Subject, key_id};
 use crate::core::Lease;
@@ -123,6 +125,23 @@ impl Identity {
     /// [`IdentityError::Io`]; the former ones are there then.
     pub fn save_seeds(dir: &Path, seeds: &[String]) -> Result<(), IdentityError> {
         files::replace(dir, SEEDS_FILE, &lines_of(seeds))
+    }
+
+    /// Notes where the node whose identity is in `dir` is reached on its own machine.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`]; the former address is there then.
+    pub fn save_listening(dir: &Path, address: SocketAddr) -> Result<(), IdentityError> {
+        files::replace(dir, LISTENING_FILE, &format!("{address}\n"))
+    }
+
+    /// Where the node whose identity is in `dir` was reached when it last ran.
+    ///
+    /// # Errors
+    /// [`IdentityError::Missing`] if it never ran; [`IdentityError::Io`] and [`IdentityError::Malformed`].
+    pub fn listening(dir: &Path) -> Result<SocketAddr, IdentityError> {
+        let (path, text) = files::read(dir, LISTENING_FILE)?;
+        text.trim().parse().map_err(files::malformed(&path))
     }
 
     /// Replaces the certificate in `dir` by this one, which is of the same key.

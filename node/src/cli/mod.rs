@@ -1,10 +1,11 @@
-//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status`, `top`, `explain` and `mesh`.
+//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status`, `top`, `explain`, `drain` and `mesh`.
 //!
 //! Every command returns an `Exit` or a `Stop` with its code; only `output` prints.
 
 mod args;
 mod census;
 mod demo;
+mod drain;
 mod encode;
 mod exit;
 mod explain;
@@ -72,6 +73,7 @@ fn run(command: Command) -> Result<Exit, Stop> {
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Mesh(MeshCommand::Init(args)) => mesh::init(&args),
         Command::Mesh(MeshCommand::Issuer(args)) => mesh::issuer(&args),
         Command::Mesh(MeshCommand::Token(args)) => mesh::token(args),

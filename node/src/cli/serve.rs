@@ -115,9 +115,10 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     service_manager::notify("READY=1");
     let notices = notices.as_ref().map(Watcher::start).transpose();
     let notices = notices.map_err(Stop::with(Exit::Unavailable))?;
-    let why = tokio::select! {
-        signal = leave.asked() => signal.to_owned(),
-        notice = last_notice(notices) => notice,
+    let (why, grace) = tokio::select! {
+        signal = leave.asked() => (signal.to_owned(), grace),
+        notice = last_notice(notices) => (notice, grace),
+        (by, within) = node.drain_asked() => (format!("asked by {by}"), within.map_or(grace, |within| within.min(grace))),
     };
     tracing::info!(why, grace_s = grace.as_secs(), "leaving: finishing what is in flight");
     service_manager::notify("STOPPING=1");

@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{CLOSE_WAIT, Node, NodeMembership, elsewhere};
 use crate::actors::device::DeviceMsg;
+use crate::actors::service::DrainAsked;
 use crate::clock;
 use crate::core::{Departure, Step};
 
@@ -18,6 +19,12 @@ impl Node {
         let deadline = clock::now() + grace;
         self.drain(grace).await;
         self.close(deadline).await;
+    }
+
+    /// Waits until somebody who may asks the node to leave, and says who it is and how long it may take at most.
+    pub async fn drain_asked(&self) -> (String, Option<Duration>) {
+        let DrainAsked { by, grace } = self.service.drain_bell.rung().await;
+        (by, grace)
     }
 
     /// Gets ready to leave within `grace`: says so, refuses new work with `draining`, has others load what only this node

@@ -29,6 +29,16 @@ impl Reach {
     }
 }
 
+/// What this machine itself dials.
+pub(super) fn nearby(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
 /// The source address of datagrams to `to`. Connecting a UDP socket asks the routing table and sends nothing.
 fn source_of(to: SocketAddr) -> std::io::Result<IpAddr> {
     let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -52,6 +62,7 @@ mod tests {
         assert_eq!(of("10.0.0.5:7000", None), "10.0.0.5:7000");
         assert_eq!(of("10.0.0.5:7000", Some("203.0.113.7:0")), "203.0.113.7:7000");
         assert_eq!(of("0.0.0.0:7000", Some("203.0.113.7:9000")), "203.0.113.7:9000");
+        assert_eq!(nearby("[::]:7000".parse().unwrap()).to_string(), "[::1]:7000");
         // Whatever this machine's network is, its own address is one that can be dialed.
         let own = Reach::towards(&[]).of("0.0.0.0:7000".parse().unwrap(), None);
         assert!(!own.ip().is_unspecified());

@@ -277,6 +277,7 @@ fn samples() -> Vec<Message> {
         Message::MeshUpdate(MeshUpdate { members: vec![member()], loads: vec![node_load()], settled: true }),
         Message::ExplainRequest(ExplainRequest { request_id: RequestId::new(7) }),
         Message::Explanation(Box::new(explanation())),
+        Message::DrainRequest(DrainRequest { grace_us: Some(Micros(5_000_000)) }),
     ]
 }
 

@@ -25,8 +25,8 @@ pub use follow::{MemberLife, MeshUpdate, NodeLoad};
 pub use join::{JoinGrant, JoinRefusal, JoinRequest, JoinToken, RefusalReason, RenewRequest};
 pub use session::{Alternative, End, Failure, Hello, Role, ServedBy, Timings};
 pub use status::{
-    DeviceStatus, GaugeSet, LoadRecord, MemberState, MemberStatus, ModelState, ModelStatus, StageHistogram,
-    Status, StatusRequest,
+    DeviceStatus, DrainRequest, GaugeSet, LoadRecord, MemberState, MemberStatus, ModelState, ModelStatus,
+    StageHistogram, Status, StatusRequest,
 };
 
 /// One of the limits that the archive's validation does not know.

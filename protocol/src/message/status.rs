@@ -187,6 +187,16 @@ pub struct StatusRequest {
 
 wire_message!(StatusRequest, Kind::StatusRequest);
 
+/// Asks a node to leave: it takes no new work, hands over what only it holds, finishes, and ends. For operators, and for
+/// the node's own identity. Answered with its [`Status`], which says that it is draining.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainRequest {
+    /// Time to finish in, where that is less than the node is configured to take.
+    pub grace_us: Option<Micros>,
+}
+
+wire_message!(DrainRequest, Kind::DrainRequest);
+
 /// A node as it sees itself.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Status {

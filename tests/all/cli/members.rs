@@ -15,7 +15,7 @@ fn status(home: &Home, serving: &Serving) -> Value {
 }
 
 /// Asks until the members and their states are these.
-fn sees(home: &Home, serving: &Serving, expected: &[(&Value, &str)]) {
+pub(super) fn sees(home: &Home, serving: &Serving, expected: &[(&Value, &str)]) {
     let start = shoal::clock::now();
     loop {
         let status = status(home, serving);

@@ -2,6 +2,7 @@
 
 mod demo;
 mod deploy;
+mod drain;
 mod encode;
 mod members;
 mod mesh;

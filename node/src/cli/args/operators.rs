@@ -1,5 +1,6 @@
 //! What operators ask: the state of a mesh, and the reasons of one request.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -37,6 +38,26 @@ pub(in crate::cli) struct TopArgs {
     /// Print one look, since the start of the nodes, and end; so does an output that is no terminal.
     #[arg(long)]
     pub(in crate::cli) once: bool,
+}
+
+/// `shoal drain`
+#[derive(Args, Debug)]
+pub(in crate::cli) struct DrainArgs {
+    /// The node: its id or the beginning of it, as `shoal status` shows it; or `self`, the node of this machine.
+    #[arg(value_name = "NODE|self")]
+    pub(in crate::cli) node: String,
+    /// A node of the mesh; not needed for `self`.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = super::address)]
+    pub(in crate::cli) mesh: Vec<String>,
+    /// An operator's identity; for `self` the node's own. Default: `client`, or `identity`, in SHOAL_HOME.
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) identity: Option<PathBuf>,
+    /// Finish within this, where that is less than the node's own `node.drain_s`.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(in crate::cli) within: Option<Duration>,
+    /// Return as soon as the node takes nothing new, and not when it has left.
+    #[arg(long)]
+    pub(in crate::cli) no_wait: bool,
 }
 
 /// `shoal explain`
