@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use shoal_kernels::{CpuIsa, Plan};
 use shoal_mesh::{
     BindError, Client, ClientError, Encode, Identity, ItemResult, LinkLimits, LiveIdentity, LoadSequence,
-    Net, QuicServer, QuicServerOptions, Service, TokioNet,
+    MemberClientOptions, Net, QuicServer, QuicServerOptions, Service, TokioNet,
 };
 use shoal_protocol::message::{Status, Truncate};
 use shoal_protocol::{Bytes, NodeId};
@@ -52,6 +52,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// A running node. [`shutdown`](Self::shutdown) hands over and lets work finish; dropping it stops everything at once.
 pub struct Node {
     service: Arc<NodeService>,
+    /// Of this node alone, until it is warm; then of its mesh.
     client: Client,
     supervisor: ActorRef<SupervisorMsg>,
     quic: Option<QuicServer>,
@@ -159,24 +160,33 @@ impl Node {
             identity: None,
             mesh: None,
         };
-        if let Some((quic, identity)) = config.quic.as_ref().zip(identity) {
-            node.enter_mesh(&config, quic, identity, net).await?;
-        }
-        for name in &config.models.preload {
-            node.self_test(name).await?;
-        }
-        node.service.is_warm.store(true, Ordering::Release);
+        let of_mesh = match config.quic.as_ref().zip(identity) {
+            Some((quic, identity)) => node.enter_mesh(&config, quic, identity, net).await?,
+            None => None,
+        };
+        node.warm_up(&config.models.preload).await?;
+        of_mesh.into_iter().for_each(|client| node.client = client);
         Ok(node)
     }
 
+    /// Has every preloaded model answer, here and not elsewhere.
+    async fn warm_up(&self, preload: &[String]) -> Result<(), StartError> {
+        for name in preload {
+            self.self_test(name).await?;
+        }
+        self.service.is_warm.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Opens the ports of a node with an identity: for callers, for members, and for newcomers where it is an issuer.
+    /// With a client of the mesh, if it is a member of one.
     async fn enter_mesh(
         &mut self,
         config: &NodeConfig,
         quic: &QuicConfig,
         identity: NodeIdentity,
         net: Option<TokioNet>,
-    ) -> Result<(), StartError> {
+    ) -> Result<Option<Client>, StartError> {
         let server = self.listen(quic, identity.live(), net.clone())?;
         let reach = identity.reach(config.mesh.as_ref());
         let callers = reach.of(server.local_addr(), quic.advertise);
@@ -184,8 +194,11 @@ impl Node {
         (self.quic, self.callers) = (Some(server), Some(callers));
         let (live, service) = (identity.live(), Arc::clone(&self.service));
         self.mesh = NodeMembership::start(config, live, service, callers, reach, net.clone()).await?;
+        let options = MemberClientOptions::new(identity.live());
+        let options = net.iter().fold(options, |options, net| options.net(net.clone()));
         self.identity = Some(identity.listening(quic, reach, self.mesh.as_ref(), net)?);
-        Ok(())
+        let of_mesh = self.mesh.as_ref().map(|_| Client::of_member(self.service(), options));
+        Ok(of_mesh.transpose()?)
     }
 
     fn listen(
@@ -246,7 +259,8 @@ impl Node {
         Arc::clone(&self.service) as Arc<dyn Service>
     }
 
-    /// A client in this process: the same frames, no socket.
+    /// A client in this process: the same frames, no socket where this node serves them; to the other nodes of its mesh,
+    /// if it is in one, as any client.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()

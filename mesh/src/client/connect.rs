@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use shoal_protocol::NodeId;
-use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,7 +15,7 @@ use super::follow::{Entry, Follower, follow_home};
 use super::shared::SharedCore;
 use crate::core::{ClientCore, Following, View};
 use crate::identity::LiveIdentity;
-use crate::link::{ConnectError, Links, MemoryLink, Net, Service, TokioNet, random};
+use crate::link::{BindError, ConnectError, Links, MemoryLink, Net, Service, net_or_callers, random};
 
 /// How long a new client waits to be told of the mesh. Without that it asks its entry node about everything.
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
@@ -73,16 +72,6 @@ impl MemberClientOptions {
     }
 }
 
-fn net_or_callers(net: Option<Arc<dyn Net>>) -> Result<Arc<dyn Net>, ConnectError> {
-    match net {
-        Some(net) => Ok(net),
-        None => {
-            let none = |error: tokio::runtime::TryCurrentError| ConnectError::Local(error.to_string());
-            Ok(Arc::new(TokioNet::new(Handle::try_current().map_err(none)?)))
-        }
-    }
-}
-
 impl Client {
     /// Reaches a mesh through one of its nodes: follows it, learns of the others, and finds another one when it is gone.
     /// Connections are dialed when they are needed, and again when they were lost.
@@ -94,7 +83,7 @@ impl Client {
         if addresses.is_empty() {
             return Err(ConnectError::NoAddress);
         }
-        let net = net_or_callers(net)?;
+        let net = net_or_callers(net).map_err(|error| ConnectError::Local(error.to_string()))?;
         let shared = Arc::new(SharedCore::new(ClientCore::new(View::default(), random())));
         let hearing = shared.clone();
         let hearing = Box::new(move |heard| hearing.handle_heard(heard));
@@ -126,8 +115,8 @@ impl Client {
     /// It knows what [`Service::mesh`] tells, which must be set by now.
     ///
     /// # Errors
-    /// [`ConnectError::Setup`] and [`ConnectError::Local`].
-    pub fn of_member(service: Arc<dyn Service>, options: MemberClientOptions) -> Result<Self, ConnectError> {
+    /// As of a member's other endpoints: no runtime, or an identity that TLS does not take.
+    pub fn of_member(service: Arc<dyn Service>, options: MemberClientOptions) -> Result<Self, BindError> {
         let MemberClientOptions { node, identity, net } = options;
         let net = net_or_callers(net)?;
         let shared = Arc::new(SharedCore::new(ClientCore::new(View::of_home(node), random())));

@@ -201,6 +201,12 @@ impl Context<'_> {
         self.spec.deadline.is_none() && at.duration_since(self.progress) > STANDSTILL_MAX
     }
 
+    /// Whether the part can go to another node.
+    fn has_others(&self, part: &mut Part, than: Target) -> bool {
+        part.exclude(than.node, false);
+        self.dispatch.is_placeable(self.spec, part, self.now)
+    }
+
     /// After a node's own word that the attempt failed.
     pub(super) fn after_failure(&mut self, part: &mut Part, to: Target, failure: Failure) -> Next {
         let retry_after = failure.retry_after_us.map(Duration::from);
@@ -208,8 +214,10 @@ impl Context<'_> {
             ErrorCode::ModelNotFound | ErrorCode::ModelUnsupported | ErrorCode::ModelBroken => {
                 self.after_useless(part, to, failure)
             }
-            // Who forwards to the node has lost it.
-            ErrorCode::Unavailable => self.after_death(part, to, failure.message),
+            // Who forwards to the node has lost it. One that says so of itself, and is the only one, is believed.
+            ErrorCode::Unavailable if to.via.is_some() || self.has_others(part, to) => {
+                self.after_death(part, to, failure.message)
+            }
             ErrorCode::Redirect if part.redirects < REDIRECTS_MAX => self.after_redirect(part, to, failure),
             code => match code.retry() {
                 Retry::Never => {

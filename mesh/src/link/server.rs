@@ -121,7 +121,7 @@ pub enum BindError {
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// There is no tokio runtime to run on.
-    #[error("bind must be called inside a tokio runtime")]
+    #[error("there is no tokio runtime here")]
     NoRuntime,
 }
 

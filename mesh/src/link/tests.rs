@@ -1,5 +1,7 @@
 //! Peers that do not keep to the protocol: each gets a typed answer or a closed connection, and nobody else notices.
 
+mod follow;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -24,6 +24,8 @@ const INBOX_DATAGRAMS_MAX: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct VirtualNet {
     hub: Arc<Hub>,
+    /// Where sockets are that name no port.
+    host: Ipv4Addr,
     tasks: TokioNet,
 }
 
@@ -41,6 +43,8 @@ struct State {
     dead: BTreeSet<u64>,
     /// Nothing passes between these addresses and all others.
     island: BTreeSet<SocketAddr>,
+    /// Nothing passes between these two hosts.
+    parted: Option<[Ipv4Addr; 2]>,
     chance: u64,
     port_next: u16,
 }
@@ -58,13 +62,25 @@ impl VirtualNet {
             sockets: 0,
             dead: BTreeSet::new(),
             island: BTreeSet::new(),
+            parted: None,
             chance: seed,
             port_next: 1024,
         };
         Self {
             hub: Arc::new(Hub { latency, loss_percent: AtomicU64::new(0), state: Mutex::new(state) }),
+            host: Ipv4Addr::LOCALHOST,
             tasks: TokioNet::new(Handle::current()),
         }
+    }
+
+    /// The same network for another host.
+    pub(crate) fn on(&self, host: Ipv4Addr) -> Self {
+        Self { host, ..self.clone() }
+    }
+
+    /// Cuts the way between two hosts.
+    pub(crate) fn part(&self, one: Ipv4Addr, other: Ipv4Addr) {
+        self.hub.state.lock().expect("no panic under it").parted = Some([one, other]);
     }
 
     pub(crate) fn lose(&self, percent: u64) {
@@ -90,7 +106,7 @@ impl Net for VirtualNet {
     fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let mut state = self.hub.state.lock().expect("no panic under it");
         state.port_next += 1;
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, state.port_next));
+        let any = SocketAddr::from((self.host, state.port_next));
         let addr = if addr.port() == 0 { any } else { addr };
         let (sender, receiver) = mpsc::channel(INBOX_DATAGRAMS_MAX);
         state.sockets += 1;
@@ -151,7 +167,12 @@ impl AsyncUdpSocket for Socket {
             state.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let lost = (state.chance >> 33) % 100 < self.hub.loss_percent.load(Ordering::SeqCst);
         let to = transmit.destination;
-        let parted = state.island.contains(&self.addr) != state.island.contains(&to);
+        let between = |[one, other]: [Ipv4Addr; 2]| {
+            let ends = [self.addr.ip(), to.ip()];
+            ends == [one, other] || ends == [other, one]
+        };
+        let parted = state.island.contains(&self.addr) != state.island.contains(&to)
+            || state.parted.is_some_and(between);
         if let Some((_, inbox)) = state.inboxes.get(&to)
             && !(lost || parted || state.dead.contains(&self.number))
         {

@@ -1,17 +1,18 @@
 //! A small node: encodes a text into a few numbers that depend on every byte of it, and does what some texts ask.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shoal_protocol::message::{
-    Beacon, DenseBlock, DenseDtype, EncodeRequest, EncodeResult, End, Failure, Input, ItemOutcome, Numerics,
-    Phase, ServedBy, Status, Timings,
+    Alternative, Beacon, DenseBlock, DenseDtype, EncodeRequest, EncodeResult, End, Failure, Input,
+    ItemOutcome, LoadProbe, LoadRecord, LoadReply, ModelState, Numerics, Phase, ServedBy, Status, Timings,
 };
 use shoal_protocol::{DeviceIndex, ErrorCode, Frame, Message, Micros, NodeId};
 use tokio::sync::watch;
 
 use crate::link::{BoxFuture, LinkError, Peer, Reply, Service};
+use crate::peer::MeshState;
 
 pub(crate) const DIMS: usize = 8;
 /// Items of one result frame.
@@ -50,9 +51,17 @@ pub(crate) enum Mood {
     Panic,
     /// One frame, then silence.
     Silence,
+    /// Another node would be sooner.
+    Redirect(NodeId),
 }
 
 pub(crate) struct TestService {
+    pub(crate) node: NodeId,
+    /// What it knows of its mesh, if it is in one.
+    pub(crate) mesh: OnceLock<watch::Receiver<Arc<MeshState>>>,
+    /// What it answers to probes.
+    pub(crate) wait_us: AtomicU64,
+    pub(crate) probes: AtomicUsize,
     /// Requests being served: what a dropped call must bring back to zero.
     pub(crate) serving: watch::Sender<usize>,
     pub(crate) mood: watch::Sender<Mood>,
@@ -62,7 +71,15 @@ pub(crate) struct TestService {
 
 impl TestService {
     pub(crate) fn new() -> Arc<Self> {
+        Self::of(NodeId([9; 16]))
+    }
+
+    pub(crate) fn of(node: NodeId) -> Arc<Self> {
         Arc::new(Self {
+            node,
+            mesh: OnceLock::new(),
+            wait_us: AtomicU64::new(0),
+            probes: AtomicUsize::new(0),
             serving: watch::Sender::new(0),
             mood: watch::Sender::new(Mood::Work),
             requests: AtomicUsize::new(0),
@@ -107,11 +124,11 @@ impl TestService {
         }
         let tokens = request.items.iter().map(|item| item.bytes() as u64 / 4 + 2).sum();
         let end = End {
-            request_id: request.request_id.answered_by(NodeId([9; 16])),
+            request_id: request.request_id.answered_by(self.node),
             items: request.items.len() as u32,
             tokens,
             served_by: ServedBy {
-                node: NodeId([9; 16]),
+                node: self.node,
                 device: DeviceIndex(0),
                 device_name: "test".to_owned(),
                 numerics: Numerics::F32,
@@ -135,6 +152,11 @@ impl TestService {
                     ..Failure::new(ErrorCode::Overloaded, "no room".to_owned())
                 };
                 reply.end(Message::Failure(failure)).await
+            }
+            Mood::Redirect(node) => {
+                let alternatives = vec![Alternative { node, load: LoadRecord::default() }];
+                let failure = Failure::new(ErrorCode::Redirect, "sooner there".to_owned());
+                reply.end(Message::Failure(Failure { alternatives, ..failure })).await
             }
             Mood::Silence => {
                 self.mood.send_replace(Mood::Work);
@@ -203,6 +225,24 @@ impl Drop for Serving<'_> {
 }
 
 impl Service for TestService {
+    fn probe(&self, probe: &LoadProbe) -> Option<LoadReply> {
+        let sequence = self.probes.fetch_add(1, Ordering::SeqCst) as u16 + 1;
+        let wait_us = self.wait_us.load(Ordering::SeqCst);
+        let (device, tokens_per_s) = (probe.device, 10_000);
+        let load = LoadRecord { device, wait_us, tokens_per_s, sequence, ..LoadRecord::default() };
+        let model = Some(ModelState::Ready);
+        (device == DeviceIndex(0)).then_some(LoadReply {
+            nonce: probe.nonce,
+            load,
+            model,
+            ready_in_us: Micros(0),
+        })
+    }
+
+    fn mesh(&self) -> Option<watch::Receiver<Arc<MeshState>>> {
+        self.mesh.get().cloned()
+    }
+
     fn serve(self: Arc<Self>, _peer: Peer, request: Frame, reply: Reply) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let _serving = Serving::new(&self);
@@ -212,7 +252,7 @@ impl Service for TestService {
                 Message::EncodeRequest(request) => self.work(request, reply).await,
                 Message::StatusRequest(_) => {
                     let status = Status {
-                        node: NodeId([9; 16]),
+                        node: self.node,
                         generation: 1,
                         software: "test".to_owned(),
                         uptime_us: Micros(1),

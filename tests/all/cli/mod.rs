@@ -1,5 +1,6 @@
 //! The real command line, as scripts use it.
 
+mod any_node;
 mod demo;
 mod deploy;
 mod drain;

@@ -22,7 +22,7 @@ fn get(address: &str, path: &str) -> String {
     http(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
-fn post(address: &str, path: &str, headers: &str, body: &Value) -> String {
+pub(super) fn post(address: &str, path: &str, headers: &str, body: &Value) -> String {
     let body = body.to_string();
     let length = body.len();
     let head =
@@ -30,7 +30,7 @@ fn post(address: &str, path: &str, headers: &str, body: &Value) -> String {
     http(address, &format!("{head}{headers}Content-Length: {length}\r\n\r\n{body}"))
 }
 
-fn preload() -> String {
+pub(super) fn preload() -> String {
     golden(MODEL).display().to_string()
 }
 

@@ -116,8 +116,9 @@ pub(super) fn is_open(
     runs_in(holding, query.numerics) && !query.excluded.contains(&node.id) && node.standing(now) <= standing
 }
 
+/// A node that has not looked at the model yet does not say in which precision it would run: it may be this one.
 fn runs_in(holding: &Holding, numerics: Numerics) -> bool {
-    numerics == Numerics::Any || holding.numerics == numerics
+    [numerics, holding.numerics].contains(&Numerics::Any) || holding.numerics == numerics
 }
 
 fn fits(view: &View, holding: &Holding) -> bool {
