@@ -6,6 +6,7 @@ mod error;
 mod identity;
 mod leaving;
 mod membership;
+mod placement;
 mod reach;
 mod seeds;
 mod view;
@@ -13,7 +14,7 @@ mod view;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
@@ -24,15 +25,16 @@ use shoal_mesh::{
     MemberClientOptions, Net, QuicServer, QuicServerOptions, Service, TokioNet,
 };
 use shoal_protocol::message::{Status, Truncate};
-use shoal_protocol::{Bytes, NodeId};
+use shoal_protocol::{Bytes, NodeId, Place};
 
 use crate::actors::backend::{Backend, CpuBackend};
 use crate::actors::device::{Carried, DeviceArguments, Published};
 use crate::actors::front::{Front, FrontRules, Fronts};
-use crate::actors::service::{DrainBell, NodeFacts, NodeService};
+use crate::actors::service::{DEVICE, DrainBell, NodeFacts, NodeService};
 use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
 use crate::clock;
 use crate::config::{NodeConfig, QuicConfig};
+use crate::core::Placement;
 use crate::decisions::Decisions;
 use crate::metrics::Metrics;
 use crate::store::ModelStore;
@@ -138,6 +140,7 @@ impl Node {
         let supervisor = supervise(arguments, net.as_ref()).await?;
         let service = Arc::new(NodeService {
             sequence: LoadSequence::new(facts.started_at),
+            placement: Mutex::new(Placement::new(Place { node: facts.node, device: DEVICE })),
             facts,
             slot,
             published,

@@ -3,10 +3,11 @@
 mod attempt;
 mod drain;
 mod facts;
+mod placing;
 mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use shoal_mesh::{BoxFuture, LoadSequence, MeshState, Peer, Reply, Service, Standing};
@@ -20,6 +21,7 @@ use crate::actors::front::Fronts;
 use crate::actors::supervisor::DeviceSlot;
 use crate::clock;
 use crate::config::TokenIdsPolicy;
+use crate::core::Placement;
 use crate::decisions::Decisions;
 use crate::metrics::Metrics;
 use crate::store::KnownModel;
@@ -55,6 +57,8 @@ pub(crate) struct NodeFacts {
 pub(crate) struct NodeService {
     pub(crate) facts: NodeFacts,
     pub(crate) slot: DeviceSlot,
+    /// Its part in routing.
+    pub(crate) placement: Mutex<Placement>,
     /// How its device stands.
     pub(crate) published: Arc<Published>,
     /// What numbers its load records, gossiped and in answer to probes.
@@ -76,7 +80,7 @@ pub(crate) struct NodeService {
 }
 
 /// A node has one device so far.
-pub(super) const DEVICE: DeviceIndex = DeviceIndex(0);
+pub(crate) const DEVICE: DeviceIndex = DeviceIndex(0);
 
 impl NodeService {
     /// Why no work should be sent here; empty when ready.

@@ -13,7 +13,7 @@ use tokio::sync::watch::error::RecvError;
 use tokio::task::JoinSet;
 
 use super::reach::Reach;
-use super::{StartError, seeds};
+use super::{StartError, placement, seeds};
 use crate::actors::service::{NodeService, claimed_speed};
 use crate::clock;
 use crate::config::NodeConfig;
@@ -48,10 +48,12 @@ impl NodeMembership {
         };
         let known = identity.current().seeds().to_vec();
         let seeds: Vec<String> = mesh.seeds.iter().chain(&known).cloned().collect();
+        let (listener, requests) = placement::load_requests();
         let mut options = PeerOptions::new(mesh.addr, identity, service.facts.generation)
             .seeds(look_up(&seeds).await)
             .advertise(reach.of(mesh.addr, mesh.advertise))
-            .load_sequence(service.sequence);
+            .load_sequence(service.sequence)
+            .listener(listener);
         if let Some(net) = net {
             options = options.net(net);
         }
@@ -60,6 +62,8 @@ impl NodeMembership {
         // Nobody else sets it.
         let _ = service.mesh.set(server.state());
         let mut tasks = JoinSet::new();
+        tasks.spawn(placement::follow(Arc::clone(&server), Arc::clone(&service)));
+        tasks.spawn(placement::load_asked(requests, Arc::clone(&service)));
         tasks.spawn(publish(Arc::clone(&server), service, [address, callers]));
         tasks.spawn(look_for_company(Arc::clone(&server), seeds));
         tasks.spawn(keep_generation(server.state(), quic.identity_dir.clone()));

@@ -26,7 +26,7 @@ impl Router {
         Some(choice)
     }
 
-    /// The least busy of the places that a refusal names, as far as they may take the query.
+    /// The first of the places that a refusal names, best first, that may take the query.
     pub(in crate::core) fn best_alternative(
         &self,
         view: &View,
@@ -37,10 +37,7 @@ impl Router {
         let model = view.model(query.model)?;
         let place =
             |alternative: &Alternative| Place { node: alternative.node, device: alternative.load.device };
-        let open = alternatives
-            .iter()
-            .filter(|alternative| open_at(view, &model, query, place(alternative), now).is_some());
-        open.min_by_key(|alternative| alternative.load.wait_us).map(place)
+        alternatives.iter().map(place).find(|place| open_at(view, &model, query, *place, now).is_some())
     }
 
     /// Whether anybody in good standing may take the query.

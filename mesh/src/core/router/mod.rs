@@ -29,7 +29,7 @@ pub use decision::{Candidate, Decision, DecisionError, Reason, Source};
 pub use estimate::Estimate;
 pub use no_route::NoRoute;
 use offers::{Found, Offer};
-pub use placement::{Miss, further_holder, place_miss};
+pub use placement::{Holders, Miss, elsewhere, further_holder, holders, place_miss, sooner_holder};
 use pool::Pool;
 
 /// Holders asked in one round: with two instead of three, p99 rises by a seventh.

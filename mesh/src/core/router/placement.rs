@@ -1,8 +1,9 @@
-//! Where a model is loaded: a node's own use of the owners that callers see.
+//! Where a model is served and loaded: a node's own use of what callers see.
 
 use std::time::Instant;
 
 use shoal_protocol::limits::{ALTERNATIVES_MAX, REDIRECTS_MAX};
+use shoal_protocol::message::{Alternative, LoadRecord, ModelState};
 use shoal_protocol::{NodeId, Place};
 
 use super::Query;
@@ -15,7 +16,7 @@ pub enum Miss {
     /// It loads the model: it is the owner, or nobody else can serve, or the request was redirected often enough.
     Load,
     /// It names who would be sooner, best first: holders, then the owner.
-    Redirect(Vec<Place>),
+    Redirect(Vec<Alternative>),
 }
 
 /// Keeps loads of a model single in the whole mesh: on a miss only its rendezvous owner loads it, and whoever else is asked
@@ -30,22 +31,59 @@ pub fn place_miss(view: &View, own: NodeId, query: &Query<'_>, redirects: u8, no
     if owner.is_some_and(|owner| view.node(owner.slot).id == own) {
         return Miss::Load;
     }
-    let is_other = |node: NodeId| node != own;
-    let mut holders: Vec<_> = model
+    let places = elsewhere(view, own, query, now);
+    if places.is_empty() { Miss::Load } else { Miss::Redirect(places) }
+}
+
+/// Who else could take the query, best first: those that hold the model, then its owner among those that do not.
+#[must_use]
+pub fn elsewhere(view: &View, own: NodeId, query: &Query<'_>, now: Instant) -> Vec<Alternative> {
+    let Some(model) = view.model(query.model) else {
+        return Vec::new();
+    };
+    let is_other = |offer: &Offer| offer.node != own;
+    let mut offers: Vec<_> = model
         .holders
         .iter()
         .filter(|holding| offers::is_open(view, holding, query, Standing::Good, now))
         .map(|holding| Offer::known(view, holding, query, now))
-        .filter(|offer| is_other(offer.node))
+        .filter(is_other)
         .collect();
-    holders.sort_by_key(Offer::total_us);
-    holders.truncate(ALTERNATIVES_MAX - 1);
-    holders.extend(owner.map(|owner| Offer::known(view, &owner, query, now)));
-    if holders.is_empty() {
-        return Miss::Load;
-    }
-    let place = |offer: Offer| Place { node: offer.node, device: offer.holding.device };
-    Miss::Redirect(holders.into_iter().map(place).collect())
+    offers.sort_by_key(Offer::total_us);
+    offers.truncate(ALTERNATIVES_MAX - 1);
+    let owner = offers::owner(view, &model, query, Standing::Good, now);
+    let owner = owner.map(|(holding, _)| Offer::known(view, &holding, query, now));
+    offers.extend(owner.filter(is_other));
+    let alternative = |offer: Offer| {
+        let known = view.device(&offer.holding).and_then(|device| device.load);
+        let unknown = LoadRecord { device: offer.holding.device, ..LoadRecord::default() };
+        Alternative { node: offer.node, load: known.map_or(unknown, |load| load.record) }
+    };
+    offers.into_iter().map(alternative).collect()
+}
+
+/// Another device that has the model ready and would take a query in less than `limit_us`, as far as is known: one to send
+/// it to rather than to let it wait here.
+#[must_use]
+pub fn sooner_holder(
+    view: &View,
+    own: NodeId,
+    query: &Query<'_>,
+    limit_us: u64,
+    now: Instant,
+) -> Option<Alternative> {
+    let model = view.model(query.model)?;
+    let open = |holding: &&crate::core::view::Holding| {
+        holding.state == ModelState::Ready && offers::is_open(view, holding, query, Standing::Good, now)
+    };
+    // What nobody has told of a device is no reason to send it work.
+    let known = model.holders.iter().filter(open).filter_map(|holding| {
+        let load = view.device(holding)?.load?.record;
+        Some((Offer::known(view, holding, query, now), load))
+    });
+    let sooner = known.filter(|(offer, _)| offer.node != own && offer.total_us() < limit_us);
+    let (offer, load) = sooner.min_by_key(|(offer, _)| offer.total_us())?;
+    Some(Alternative { node: offer.node, load })
 }
 
 /// Who should hold the model next, when a holder wants help: the first owner among those that have it on disk only.
@@ -54,4 +92,43 @@ pub fn further_holder(view: &View, query: &Query<'_>, now: Instant) -> Option<Pl
     let model = view.model(query.model)?;
     let (holding, _) = offers::owner(view, &model, query, Standing::Good, now)?;
     Some(Place { node: view.node(holding.slot).id, device: holding.device })
+}
+
+/// Who holds a model, as one of its holders counts them to judge whether there are enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// Devices that have it ready.
+    pub ready: usize,
+    /// Devices that load it.
+    pub loading: usize,
+    /// Of the others that have it ready, those that ran a batch when they were last heard of.
+    pub others_busy: usize,
+    /// Whether `own` comes last of them in rendezvous order.
+    pub is_own_last: bool,
+}
+
+/// Counts them.
+#[must_use]
+pub fn holders(view: &View, own: Place, model: &str, now: Instant) -> Holders {
+    let mut found = Holders::default();
+    let Some(model) = view.model(model) else {
+        return found;
+    };
+    // The index keeps holders in rendezvous order.
+    for holding in model.holders {
+        let node = view.node(holding.slot);
+        if node.standing(now) > Standing::Doubted {
+            continue;
+        }
+        if holding.state == ModelState::Loading {
+            found.loading += 1;
+            continue;
+        }
+        found.ready += 1;
+        found.is_own_last = (node.id, holding.device) == (own.node, own.device);
+        let load = view.device(holding).and_then(|device| device.load);
+        found.others_busy +=
+            usize::from(!found.is_own_last && load.is_some_and(|load| load.record.running > 0));
+    }
+    found
 }

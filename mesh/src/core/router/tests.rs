@@ -74,6 +74,7 @@ fn answer(
 
 const READY: ModelState = ModelState::Ready;
 const STORED: ModelState = ModelState::Stored;
+const LOADING: ModelState = ModelState::Loading;
 
 #[test]
 fn answers_bind_several_choices_and_the_next_ones_are_asked_for_ahead() {

@@ -34,6 +34,10 @@ pub(crate) enum DeviceMsg {
     Loaded(Loaded),
     /// The timer has reached what it was armed for.
     Timeout,
+    /// Load a model before anybody asks here.
+    Preload(Arc<Front>),
+    /// Evict a model of this name, unless it is used or pinned: others hold it.
+    GiveBack(String),
     /// Leave by `deadline`.
     Drain {
         /// What is not done by then fails.

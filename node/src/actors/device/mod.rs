@@ -144,10 +144,7 @@ impl DeviceState {
         }
         let now = clock::now();
         for front in preload {
-            let model = state.models.register(&mut state.core, &front);
-            if let Err(error) = state.core.handle_preload(model, now) {
-                tracing::warn!(model = %front.name, %error, "not preloaded");
-            }
+            state.preload(&front, now);
         }
         state.settle(now)?;
         Ok(state)
@@ -194,6 +191,12 @@ impl DeviceState {
                     self.beat(now);
                 }
             }
+            DeviceMsg::Preload(front) => self.preload(&front, now),
+            DeviceMsg::GiveBack(name) => {
+                if let Some(model) = self.models.find(&name) {
+                    self.core.handle_given_back(model, now);
+                }
+            }
             DeviceMsg::Drain { deadline, done } => {
                 self.drained.push(done);
                 self.core.handle_drain(deadline, now);
@@ -208,6 +211,13 @@ impl DeviceState {
             }
         }
         self.settle(now)
+    }
+
+    fn preload(&mut self, front: &Arc<Front>, now: Instant) {
+        let model = self.models.register(&mut self.core, front);
+        if let Err(error) = self.core.handle_preload(model, now) {
+            tracing::warn!(model = %front.name, %error, "not preloaded");
+        }
     }
 
     fn submit(&mut self, submission: Submission, now: Instant) {

@@ -8,6 +8,7 @@ use shoal_protocol::message::{Beacon, EncodeRequest, End, Failure, Phase, Served
 use shoal_protocol::{ErrorCode, Message, Micros, Place, RequestId};
 use tokio::sync::mpsc;
 
+use super::placing::Placing;
 use super::{DEVICE, NodeService};
 use crate::actors::backend::numerics_of;
 use crate::actors::device::{DeviceEvent, DeviceMsg, RequestHandle, Rows, Submission, TokenizeTimes};
@@ -78,8 +79,9 @@ pub(super) async fn serve(node: &NodeService, mut request: EncodeRequest, mut re
     let arrived_at = clock::now();
     let arrived = Arrived::take(&mut request, DEVICE);
     let cancelled = reply.cancelled();
+    let placing = node.placing(&request, arrived_at);
     let outcome = tokio::select! {
-        outcome = Attempt::run(node, request, &mut reply, arrived_at) => outcome,
+        outcome = Attempt::run(node, request, &placing, &mut reply, arrived_at) => outcome,
         () = cancelled => Err(Stop::Gone),
     };
     let now = clock::now();
@@ -92,7 +94,8 @@ pub(super) async fn serve(node: &NodeService, mut request: EncodeRequest, mut re
     node.decisions.record(arrived, remembered, now);
     let last = match outcome {
         Ok(end) => Message::End(end),
-        Err(Stop::Failed(failure)) => {
+        Err(Stop::Failed(mut failure)) => {
+            node.name_others(&mut failure, &placing);
             tracing::debug!(code = failure.code.as_str(), message = %failure.message, "failed");
             Message::Failure(failure)
         }
@@ -133,14 +136,16 @@ impl<'a> Attempt<'a> {
     async fn run(
         node: &NodeService,
         request: EncodeRequest,
+        placing: &Placing,
         reply: &'a mut Reply,
         arrived_at: Instant,
     ) -> Result<End, Stop> {
-        let EncodeRequest { request_id, to, model, items, options, deadline_us, priority, .. } = request;
+        let EncodeRequest { request_id, to, model, items, options, priority, .. } = request;
         if let Some(to) = to.filter(|to| *to != Place { node: node.facts.node, device: DEVICE }) {
             let what = format!("device {} of node {} is not here", to.device.0, to.node);
             return Err(Stop::failed(ErrorCode::DeviceFailed, &what, None));
         }
+        node.check_place(placing).map_err(Stop::Failed)?;
         let front = front_of(node, &model, reply).await?;
         let abilities = Abilities {
             dims: front.description.dims,
@@ -161,7 +166,7 @@ impl<'a> Attempt<'a> {
             prompt: ask.prompt.map(Arc::from),
             truncate: options.truncate,
             priority,
-            deadline: deadline_us.and_then(|left| arrived_at.checked_add(left.into())),
+            deadline: placing.deadline,
             span: tracing::Span::current(),
             events,
         };
@@ -238,6 +243,7 @@ impl<'a> Attempt<'a> {
             total_us: clock::now().saturating_duration_since(arrived_at).into(),
         };
         node.metrics.record(&front.name, &timings, self.tokens);
+        node.note_served(&front.name, self.tokens, stages.queue.into());
         tracing::debug!(tokens = self.tokens, ?timings, "done");
         End {
             request_id: request_id.answered_by(node.facts.node),

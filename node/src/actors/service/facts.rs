@@ -33,13 +33,19 @@ impl NodeService {
         let shelf = self.published.shelf();
         let name = self.canonical(&probe.model).unwrap_or_else(|| probe.model.clone());
         let standing = shelf.models.get(name.as_str());
-        let stored = || self.is_installed(&name).then_some(ModelState::Stored);
         Some(LoadReply {
             nonce: probe.nonce,
             load,
-            model: standing.map(|standing| standing.state).or_else(stored),
+            model: self.state_of(&name, &shelf),
             ready_in_us: standing.map_or(Duration::ZERO, |standing| standing.ready_in(now)).into(),
         })
+    }
+
+    /// Where a model stands on the device; `None`: it is not here.
+    pub(super) fn state_of(&self, canonical: &str, shelf: &Shelf) -> Option<ModelState> {
+        let standing = shelf.models.get(canonical);
+        let stored = || self.is_installed(canonical).then_some(ModelState::Stored);
+        standing.map(|standing| standing.state).or_else(stored)
     }
 
     fn is_leaving(&self) -> bool {
@@ -47,7 +53,7 @@ impl NodeService {
     }
 
     /// The name by which a model's owners call it, if this node knows it.
-    fn canonical(&self, name: &str) -> Option<String> {
+    pub(super) fn canonical(&self, name: &str) -> Option<String> {
         if let Some(front) = self.fronts.get(name) {
             return Some(front.name.to_string());
         }

@@ -32,6 +32,12 @@ impl DeviceCore {
         Ok(())
     }
 
+    /// Others hold the model: it goes, unless it is pinned, in use, or has not been resident for long.
+    pub fn handle_given_back(&mut self, model: ModelKey, now: Instant) {
+        self.residency.handle_given_back(model, now);
+        self.advance(now);
+    }
+
     /// A load ended well: `bytes` as measured. A model that turns out too large for the budget is evicted again.
     pub fn handle_loaded(&mut self, model: ModelKey, bytes: Bytes, now: Instant) {
         let end = self.residency.handle_loaded(model, bytes.0, now);

@@ -151,6 +151,18 @@ impl Residency {
         self.want(model);
     }
 
+    /// Evicts a model that others hold, where nothing here speaks for it.
+    pub(super) fn handle_given_back(&mut self, model: ModelKey, now: Instant) {
+        let Some(Model { state: State::Ready { since }, pinned: false, users: 0, .. }) =
+            self.models.get(model.index())
+        else {
+            return;
+        };
+        if *since + self.residency_min <= now {
+            self.evict(model);
+        }
+    }
+
     pub(super) fn handle_batch_started(&mut self, model: ModelKey) {
         let used = &mut self.models[model.index()];
         used.running += 1;

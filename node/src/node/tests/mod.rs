@@ -5,6 +5,7 @@ mod faults;
 mod gate;
 mod load;
 mod members;
+mod placing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

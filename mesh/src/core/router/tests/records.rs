@@ -21,7 +21,11 @@ fn a_miss_is_loaded_by_its_owner_and_redirected_by_all_others() {
         .collect();
     assert_eq!(loads, [owner.node]);
     let other = (0..5).map(node).find(|node| *node != owner.node).expect("five");
-    assert_eq!(place_miss(&cold, other, &query("m"), 0, now), Miss::Redirect(vec![owner]));
+    let named = |view: &View, redirects| match place_miss(view, other, &query("m"), redirects, now) {
+        Miss::Redirect(places) => places.iter().map(|place| (place.node, place.load.device)).collect(),
+        Miss::Load => Vec::new(),
+    };
+    assert_eq!(named(&cold, 0), [(owner.node, owner.device)]);
     assert_eq!(place_miss(&cold, other, &query("m"), REDIRECTS_MAX, now), Miss::Load);
     assert_eq!(place_miss(&cold, other, &query("unknown"), 0, now), Miss::Load);
     let mut held = view(&[READY, READY, STORED, STORED], now);
@@ -32,6 +36,26 @@ fn a_miss_is_loaded_by_its_owner_and_redirected_by_all_others() {
         panic!("holders are sooner");
     };
     assert_eq!(places.iter().map(|place| place.node).collect::<Vec<_>>(), [node(1), node(0), owner.node]);
+    assert_eq!(elsewhere(&held, owner.node, &query("m"), now).len(), 2, "nobody names itself");
+}
+
+#[test]
+fn a_holder_counts_the_others_and_knows_who_is_sooner() {
+    let now = origin();
+    let mut view = view(&[READY, READY, LOADING, STORED], now);
+    let place = |number| Place { node: node(number), device: DeviceIndex(0) };
+    let of = |view: &View, number| holders(view, place(number), "m", now);
+    assert_eq!((of(&view, 0).ready, of(&view, 0).loading, of(&view, 0).others_busy), (2, 1, 0));
+    assert_ne!(of(&view, 0).is_own_last, of(&view, 1).is_own_last, "one of the two gives back first");
+    assert!(!of(&view, 3).is_own_last);
+    let busy = |wait_ms, sequence| LoadRecord { running: 1, ..load(sequence, wait_ms) };
+    view.handle_load(node(1), &busy(80, 3), now);
+    assert_eq!((of(&view, 0).others_busy, of(&view, 1).others_busy), (1, 0));
+    let sooner = |view: &View, limit_us| sooner_holder(view, node(0), &query("m"), limit_us, now);
+    assert_eq!(sooner(&view, 80_000), None);
+    assert_eq!(sooner(&view, 500_000).map(|place| place.node), Some(node(1)));
+    view.handle_draining(node(1));
+    assert_eq!((sooner(&view, 500_000), of(&view, 0).ready), (None, 1));
 }
 
 #[test]
