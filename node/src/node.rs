@@ -30,7 +30,7 @@ use shoal_protocol::{Bytes, NodeId, Place};
 use crate::actors::backend::{Backend, CpuBackend};
 use crate::actors::device::{Carried, DeviceArguments, Published};
 use crate::actors::front::{Front, FrontRules, Fronts};
-use crate::actors::service::{DEVICE, DrainBell, NodeFacts, NodeService};
+use crate::actors::service::{DEVICE, DrainBell, NodeFacts, NodeService, Twins};
 use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
 use crate::clock;
 use crate::config::{NodeConfig, QuicConfig};
@@ -140,6 +140,7 @@ impl Node {
         let supervisor = supervise(arguments, net.as_ref()).await?;
         let service = Arc::new(NodeService {
             sequence: LoadSequence::new(facts.started_at),
+            twins: Twins::default(),
             placement: Mutex::new(Placement::new(Place { node: facts.node, device: DEVICE })),
             facts,
             slot,

@@ -5,6 +5,7 @@ mod drain;
 mod facts;
 mod placing;
 mod status;
+mod twins;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -29,6 +30,7 @@ use crate::tasks::pool::TokenizerPool;
 
 pub(crate) use drain::{DrainAsked, DrainBell};
 pub(crate) use facts::claimed_speed;
+pub(crate) use twins::Twins;
 
 /// What never changes about a node while it runs.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ pub(crate) struct NodeFacts {
 pub(crate) struct NodeService {
     pub(crate) facts: NodeFacts,
     pub(crate) slot: DeviceSlot,
+    /// The attempts that it serves.
+    pub(crate) twins: Twins,
     /// Its part in routing.
     pub(crate) placement: Mutex<Placement>,
     /// How its device stands.

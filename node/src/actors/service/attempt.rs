@@ -9,6 +9,7 @@ use shoal_protocol::{ErrorCode, Message, Micros, Place, RequestId};
 use tokio::sync::mpsc;
 
 use super::placing::Placing;
+use super::twins::Superseded;
 use super::{DEVICE, NodeService};
 use crate::actors::backend::numerics_of;
 use crate::actors::device::{DeviceEvent, DeviceMsg, RequestHandle, Rows, Submission, TokenizeTimes};
@@ -69,6 +70,12 @@ impl From<LinkError> for Stop {
     }
 }
 
+impl From<Superseded> for Stop {
+    fn from(superseded: Superseded) -> Self {
+        Self::failed(ErrorCode::Cancelled, &superseded, None)
+    }
+}
+
 fn device_failed() -> Stop {
     let what = "the device failed under the work and is being restarted";
     Stop::failed(ErrorCode::DeviceFailed, &what, Some(RESTART_HINT))
@@ -80,9 +87,13 @@ pub(super) async fn serve(node: &NodeService, mut request: EncodeRequest, mut re
     let arrived = Arrived::take(&mut request, DEVICE);
     let cancelled = reply.cancelled();
     let placing = node.placing(&request, arrived_at);
-    let outcome = tokio::select! {
-        outcome = Attempt::run(node, request, &placing, &mut reply, arrived_at) => outcome,
-        () = cancelled => Err(Stop::Gone),
+    let outcome = match node.twins.begin(&request) {
+        Ok(twin) => tokio::select! {
+            outcome = Attempt::run(node, request, &placing, &mut reply, arrived_at) => outcome,
+            () = cancelled => Err(Stop::Gone),
+            superseded = twin.superseded() => Err(superseded.into()),
+        },
+        Err(superseded) => Err(superseded.into()),
     };
     let now = clock::now();
     let took = now.saturating_duration_since(arrived_at).into();
