@@ -117,12 +117,7 @@ impl Node {
         let store = ModelStore::open(config.models.store.clone())?;
         let facts = facts_of(&config, &*backend, &store, identity.as_ref());
         tracing::info!(node = %facts.node, device = %facts.device_name, reason = %facts.device_reason, "starting");
-        let fronts = Fronts::start(FrontRules {
-            store,
-            dtype: config.device.dtype,
-            pin: config.models.pin.clone(),
-            backend: Arc::clone(&backend),
-        })?;
+        let fronts = Fronts::start(front_rules(&config, store, &backend))?;
         let preload = fronts_of(&fronts, &config.models.preload).await?;
         let (slot, published) = (DeviceSlot::default(), Arc::<Published>::default());
         let tokenizers = Arc::new(TokenizerPool::start(config.device.tokenizer_threads)?);
@@ -371,6 +366,11 @@ fn facts_of(
         token_ids: config.models.token_ids,
         started_at: clock::now(),
     }
+}
+
+fn front_rules(config: &NodeConfig, store: ModelStore, backend: &Arc<dyn Backend>) -> FrontRules {
+    let (dtype, pin) = (config.device.dtype, config.models.pin.clone());
+    FrontRules { store, dtype, pin, backend: Arc::clone(backend) }
 }
 
 async fn fronts_of(fronts: &Fronts, names: &[String]) -> Result<Vec<Arc<Front>>, StartError> {

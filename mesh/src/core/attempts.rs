@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shoal_protocol::limits::REDIRECTS_MAX;
 use shoal_protocol::message::Failure;
-use shoal_protocol::{ErrorCode, Retry};
+use shoal_protocol::{ErrorCode, Place, Retry};
 
 use super::chance::{mix, unit};
 use super::dispatch::Dispatch;
@@ -250,9 +250,17 @@ impl Context<'_> {
     }
 
     /// Another node would be sooner, says this one. After the last redirection the node that is asked queues the part.
+    ///
+    /// Where it names only nodes that failed to load the model, it has not heard of that yet, and is the one to load it.
     fn after_redirect(&mut self, part: &mut Part, to: Target, failure: Failure) -> Next {
+        let named = &failure.alternatives;
+        if let Some(device) = to.device.filter(|_| named.iter().all(|named| part.is_useless(named.node))) {
+            part.redirects = REDIRECTS_MAX;
+            part.redirect = Some(Place { node: to.node, device });
+            return Next::Again(None);
+        }
         part.exclude(to.node, false);
-        match self.dispatch.best(self.spec, part, &failure.alternatives, self.now) {
+        match self.dispatch.best(self.spec, part, named, self.now) {
             Some(place) => {
                 part.redirects += 1;
                 part.redirect = Some(place);

@@ -215,9 +215,14 @@ impl Part {
         &self.excluded
     }
 
+    /// Whether the node will never serve it.
+    pub(super) fn is_useless(&self, node: NodeId) -> bool {
+        self.excluded[..self.never].contains(&node)
+    }
+
     /// The node did not serve it this time, or never will.
     pub(super) fn exclude(&mut self, node: NodeId, for_ever: bool) {
-        if self.excluded[..self.never].contains(&node) {
+        if self.is_useless(node) {
             return;
         }
         self.excluded.retain(|tried| *tried != node);

@@ -253,6 +253,20 @@ fn a_model_that_fails_to_load_is_tried_elsewhere_a_few_times() {
 }
 
 #[test]
+fn who_has_not_heard_of_a_failed_load_is_asked_again() {
+    let (mut core, mut now) = client(&[STORED; 3]);
+    let call = start(&mut core, spec(now), now);
+    let owner = submit(&mut core, call, &mut now);
+    refuse(&mut core, call, owner.key, Failure::new(ErrorCode::ModelBroken, String::new()), now);
+    let next = submit(&mut core, call, &mut now);
+    let alternatives = vec![Alternative { node: owner.to.node, load: load(1, 0) }];
+    let back = Failure { alternatives, ..Failure::new(ErrorCode::Redirect, String::new()) };
+    refuse(&mut core, call, next.key, back, now);
+    let again = submit(&mut core, call, &mut now);
+    assert_eq!((again.to.node, again.request.redirects), (next.to.node, REDIRECTS_MAX), "it loads");
+}
+
+#[test]
 fn dead_ends_are_told_at_once_and_passing_ones_are_waited_for() {
     let (mut core, now) = client(&[READY]);
     let told = |core: &mut ClientCore, spec: CallSpec| {

@@ -233,7 +233,7 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
 }
 
 /// A model that a test may break: its directory, the file of its weights, and what that held.
-fn copy_of_a_model() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+pub(super) fn copy_of_a_model() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().expect("a directory");
     for entry in std::fs::read_dir(golden().join("bare-f16-gamma")).expect("a fixture") {
         let entry = entry.expect("an entry");

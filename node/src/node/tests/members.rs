@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use shoal_mesh::{Authority, Encode, MeshState};
+use shoal_mesh::{Authority, Client, ConnectOptions, Encode, MeshState};
 use shoal_protocol::message::{LoadProbe, ModelFact, ModelState, Role};
 use shoal_protocol::{DeviceIndex, Micros, NodeId};
 use tempfile::TempDir;
@@ -48,6 +48,23 @@ impl Mesh {
         self.nodes.push(start(config).await);
         self.dirs.push(dir);
         self.nodes.last().expect("just started")
+    }
+
+    /// A client of the mesh that enters it at this node.
+    pub(super) async fn client(&self, entry: usize) -> Client {
+        let issuer = self.authority.issuer().expect("an issuer");
+        let identity = issuer.issue(Role::Client, "client").expect("an identity");
+        let address = self.nodes[entry].quic_addr().expect("it listens");
+        Client::connect(ConnectOptions::new([address], identity)).await.expect("connected")
+    }
+
+    /// Loads since the start, of each node.
+    pub(super) async fn loads(&self) -> Vec<u64> {
+        let mut loads = Vec::new();
+        for node in &self.nodes {
+            loads.push(gauges(node).await.1.loads);
+        }
+        loads
     }
 
     /// Waits until what every node knows is what is wanted.
