@@ -105,7 +105,7 @@ fn headline(attempt: &AttemptRecord) -> String {
     let AttemptRecord { part, attempt: number, items, model, device, .. } = attempt;
     let noun = if *items == 1 { "text" } else { "texts" };
     let outcome = attempt.failure.map_or("answered", |code| code.as_str());
-    let ago = Duration::from_secs(attempt.ended_ago_us.0 / 1_000_000);
+    let ago = Duration::from_millis(attempt.ended_ago_us.0 / 1000);
     format!(
         "part {part}, attempt {number}: {items} {noun} for {model} on device {}: {outcome}, {} ago",
         device.0,

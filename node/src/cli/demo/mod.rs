@@ -191,15 +191,15 @@ fn load_plan(alone: &Alone, models: Vec<String>, tokens_per_s_max: u64, time: Du
     LoadPlan { models, requests_per_s, time }
 }
 
-/// Three processes. Each model is in memory at one node at first, and the third node has neither.
+/// Three processes: each model is in memory at a node of its own at first, and both are at the third.
 async fn show_mesh(
     ground: &Ground,
     models: &[String],
     tokens_per_s_max: u64,
     load: &LoadPlan,
 ) -> Result<Story, Stop> {
-    let mut models = models.iter().cloned();
-    let plans =
-        std::array::from_fn(|_| NodePlan { preload: models.next().into_iter().collect(), tokens_per_s_max });
+    let preload =
+        |index: usize| models.get(index).map_or_else(|| models.to_vec(), |model| vec![model.clone()]);
+    let plans = std::array::from_fn(|index| NodePlan { preload: preload(index), tokens_per_s_max });
     story::play(ground, plans, load).await
 }

@@ -73,7 +73,8 @@ fn cut(table: &[String], rows: usize) -> Vec<String> {
 }
 
 fn headline(census: &Census, watch: &Watch) -> String {
-    let mut line = format!("{} nodes", census.heard.len());
+    let nodes = census.heard.len();
+    let mut line = format!("{nodes} {}", if nodes == 1 { "node" } else { "nodes" });
     let unheard = census.heard.iter().filter(|heard| heard.status.is_err()).count();
     if unheard > 0 {
         write!(line, " ({unheard} not heard)").expect("a string takes everything");
