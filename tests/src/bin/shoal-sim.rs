@@ -45,6 +45,9 @@ struct Arguments {
     /// A bad day: packets are lost, and half of the nodes suffer something.
     #[arg(long)]
     storm: bool,
+    /// Where the time went, beside what the best choice at each moment would have cost.
+    #[arg(long)]
+    why: bool,
 }
 
 impl Arguments {
@@ -57,6 +60,7 @@ impl Arguments {
             models: self.models,
             load_gossip: !self.no_load_gossip,
             loses_probes: self.no_probes,
+            asks_why: self.why,
             duration: Duration::from_secs_f64(60.0 * self.minutes),
             ..Scenario::usual(seed)
         };
@@ -99,6 +103,9 @@ fn main() -> ExitCode {
         for policy in &policies {
             let report = World::new(arguments.scenario(seed, *policy)).run();
             println!("{report}");
+            if let Some(why) = &report.why {
+                println!("{why}");
+            }
             for violation in &report.violations {
                 code = ExitCode::FAILURE;
                 eprintln!("  at {:?}: {}", violation.at, violation.what);

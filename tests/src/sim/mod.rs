@@ -18,6 +18,7 @@ mod policy;
 mod report;
 mod rules;
 mod scenario;
+mod why;
 mod workload;
 mod world;
 
@@ -29,4 +30,5 @@ pub use report::Report;
 pub use rules::{Graves, disagreement};
 pub use scenario::{Fault, Scenario};
 pub use shoal_mesh::simulation::{Network, Peer, Weather};
+pub use why::Why;
 pub use world::World;

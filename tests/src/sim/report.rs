@@ -8,6 +8,7 @@ use shoal_protocol::ErrorCode;
 
 use super::history::Violation;
 use super::policy::Policy;
+use super::why::{Ledger, Why};
 use super::world::World;
 
 /// The figures of one run.
@@ -45,6 +46,8 @@ pub struct Report {
     pub evictions: u64,
     /// Broken rules.
     pub violations: Vec<Violation>,
+    /// Where the time went, if it was asked.
+    pub why: Option<Why>,
 }
 
 impl Report {
@@ -70,6 +73,7 @@ impl Report {
             loads: gauges().map(|gauges| gauges.loads).sum(),
             evictions: gauges().map(|gauges| gauges.evictions).sum(),
             violations: history.violations().to_vec(),
+            why: world.ledger.as_ref().map(Ledger::table),
         }
     }
 

@@ -73,6 +73,8 @@ pub struct Scenario {
     pub faults: Vec<(Duration, Fault)>,
     /// Whether the mesh may be asked for more than it can do, so that requests may miss their deadlines.
     pub may_overload: bool,
+    /// Whether every choice is compared with the best one at its moment ([`Report::why`](super::Report::why)).
+    pub asks_why: bool,
 }
 
 impl Scenario {
@@ -97,6 +99,7 @@ impl Scenario {
             clocks_ahead_max: Duration::from_hours(1),
             faults: Vec::new(),
             may_overload: false,
+            asks_why: false,
         };
         scenario.at_load(0.7)
     }

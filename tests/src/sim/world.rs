@@ -24,6 +24,7 @@ use super::node::{Node, Work};
 use super::report::Report;
 use super::rules::Graves;
 use super::scenario::Scenario;
+use super::why::Ledger;
 use super::workload::Workload;
 
 /// Time between two audits of everything.
@@ -167,6 +168,8 @@ pub struct World {
     /// Each client's way to the mesh.
     entries: Vec<Entry>,
     graves: Graves,
+    /// Of the requests whose latency counts, if anybody wants to know.
+    pub(super) ledger: Option<Ledger>,
     /// When a client learnt that a node is dead: it waited there in vain.
     evidence: BTreeMap<(u16, u16), Instant>,
 }
@@ -203,6 +206,7 @@ impl World {
             history: History::new(start, opens_at + scenario.warm_up),
             entries: (0..scenario.clients).map(|client| Entry::new(client % scenario.nodes, start)).collect(),
             graves: Graves::default(),
+            ledger: scenario.asks_why.then(Ledger::default),
             evidence: BTreeMap::new(),
             timeline,
             scenario,

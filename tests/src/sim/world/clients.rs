@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use shoal_mesh::core::{AttemptFailure, CallId, Probe};
-use shoal_mesh::simulation::{Peer, node_number};
+use shoal_mesh::simulation::{Network, Peer, node_number};
 use shoal_protocol::message::{EncodeRequest, Input};
 
 use super::super::answer::model_number;
 use super::super::client::{Act, NewCall};
+use super::super::node::Node;
+use super::super::policy::{Cost, cheapest};
+use super::super::why::Sent;
 use super::{Event, Life, Packet, Process, Stream, World};
 
 /// A node that died this long ago has no connection any more: it must be dialed.
@@ -33,6 +36,11 @@ impl World {
         self.calls_made += 1;
         let (id, deadline) = (self.calls_made, now + self.scenario.deadline);
         self.history.invoked(id, wanted.items.len(), deadline, now);
+        if now >= self.opens_at + self.scenario.warm_up
+            && let Some(ledger) = &mut self.ledger
+        {
+            ledger.made(id, now);
+        }
         let seed = self.chance.random();
         let call = NewCall { id, model: wanted.model, items: wanted.items, deadline, seed };
         let call = self.clients[usize::from(client)].handle_call(call, now);
@@ -92,28 +100,34 @@ impl World {
     /// Does what a client's call wants done.
     fn poll_client(&mut self, client: u16, call: CallId) {
         let now = self.now();
-        let (policy, processes) = (self.scenario.policy, &self.processes);
-        let network = &self.members.network;
+        let policy = self.scenario.policy;
+        let (processes, network) = (&self.processes, &self.members.network);
         let choose = |request: &EncodeRequest| {
-            let is_open = |process: &&Process| {
-                let (node, own) = (Peer::Node(process.node.number), Peer::Client(client));
-                process.is_running()
-                    && process.well_since.is_some()
-                    && network.is_open(own, node)
-                    && network.is_open(node, own)
-            };
-            let open = processes.iter().filter(is_open);
-            let nodes = open.map(|process| (&process.node, process.clock.local(now)));
-            let tokens = request.items.iter().map(|item| match item {
-                Input::TokenIds(ids) => ids.len() as u64,
-                Input::Text(text) => text.len() as u64,
-            });
-            policy.choose(nodes, model_number(&request.model)?, tokens.sum())
+            let open = open_nodes(processes, network, client, now);
+            policy.choose(open, model_number(&request.model)?, tokens_of(request))
         };
         for act in self.clients[usize::from(client)].poll(call, now, choose) {
             self.act(client, act);
         }
         self.arm_client(client);
+    }
+
+    /// Compares a choice with the best ones, where somebody wants to know.
+    fn note_choice(&mut self, client: u16, node: u16, request: &EncodeRequest) {
+        let at = self.now();
+        let (Some(ledger), Some(model)) = (&mut self.ledger, model_number(&request.model)) else {
+            return;
+        };
+        let tokens = tokens_of(request);
+        let open = || open_nodes(&self.processes, &self.members.network, client, at);
+        let process = &self.processes[usize::from(node)];
+        let chosen = Cost::at(&process.node, model, tokens, process.clock.local(at));
+        let Some((best, _)) = cheapest(open(), model, tokens, false) else {
+            return;
+        };
+        let holder = cheapest(open(), model, tokens, true).map_or(best, |(cost, _)| cost);
+        let id = u128::from_be_bytes(request.request_id.0) as u64;
+        ledger.sent(id, Sent { at, chosen, holder, best });
     }
 
     fn arm_client(&mut self, client: u16) {
@@ -129,7 +143,10 @@ impl World {
     fn act(&mut self, client: u16, act: Act) {
         let now = self.now();
         match act {
-            Act::Open { stream, node, request } => self.open_stream(client, stream, node, request),
+            Act::Open { stream, node, request } => {
+                self.note_choice(client, node, &request);
+                self.open_stream(client, stream, node, request);
+            }
             Act::Stop { stream, node, is_silent } => {
                 self.close_stream(client, stream, is_silent);
                 let (from, to) = (Peer::Client(client), Peer::Node(node));
@@ -154,6 +171,9 @@ impl World {
                 };
                 let excuse = |since| may_overload || !processes.iter().any(|process| serves(process, since));
                 self.history.ended(call, outcome.as_ref(), excuse, now);
+                if let Some(ledger) = self.ledger.as_mut().filter(|_| outcome.is_ok()) {
+                    ledger.answered(call, now);
+                }
             }
         }
     }
@@ -205,4 +225,30 @@ impl World {
             self.evidence.entry((client, state.node)).or_insert(self.timeline.now());
         }
     }
+}
+
+/// The nodes that could serve a client, each with its own time.
+fn open_nodes<'a>(
+    processes: &'a [Process],
+    network: &'a Network,
+    client: u16,
+    now: Instant,
+) -> impl Iterator<Item = (&'a Node, Instant)> + Clone {
+    let is_open = move |process: &&Process| {
+        let (node, own) = (Peer::Node(process.node.number), Peer::Client(client));
+        process.is_running()
+            && process.well_since.is_some()
+            && network.is_open(own, node)
+            && network.is_open(node, own)
+    };
+    let open = processes.iter().filter(is_open);
+    open.map(move |process| (&process.node, process.clock.local(now)))
+}
+
+fn tokens_of(request: &EncodeRequest) -> u64 {
+    let tokens = |item: &Input| match item {
+        Input::TokenIds(ids) => ids.len() as u64,
+        Input::Text(text) => text.len() as u64,
+    };
+    request.items.iter().map(tokens).sum()
 }
