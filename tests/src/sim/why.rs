@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use shoal_mesh::core::{Decision, Reason};
+
 use super::policy::Cost;
 
 /// The requests whose tail is told apart from all of them.
@@ -24,6 +26,31 @@ pub(super) struct Sent {
     pub(super) chosen: Cost,
     pub(super) holder: Cost,
     pub(super) best: Cost,
+    /// The router's own reasons, if it chose.
+    pub(super) reason: Option<Reasoned>,
+}
+
+/// What the router went by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reasoned {
+    reason: Reason,
+    age: Duration,
+    wait: Duration,
+    run: Duration,
+}
+
+impl Reasoned {
+    /// Reads the record that travels with a request.
+    pub(super) fn decode(record: &[u8]) -> Option<Self> {
+        let Decision { reason, candidates, .. } = Decision::decode(record).ok()?;
+        let chosen = candidates.first()?;
+        Some(Self {
+            reason,
+            age: Duration::from_millis(chosen.age_ms.into()),
+            wait: Duration::from_micros(chosen.estimate.wait_us + chosen.estimate.cold_us),
+            run: Duration::from_micros(chosen.estimate.exec_us),
+        })
+    }
 }
 
 /// An answered request, in seconds.
@@ -46,11 +73,40 @@ impl Parts {
     }
 }
 
+/// What choices for one reason cost, in sums of milliseconds.
+#[derive(Debug, Default)]
+struct Reasons {
+    count: u64,
+    sums_ms: [f64; Reasons::NAMES.len()],
+}
+
+impl Reasons {
+    const NAMES: [&'static str; 7] =
+        ["age", "wait+", "run+", "wait", "believed", "run", "believed"];
+
+    fn count(&mut self, sent: &Sent, reasoned: Reasoned) {
+        let ms = |duration: Duration| 1e3 * duration.as_secs_f64();
+        let Sent { chosen, holder, .. } = sent;
+        let values = [
+            ms(reasoned.age),
+            ms(chosen.wait) - ms(holder.wait),
+            ms(chosen.run) - ms(holder.run),
+            ms(chosen.wait),
+            ms(reasoned.wait),
+            ms(chosen.run),
+            ms(reasoned.run),
+        ];
+        self.count += 1;
+        self.sums_ms.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    }
+}
+
 /// The ledger of one run.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     open: BTreeMap<u64, Open>,
     answered: Vec<Parts>,
+    reasons: BTreeMap<Reason, Reasons>,
 }
 
 impl Ledger {
@@ -68,9 +124,10 @@ impl Ledger {
 
     /// It was answered.
     pub(super) fn answered(&mut self, id: u64, now: Instant) {
-        let Some(Open { made, sent: Some(Sent { at, chosen, holder, best }) }) = self.open.remove(&id) else {
+        let Some(Open { made, sent: Some(sent) }) = self.open.remove(&id) else {
             return;
         };
+        let Sent { at, chosen, holder, best, reason } = sent;
         let s = |duration: Duration| duration.as_secs_f64();
         self.answered.push(Parts([
             s(best.total()),
@@ -80,6 +137,9 @@ impl Ledger {
             s(at - made),
             s(now - at) - s(chosen.total()),
         ]));
+        if let Some(reasoned) = reason {
+            self.reasons.entry(reasoned.reason).or_default().count(&sent, reasoned);
+        }
     }
 
     /// What it came to.
@@ -92,7 +152,12 @@ impl Ledger {
                 |at: usize| 1e3 * parts.iter().map(|part| part.0[at]).sum::<f64>() / parts.len().max(1) as f64;
             std::array::from_fn(mean)
         };
-        Why { all_ms: means(&slowest), tail_ms: means(&slowest[..tail]) }
+        let share = |count: u64| 100.0 * count as f64 / slowest.len().max(1) as f64;
+        let reasons = self.reasons.iter().map(|(reason, sums)| {
+            let means = sums.sums_ms.map(|sum| sum / sums.count as f64);
+            (*reason, share(sums.count), means)
+        });
+        Why { all_ms: means(&slowest), tail_ms: means(&slowest[..tail]), reasons: reasons.collect() }
     }
 }
 
@@ -101,6 +166,8 @@ impl Ledger {
 pub struct Why {
     all_ms: [f64; Parts::NAMES.len()],
     tail_ms: [f64; Parts::NAMES.len()],
+    /// By the router's reason: its share of the requests in per cent, and means.
+    reasons: Vec<(Reason, f64, [f64; Reasons::NAMES.len()])>,
 }
 
 impl fmt::Display for Why {
@@ -110,6 +177,16 @@ impl fmt::Display for Why {
             writeln!(f, "    {name:<42} {all:>8.1} {tail:>12.1}")?;
         }
         let sum = |parts: &[f64]| parts.iter().sum::<f64>();
-        write!(f, "    {:<42} {:>8.1} {:>12.1}", "= latency", sum(&self.all_ms), sum(&self.tail_ms))
+        write!(f, "    {:<42} {:>8.1} {:>12.1}", "= latency", sum(&self.all_ms), sum(&self.tail_ms))?;
+        if self.reasons.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\n    {:<42} {:>8}", "reason (mean ms)", "%")?;
+        Reasons::NAMES.iter().try_for_each(|name| write!(f, " {name:>8}"))?;
+        for (reason, percent, means) in &self.reasons {
+            write!(f, "\n    {:<42} {percent:>8.2}", reason.as_str())?;
+            means.iter().try_for_each(|mean| write!(f, " {mean:>8.1}"))?;
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::super::answer::model_number;
 use super::super::client::{Act, NewCall};
 use super::super::node::Node;
 use super::super::policy::{Cost, cheapest};
-use super::super::why::Sent;
+use super::super::why::{Reasoned, Sent};
 use super::{Event, Life, Packet, Process, Stream, World};
 
 /// A node that died this long ago has no connection any more: it must be dialed.
@@ -127,7 +127,8 @@ impl World {
         };
         let holder = cheapest(open(), model, tokens, true).map_or(best, |(cost, _)| cost);
         let id = u128::from_be_bytes(request.request_id.0) as u64;
-        ledger.sent(id, Sent { at, chosen, holder, best });
+        let reason = Reasoned::decode(&request.decision);
+        ledger.sent(id, Sent { at, chosen, holder, best, reason });
     }
 
     fn arm_client(&mut self, client: u16) {
