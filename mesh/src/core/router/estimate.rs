@@ -69,7 +69,7 @@ pub(super) fn estimate(
         ModelState::Ready => 0,
         ModelState::Loading => ready_in_us.unwrap_or(load_us),
         ModelState::Stored | ModelState::Failed => {
-            let must_evict = load.is_some_and(|load| load.record.free_bytes < holding.bytes);
+            let must_evict = load.is_some_and(|load| load.record.free_bytes < holding.bytes());
             load_us + if must_evict { EVICTION_LOADS * load_us } else { 0 }
         }
     };

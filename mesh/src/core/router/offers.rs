@@ -122,7 +122,7 @@ fn runs_in(holding: &Holding, numerics: Numerics) -> bool {
 }
 
 fn fits(view: &View, holding: &Holding) -> bool {
-    view.device(holding).is_none_or(|device| holding.bytes <= device.budget_bytes)
+    view.device(holding).is_none_or(|device| holding.bytes() <= device.budget_bytes)
 }
 
 /// The device that loads the model when it must be loaded: the first in rendezvous order that may take the query, or the
@@ -201,7 +201,7 @@ fn why_none(view: &View, model: &ModelView<'_>, query: &Query<'_>, now: Instant)
     if standings.is_empty() {
         let budget = |holding: &&&Holding| view.device(holding).map_or(0, |device| device.budget_bytes);
         return NoRoute::FitsNowhere {
-            bytes: runs.iter().map(|holding| holding.bytes).min().unwrap_or(0),
+            bytes: runs.iter().map(|holding| holding.bytes()).min().unwrap_or(0),
             budget_bytes: runs.iter().map(|holding| budget(&holding)).max().unwrap_or(0),
         };
     }

@@ -20,8 +20,8 @@ pub(crate) struct Holding {
     pub(crate) device: DeviceIndex,
     pub(crate) state: ModelState,
     pub(crate) numerics: Numerics,
-    /// Resident bytes, measured or estimated.
-    pub(crate) bytes: u64,
+    /// Resident KiB, measured or estimated, rounded up: a mesh knows many places, and each costs its bytes.
+    kib: u32,
     /// A load from disk, measured or estimated.
     pub(crate) load_us: u32,
     /// Its score in weighted rendezvous hashing, all but the model's name: see [`Holding::new`].
@@ -47,10 +47,15 @@ impl Holding {
             device: fact.device,
             state: fact.state,
             numerics: fact.numerics,
-            bytes: fact.bytes.0,
+            kib: u32::try_from(fact.bytes.0.div_ceil(1024)).unwrap_or(u32::MAX),
             load_us: u32::try_from(fact.load_us.0).unwrap_or(u32::MAX),
             rendezvous: -weight / unit(hash).ln(),
         }
+    }
+
+    /// Resident bytes, to the KiB above.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.kib) * 1024
     }
 
     /// Whether it serves, or will once a load that runs already is done.
@@ -100,16 +105,48 @@ pub(crate) struct ModelView<'a> {
 #[derive(Debug)]
 struct Model {
     name: Arc<str>,
-    holders: Vec<Holding>,
-    storers: Vec<Holding>,
+    /// Those that hold it, then those that have it on disk only; both parts in [`Holding::order`].
+    places: Vec<Holding>,
+    holders: u32,
+}
+
+impl Model {
+    fn new(name: Arc<str>) -> Self {
+        Self { name, places: Vec::new(), holders: 0 }
+    }
+
+    fn parts(&self) -> (&[Holding], &[Holding]) {
+        self.places.split_at(self.holders as usize)
+    }
+
+    fn position(&self, slot: NodeSlot, device: DeviceIndex) -> Option<usize> {
+        self.places.iter().position(|holding| holding.slot == slot && holding.device == device)
+    }
+
+    fn insert(&mut self, holding: Holding) {
+        let (holders, storers) = self.parts();
+        let place = |part: &[Holding]| part.partition_point(|other| other.order(&holding).is_lt());
+        let at = if holding.is_held() { place(holders) } else { holders.len() + place(storers) };
+        self.holders += u32::from(holding.is_held());
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact(self.places.len() / 4 + 1); // most lists are short and many: doubling would waste half
+        }
+        self.places.insert(at, holding);
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.holders -= u32::from(self.places.remove(at).is_held());
+    }
 }
 
 /// The index. Names are stored once.
 #[derive(Debug, Default)]
 pub(super) struct Models {
     names: BTreeMap<Arc<str>, ModelIndex>,
-    /// What a name means as an alias, with the number of places that say so. Nodes may disagree.
-    aliases: BTreeMap<Arc<str>, Vec<(ModelIndex, u32)>>,
+    /// What a name means as an alias, with the number of places that say so.
+    aliases: BTreeMap<Arc<str>, (ModelIndex, u32)>,
+    /// The same of those aliases about which nodes disagree.
+    disputed: BTreeMap<Arc<str>, Vec<(ModelIndex, u32)>>,
     models: Vec<Model>,
     free: Vec<ModelIndex>,
 }
@@ -118,12 +155,15 @@ impl Models {
     /// A canonical name means itself; an alias means what most places say (the first by index where they are even).
     pub(super) fn find(&self, name: &str) -> Option<ModelView<'_>> {
         let aliased = || {
-            let meanings = self.aliases.get(name)?;
-            meanings.iter().min_by_key(|(model, places)| (u32::MAX - places, *model)).map(|(model, _)| model)
+            let sole = self.aliases.get(name).map(|(model, _)| model);
+            let by_places = |meaning: &&(ModelIndex, u32)| (u32::MAX - meaning.1, meaning.0);
+            let most = || self.disputed.get(name)?.iter().min_by_key(by_places).map(|(model, _)| model);
+            sole.or_else(most)
         };
         let model = self.names.get(name).or_else(aliased)?;
         let model = &self.models[*model as usize];
-        Some(ModelView { name: &model.name, holders: &model.holders, storers: &model.storers })
+        let (holders, storers) = model.parts();
+        Some(ModelView { name: &model.name, holders, storers })
     }
 
     /// The index of a name, new or known. The caller puts at least one holding.
@@ -132,7 +172,7 @@ impl Models {
             return *model;
         }
         let name: Arc<str> = name.into();
-        let model = Model { name: name.clone(), holders: Vec::new(), storers: Vec::new() };
+        let model = Model::new(name.clone());
         let index = match self.free.pop() {
             Some(index) => {
                 self.models[index as usize] = model;
@@ -150,68 +190,72 @@ impl Models {
     /// Sets what is known of a model on a device.
     pub(super) fn put(&mut self, index: ModelIndex, holding: Holding) {
         let model = &mut self.models[index as usize];
-        for places in [&mut model.holders, &mut model.storers] {
-            if let Some(at) = position(places, holding.slot, holding.device) {
-                if places[at] == holding {
-                    return;
-                }
-                places.remove(at);
+        if let Some(at) = model.position(holding.slot, holding.device) {
+            if model.places[at] == holding {
+                return;
             }
+            model.remove(at);
         }
-        let places = if holding.is_held() { &mut model.holders } else { &mut model.storers };
-        let at = places.partition_point(|other| other.order(&holding).is_lt());
-        if places.len() == places.capacity() {
-            places.reserve_exact(places.len() / 4 + 1); // most lists are short and many: doubling would waste half
-        }
-        places.insert(at, holding);
+        model.insert(holding);
     }
 
     /// The device no longer has the model. A model that nobody has is forgotten.
     pub(super) fn remove(&mut self, index: ModelIndex, slot: NodeSlot, device: DeviceIndex) {
         let model = &mut self.models[index as usize];
-        for places in [&mut model.holders, &mut model.storers] {
-            if let Some(at) = position(places, slot, device) {
-                places.remove(at);
-            }
+        if let Some(at) = model.position(slot, device) {
+            model.remove(at);
         }
-        if model.holders.is_empty() && model.storers.is_empty() && self.names.remove(&model.name).is_some() {
-            *model = Model { name: "".into(), holders: Vec::new(), storers: Vec::new() };
+        if model.places.is_empty() && self.names.remove(&model.name).is_some() {
+            *model = Model::new("".into());
             self.free.push(index);
         }
     }
 
     /// Counts one more place that calls the model so.
     pub(super) fn add_alias(&mut self, alias: &str, model: ModelIndex) -> Arc<str> {
-        let Some((name, _)) = self.aliases.get_key_value(alias) else {
-            let name: Arc<str> = alias.into();
-            self.aliases.insert(name.clone(), vec![(model, 1)]);
-            return name;
-        };
-        let name = name.clone();
-        if let Some(meanings) = self.aliases.get_mut(alias) {
+        if let Some((name, _)) = self.disputed.get_key_value(alias) {
+            let name = name.clone();
+            let meanings = self.disputed.entry(name.clone()).or_default();
             match meanings.iter_mut().find(|(meaning, _)| *meaning == model) {
                 Some((_, places)) => *places += 1,
                 None => meanings.push((model, 1)),
             }
+            return name;
+        }
+        let Some((name, &(meaning, places))) = self.aliases.get_key_value(alias) else {
+            let name: Arc<str> = alias.into();
+            self.aliases.insert(name.clone(), (model, 1));
+            return name;
+        };
+        let name = name.clone();
+        if meaning == model {
+            self.aliases.insert(name.clone(), (model, places + 1));
+        } else {
+            self.aliases.remove(alias);
+            self.disputed.insert(name.clone(), vec![(meaning, places), (model, 1)]);
         }
         name
     }
 
     /// Counts one place less.
     pub(super) fn drop_alias(&mut self, alias: &Arc<str>, model: ModelIndex) {
-        let Some(meanings) = self.aliases.get_mut(alias) else {
+        if let Some((meaning, places)) = self.aliases.get_mut(alias) {
+            *places -= u32::from(*meaning == model);
+            if *places == 0 {
+                self.aliases.remove(alias);
+            }
+            return;
+        }
+        let Some(meanings) = self.disputed.get_mut(alias) else {
             return;
         };
         if let Some((_, places)) = meanings.iter_mut().find(|(meaning, _)| *meaning == model) {
             *places -= 1;
         }
         meanings.retain(|(_, places)| *places > 0);
-        if meanings.is_empty() {
-            self.aliases.remove(alias);
+        if let [sole] = meanings[..] {
+            self.disputed.remove(alias);
+            self.aliases.insert(alias.clone(), sole);
         }
     }
-}
-
-fn position(places: &[Holding], slot: NodeSlot, device: DeviceIndex) -> Option<usize> {
-    places.iter().position(|holding| holding.slot == slot && holding.device == device)
 }
