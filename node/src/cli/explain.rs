@@ -231,7 +231,6 @@ fn decision_to_json(decision: &Decision) -> Value {
         .collect();
     json!({
         "reason": decision.reason.as_str(),
-        "requests_hot": decision.requests_hot,
         "candidates": candidates,
     })
 }

@@ -81,8 +81,7 @@ struct Reasons {
 }
 
 impl Reasons {
-    const NAMES: [&'static str; 7] =
-        ["age", "wait+", "run+", "wait", "believed", "run", "believed"];
+    const NAMES: [&'static str; 7] = ["age", "wait+", "run+", "wait", "believed", "run", "believed"];
 
     fn count(&mut self, sent: &Sent, reasoned: Reasoned) {
         let ms = |duration: Duration| 1e3 * duration.as_secs_f64();
@@ -148,8 +147,9 @@ impl Ledger {
         slowest.sort_by(|a, b| b.total().total_cmp(&a.total()));
         let tail = (slowest.len() as f64 * TAIL) as usize;
         let means = |parts: &[Parts]| {
-            let mean =
-                |at: usize| 1e3 * parts.iter().map(|part| part.0[at]).sum::<f64>() / parts.len().max(1) as f64;
+            let mean = |at: usize| {
+                1e3 * parts.iter().map(|part| part.0[at]).sum::<f64>() / parts.len().max(1) as f64
+            };
             std::array::from_fn(mean)
         };
         let share = |count: u64| 100.0 * count as f64 / slowest.len().max(1) as f64;

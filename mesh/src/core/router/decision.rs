@@ -6,8 +6,7 @@
 //! | 1 | 1 | reason |
 //! | 2 | 1 | candidates |
 //! | 3 | 1 | zero |
-//! | 4 | 4 | the request count above which a device counts as hot |
-//! | 8 | 44 each | candidates, the chosen one first: node (16), device (2), state (1), source (1), age in ms (2), requests (2), the five parts of the estimate in microseconds (4 each) |
+//! | 4 | 44 each | candidates, the chosen one first: node (16), device (2), state (1), source (1), age in ms (2), requests (2), the five parts of the estimate in microseconds (4 each) |
 //!
 //! Numbers are little-endian and held at their largest value.
 
@@ -18,7 +17,7 @@ use shoal_protocol::{DeviceIndex, NodeId, Place};
 use super::estimate::Estimate;
 
 const LAYOUT: u8 = 1;
-const HEAD_BYTES: usize = 8;
+const HEAD_BYTES: usize = 4;
 const CANDIDATE_BYTES: usize = 44;
 /// Candidates that a record names, the chosen one always among them.
 pub(super) const CANDIDATES_MAX: usize = 8;
@@ -33,30 +32,27 @@ pub enum Reason {
     Entry = 0,
     /// One place holds the model and no other could win.
     Only = 1,
-    /// The cheapest of the devices that are not hot, by load just asked for.
+    /// The cheapest, by load just asked for.
     Cheapest = 2,
-    /// All were hot: the fewest requests.
-    FewestRequests = 3,
     /// Nobody answered in time: the better of two at random, by aged gossip.
-    TwoChoices = 4,
+    TwoChoices = 3,
     /// Nobody holds the model: its owner loads it.
-    Owner = 5,
+    Owner = 4,
     /// Nobody holds the model and its owner is overloaded: the second owner loads it.
-    SecondOwner = 6,
+    SecondOwner = 5,
     /// The holders are so busy that a load at the owner is over sooner.
-    Further = 7,
+    Further = 6,
     /// A node said who would be sooner.
-    Redirected = 8,
+    Redirected = 7,
     /// The first attempt was not heard of in time: a second one beside it.
-    Hedge = 9,
+    Hedge = 8,
 }
 
 impl Reason {
-    const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Entry,
         Self::Only,
         Self::Cheapest,
-        Self::FewestRequests,
         Self::TwoChoices,
         Self::Owner,
         Self::SecondOwner,
@@ -72,7 +68,6 @@ impl Reason {
             Self::Entry => "no facts yet: asked the entry node",
             Self::Only => "the only place that holds the model",
             Self::Cheapest => "cheapest by fresh load",
-            Self::FewestRequests => "all hot: fewest requests",
             Self::TwoChoices => "no fresh load: better of two by gossip",
             Self::Owner => "nobody holds the model: its owner loads it",
             Self::SecondOwner => "nobody holds the model, its owner is overloaded: the second owner loads it",
@@ -117,8 +112,6 @@ pub struct Candidate {
 pub struct Decision {
     /// The rule.
     pub reason: Reason,
-    /// Devices with more requests counted as hot.
-    pub requests_hot: u32,
     /// What was considered, the chosen one first; empty where it was chosen without an estimate.
     pub candidates: Vec<Candidate>,
 }
@@ -137,7 +130,7 @@ pub enum DecisionError {
 impl Decision {
     /// A decision that considered nothing.
     pub(super) fn bare(reason: Reason) -> Self {
-        Self { reason, requests_hot: u32::MAX, candidates: Vec::new() }
+        Self { reason, candidates: Vec::new() }
     }
 
     /// The wire form: at most [`DECISION_BYTES_MAX`] bytes.
@@ -146,7 +139,6 @@ impl Decision {
         let candidates = &self.candidates[..self.candidates.len().min(CANDIDATES_MAX)];
         let mut out = Vec::with_capacity(HEAD_BYTES + candidates.len() * CANDIDATE_BYTES);
         out.extend([LAYOUT, self.reason as u8, candidates.len() as u8, 0]);
-        out.extend(self.requests_hot.to_le_bytes());
         for candidate in candidates {
             out.extend(candidate.place.node.0);
             out.extend(candidate.place.device.0.to_le_bytes());
@@ -167,7 +159,7 @@ impl Decision {
     /// See [`DecisionError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecisionError> {
         let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(DecisionError::Damaged)?;
-        let [layout, reason, count, zero, hot @ ..] = *head;
+        let [layout, reason, count, zero] = *head;
         if layout != LAYOUT {
             return Err(DecisionError::Layout(layout));
         }
@@ -179,7 +171,6 @@ impl Decision {
         }
         Ok(Self {
             reason: reason.ok_or(DecisionError::Damaged)?,
-            requests_hot: u32::from_le_bytes(hot),
             candidates: candidates.iter().map(Candidate::decode).collect::<Result<_, _>>()?,
         })
     }

@@ -21,7 +21,7 @@ impl Router {
         let model = view.model(query.model)?;
         let holding = open_at(view, &model, query, to, now)?;
         let offer = Offer::known(view, &holding, query, now);
-        let (choice, holding) = choice(&model, Reason::Redirected, u32::MAX, vec![offer], 0);
+        let (choice, holding) = choice(&model, Reason::Redirected, vec![offer], 0);
         view.handle_sent(&holding, query.tokens);
         Some(choice)
     }

@@ -64,6 +64,8 @@ pub(super) fn estimate(
     if holding.state == ModelState::Failed {
         risk_us += FAILED_US;
     }
+    // The speed is that of all lanes together. An idle device gives them all to one request, a busy one a lane.
+    let lanes = load.map_or(1, |load| u64::from(load.record.running).max(1));
     let load_us = u64::from(holding.load_us);
     let cold_us = match holding.state {
         ModelState::Ready => 0,
@@ -75,7 +77,7 @@ pub(super) fn estimate(
     };
     Estimate {
         wait_us: load.map_or(0, |load| load.wait_us(rate, now)),
-        exec_us: tokens.saturating_mul(1_000_000) / u64::from(rate.max(1)),
+        exec_us: tokens.saturating_mul(1_000_000).saturating_mul(lanes) / u64::from(rate.max(1)),
         cold_us,
         net_us: view.node(holding.slot).round_trip().map_or(0, |round_trip| round_trip.as_micros() as u64),
         risk_us,

@@ -11,7 +11,7 @@ use crate::core::chance::Chance;
 use crate::core::view::{Holding, ModelView, Standing, View};
 
 /// Holders drawn for a shortlist.
-const SAMPLE_MAX: usize = 6;
+const SAMPLE_MAX: usize = 12;
 /// A list up to this long is gone through; of a longer one that many places are drawn, so that the time of a choice does
 /// not grow with the mesh.
 const DRAWS_MAX: usize = 24;

@@ -12,21 +12,14 @@ use crate::core::view::{Holding, View};
 
 /// Answers kept for a model.
 const ANSWERS_MAX: usize = 16;
-/// How long an answer binds a choice: simulated at 70 % load, choices on second-old load are 40 times worse in p99.
-const ANSWER_AGE_MAX: Duration = Duration::from_millis(200);
+/// How long an answer binds a choice: about as long as a request takes, since a queue is another one after that.
+const ANSWER_AGE_MAX: Duration = Duration::from_millis(50);
 /// How often an answer is chosen: a device that looked idle must not get all that follows.
 const ANSWER_USES_MAX: u8 = 2;
 /// Models with answers; the one that was not asked about for longest gives way.
 const MODELS_MAX: usize = 256;
 /// Probes out at once. Beyond it none are sent and choices fall back on gossip.
 const PROBES_MAX: usize = 1024;
-/// Answers from which the share of hot devices is told.
-const COUNTS_MAX: usize = 64;
-/// Fewer answers than this tell nothing.
-const COUNTS_MIN: usize = 8;
-/// Devices with more requests than this share of the answers are hot (Prequal finds 0.6 to 0.9 equally good).
-const QUANTILE_COLD: f64 = 0.8;
-
 /// A device's answer about a model.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
@@ -70,9 +63,6 @@ struct Answers {
 pub(super) struct Pool {
     models: BTreeMap<String, Answers>,
     sent: BTreeMap<u64, Sent>,
-    /// Requests in flight by the last answers, a ring.
-    counts: Vec<u32>,
-    counts_next: usize,
 }
 
 impl Pool {
@@ -166,29 +156,7 @@ impl Pool {
                 uses: 0,
             });
         }
-        self.count(reply.load.requests);
         Some(now.saturating_duration_since(sent.at))
-    }
-
-    fn count(&mut self, requests: u32) {
-        if self.counts.len() < COUNTS_MAX {
-            self.counts.push(requests);
-        } else {
-            self.counts[self.counts_next] = requests;
-            self.counts_next = (self.counts_next + 1) % COUNTS_MAX;
-        }
-    }
-
-    /// Devices with more requests than this are hot.
-    pub(super) fn requests_hot(&self) -> u32 {
-        if self.counts.len() < COUNTS_MIN {
-            return u32::MAX;
-        }
-        let mut counts = [0; COUNTS_MAX];
-        let counts = &mut counts[..self.counts.len()];
-        counts.copy_from_slice(&self.counts);
-        let rank = (counts.len() as f64 * QUANTILE_COLD) as usize;
-        *counts.select_nth_unstable(rank.min(counts.len() - 1)).1
     }
 
     /// When the next round ends.

@@ -15,6 +15,9 @@ use crate::core::member::{Life, MemberState};
 const DOUBT_WAIT: Duration = Duration::from_secs(4);
 /// Speed of a device that nobody has measured yet.
 const TOKENS_PER_S_UNKNOWN: u32 = 1000;
+/// Share of the time since a record by which the wait in it is shorter now, in per cent: a device works on, but what it
+/// has done is made up for by what others send, all of it where it is fully loaded.
+const DRAINED_PERCENT: u64 = 30;
 
 /// Whether a node may be given work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,12 +49,12 @@ impl Load {
         now.saturating_duration_since(self.at)
     }
 
-    /// The wait of a request that arrives now: what the record said, with our own sends added and the time since then
-    /// taken off, which the device has worked through.
+    /// The wait of a request that arrives now: what the record said, with our own sends added and a share of the time
+    /// since then taken off.
     pub(crate) fn wait_us(&self, tokens_per_s: u32, now: Instant) -> u64 {
         let own_us = self.own_tokens.saturating_mul(1_000_000) / u64::from(tokens_per_s.max(1));
         let age_us = u64::try_from(self.age(now).as_micros()).unwrap_or(u64::MAX);
-        self.record.wait_us.saturating_add(own_us).saturating_sub(age_us)
+        self.record.wait_us.saturating_add(own_us).saturating_sub(age_us / 100 * DRAINED_PERCENT)
     }
 
     /// Requests in flight there, ours since the record included.
