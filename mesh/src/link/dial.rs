@@ -110,16 +110,18 @@ impl From<ConnectError> for AttemptFailure {
     fn from(error: ConnectError) -> Self {
         let what = error.to_string();
         match error {
-            ConnectError::Untrusted { .. } | ConnectError::Forbidden { .. } | ConnectError::Setup(_) => {
+            ConnectError::Forbidden { .. } | ConnectError::Setup(_) => {
                 Self::Refused(ErrorCode::Forbidden, what)
             }
-            ConnectError::Version { .. } => Self::Refused(ErrorCode::InvalidRequest, what),
             ConnectError::Overloaded { .. } => Self::Refused(ErrorCode::Overloaded, what),
             ConnectError::NoAddress
             | ConnectError::Resolve { .. }
             | ConnectError::Local(_)
             | ConnectError::NoAnswer { .. }
+            // A stranger at a node's address, or a node of another age, is one node less and not the end of a call.
             | ConnectError::OtherNode { .. }
+            | ConnectError::Untrusted { .. }
+            | ConnectError::Version { .. }
             | ConnectError::Full
             | ConnectError::Broken { .. } => Self::Unreachable(what),
         }

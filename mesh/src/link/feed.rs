@@ -67,8 +67,7 @@ pub(crate) fn tell(feed: &mut Feed, mesh: &MeshState) {
     mesh.facts.values().for_each(|record| feed.handle_facts(record));
     let loads = mesh.loads.iter();
     loads.for_each(|((node, _), heard)| feed.handle_load(*node, &heard.record, heard.at));
-    let is_known = |node| {
-        mesh.life.node == node || mesh.members.binary_search_by_key(&node, |seen| seen.life.node).is_ok()
-    };
+    let is_member = |node| mesh.members.binary_search_by_key(&node, |seen| seen.life.node).is_ok();
+    let is_known = |node| mesh.life.node == node || mesh.facts.contains_key(&node) || is_member(node);
     feed.forget(is_known);
 }

@@ -12,7 +12,7 @@ use super::service::TestService;
 use super::world::identity;
 use crate::client::{Client, ConnectOptions};
 use crate::core::OwnFacts;
-use crate::identity::Identity;
+use crate::identity::{Authority, Identity};
 use crate::link::{QuicServer, QuicServerOptions};
 use crate::peer::{MeshState, PeerOptions, PeerServer};
 
@@ -105,6 +105,15 @@ impl Mesh {
         let generation = former.generation + 1;
         let identity = new.unwrap_or_else(|| former.identity.clone());
         self.members[number] = self.start(identity, generation, on).await;
+    }
+
+    /// A stranger listens where a killed one did.
+    pub(crate) fn usurp(&self, number: usize) -> QuicServer {
+        let on = self.members[number].host;
+        let elsewhere = Authority::create().and_then(|root| root.issuer()).expect("randomness");
+        let stranger = elsewhere.issue(Role::Node, "stranger").expect("randomness");
+        let options = QuicServerOptions::new(at(on, CALLERS), stranger).net(self.net.on(host(on)));
+        QuicServer::bind(options, TestService::new()).expect("a free address")
     }
 
     /// Waits until all members see the mesh so.

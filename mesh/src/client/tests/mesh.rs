@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use shoal_protocol::NodeId;
-use shoal_protocol::message::{ModelState, Role};
+use shoal_protocol::message::{LoadRecord, LoadReply, ModelState, Role};
+use shoal_protocol::{DeviceIndex, Micros, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Encode, Encoded};
@@ -154,6 +154,19 @@ async fn the_entry_may_return_as_another_node_or_from_another_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stranger_at_a_nodes_address_is_one_node_less() {
+    let mesh = Mesh::new(12, 3).await;
+    mesh.publish(1, READY).await;
+    mesh.publish(2, READY).await;
+    let client = mesh.client_of(0).await;
+    mesh.kill(1);
+    let _stranger = mesh.usurp(1);
+    for _ in 0..20 {
+        assert_eq!(node_of(&call(&client).await.expect("served")), mesh.id(2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unused_connection_is_closed_and_dialed_again() {
     let mesh = Mesh::new(6, 3).await;
     mesh.publish(1, READY).await;
@@ -216,4 +229,38 @@ async fn an_attempt_that_is_lost_behind_the_entry_goes_elsewhere() {
     };
     let (done, ()) = tokio::join!(call(&client), killing);
     assert_eq!(node_of(&done.expect("elsewhere")), mesh.id(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_calls_than_a_connection_takes_are_answered_all_the_same() {
+    let mesh = Mesh::new(10, 3).await;
+    let client = mesh.client_of(0).await;
+    mesh.publish(1, READY).await;
+    until_served_by(&client, mesh.id(1)).await;
+    let service = &mesh.members[1].service;
+    service.mood.send_replace(Mood::Hold);
+    let calls = join_all((0..1300).map(|_| call(&client)));
+    let release = async {
+        service.serving_is(1024).await; // as many attempts as one connection may have
+        service.mood.send_replace(Mood::Work);
+    };
+    let (done, ()) = tokio::join!(calls, release);
+    for done in done {
+        assert_eq!(done.expect("told to wait, and served then").items.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_asked_for_are_not_believed() {
+    let mesh = Mesh::new(11, 3).await;
+    mesh.publish(2, READY).await;
+    let client = mesh.client_of(0).await;
+    let load = LoadRecord { tokens_per_s: 1_000_000, ..LoadRecord::default() };
+    for nonce in 0..1000 {
+        let (model, ready_in_us) = (Some(ModelState::Ready), Micros(0));
+        client.inner.shared.handle_reply(mesh.id(2), &LoadReply { nonce, load, model, ready_in_us });
+    }
+    let core = client.inner.core();
+    let device = core.view().find(mesh.id(2)).and_then(|node| node.device(DeviceIndex(0)));
+    assert!(device.expect("told").load.is_none());
 }
