@@ -5,6 +5,7 @@
 //! [`Members`] owns connections and decides nothing. [`Network`], [`Timeline`] and [`Clock`] serve any other process of
 //! a simulated world as well.
 
+mod agreement;
 mod clock;
 mod connection;
 mod faults;

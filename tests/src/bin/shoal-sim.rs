@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use shoal_tests::sim::{Policy, Report, Scenario, World};
+use shoal_tests::sim::{GossipFigures, Policy, Report, Scenario, World};
 
 #[derive(Debug, Parser)]
 #[command(about = "Runs the mesh's machines in virtual time")]
@@ -42,6 +42,9 @@ struct Arguments {
     /// Every load probe is lost.
     #[arg(long)]
     no_probes: bool,
+    /// Only members and no requests: how soon all of them know, and what each sends.
+    #[arg(long)]
+    gossip: bool,
     /// A bad day: packets are lost, and half of the nodes suffer something.
     #[arg(long)]
     storm: bool,
@@ -98,6 +101,11 @@ fn main() -> ExitCode {
     };
     let policies: Vec<_> = Policy::ALL.into_iter().filter(is_chosen).collect();
     let mut code = ExitCode::SUCCESS;
+    if arguments.gossip {
+        println!("{}", GossipFigures::COLUMNS);
+        println!("{}", GossipFigures::measure(arguments.nodes, arguments.seed));
+        return code;
+    }
     println!("{}", Report::COLUMNS);
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
         for policy in &policies {

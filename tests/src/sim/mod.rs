@@ -11,6 +11,7 @@
 mod answer;
 mod chance;
 mod client;
+mod gossip;
 mod history;
 mod machine;
 mod node;
@@ -22,6 +23,7 @@ mod why;
 mod workload;
 mod world;
 
+pub use gossip::GossipFigures;
 pub use history::{History, Violation};
 pub use machine::Machine;
 pub use node::Ailments;

@@ -17,4 +17,6 @@ pub use machine::Facts;
 #[cfg(test)]
 mod feed_tests;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

@@ -123,10 +123,6 @@ impl Ground {
         (0..self.count).map(alive).collect()
     }
 
-    fn running(&self) -> impl Iterator<Item = u16> + Clone {
-        (0..self.count).filter(|number| self.members.is_running(*number))
-    }
-
     fn state_of(&self, by: u16, of: u16) -> Option<(u64, MemberState)> {
         let seen = self.members.seen_by(by).find(|seen| seen.life.node == node_id(of))?;
         Some((seen.life.generation, seen.state))
@@ -145,33 +141,16 @@ impl Ground {
     }
 }
 
-/// Every living member sees every other living one under its present generation.
 fn complete(ground: &Ground) -> bool {
-    ground.running().all(|a| {
-        ground
-            .running()
-            .filter(|b| *b != a)
-            .all(|b| ground.state_of(a, b) == Some((ground.generation(b), MemberState::Alive)))
-    })
+    ground.members.see_each_other()
 }
 
-/// Every living member holds exactly the living members' present records.
 fn agreed(ground: &Ground) -> bool {
-    let own = |number| ground.members.record(number, node_id(number)).map(|own| (own.node, own));
-    let mut truth: Vec<_> = ground.running().filter_map(own).collect();
-    truth.sort_by_key(|(node, _)| *node);
-    let present = |number| {
-        let own = ground.members.record(number, node_id(number));
-        own.is_some_and(|own| own.generation == ground.generation(number))
-    };
-    let holds = |number| ground.members.records(number).eq(truth.iter().map(|(_, own)| *own));
-    ground.running().all(|number| present(number) && holds(number))
+    ground.members.agree()
 }
 
-/// How every running member but `gone` sees `gone`.
 fn all_say(ground: &Ground, gone: u16, wanted: &[MemberState]) -> bool {
-    let says = |number| ground.state_of(number, gone).is_some_and(|(_, state)| wanted.contains(&state));
-    ground.running().filter(|number| *number != gone).all(says)
+    ground.members.all_see(gone, wanted)
 }
 
 fn settled(weather: Weather, seed: u64) -> Ground {
