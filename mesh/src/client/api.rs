@@ -15,7 +15,7 @@ use super::encode::Encode;
 use super::follow::Entry;
 use super::shared::SharedCore;
 use crate::core::{AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, Probe, Target, View};
-use crate::link::{Exchange, FrameError, LinkError, Links, MemoryLink, Service, now, random};
+use crate::link::{Exchange, FrameError, LinkError, Links, MemoryLink, Renewing, Service, now, random};
 
 /// How long a direct connection may take where the entry node could forward.
 const DIRECT_WAIT: Duration = Duration::from_millis(300);
@@ -56,6 +56,8 @@ pub(super) struct Inner {
     /// Random at start; every request takes the next number, mixed.
     pub(super) unique: AtomicU64,
     /// The background task; it ends with the client.
+    /// Renews its certificate, if it was told to.
+    pub(super) _renewing: Option<Renewing>,
     pub(super) _tasks: JoinSet<()>,
 }
 
@@ -138,6 +140,7 @@ impl Client {
             entry: Arc::new(watch::Sender::new(Entry { node, addresses: Vec::new() })),
             shared: Arc::new(SharedCore::new(ClientCore::new(View::of_home(node), random()))),
             unique: AtomicU64::new(random()),
+            _renewing: None,
             _tasks: JoinSet::new(),
         })
     }

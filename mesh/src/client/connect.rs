@@ -1,5 +1,6 @@
 //! Reaching a mesh over QUIC, or from inside of one of its nodes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -15,7 +16,10 @@ use super::follow::{Entry, Follower, follow_home};
 use super::shared::SharedCore;
 use crate::core::{ClientCore, Following, View};
 use crate::identity::LiveIdentity;
-use crate::link::{BindError, ConnectError, Links, MemoryLink, Net, Service, net_or_callers, random};
+use crate::link::{
+    BindError, ConnectError, Links, MemoryLink, Net, Renewing, RenewingOptions, Service, net_or_callers,
+    random,
+};
 
 /// How long a new client waits to be told of the mesh. Without that it asks its entry node about everything.
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
@@ -24,6 +28,7 @@ const SETTLE_WAIT: Duration = Duration::from_secs(1);
 pub struct ConnectOptions {
     addresses: Vec<String>,
     identity: LiveIdentity,
+    renewed_in: Option<PathBuf>,
     net: Option<Arc<dyn Net>>,
 }
 
@@ -37,8 +42,17 @@ impl ConnectOptions {
         Self {
             addresses: addresses.into_iter().map(|address| address.to_string()).collect(),
             identity: identity.into(),
+            renewed_in: None,
             net: None,
         }
+    }
+
+    /// Keeps the identity's certificate renewed for as long as the client lives, and stores each in `dir`, where the
+    /// identity came from.
+    #[must_use]
+    pub fn renewed_in(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.renewed_in = Some(dir.into());
+        self
     }
 
     /// Where sockets and tasks come from; by default the operating system and the caller's runtime.
@@ -79,11 +93,17 @@ impl Client {
     /// # Errors
     /// When no address leads to a node of the identity's mesh that takes it: see [`ConnectError`].
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let ConnectOptions { addresses, identity, net } = options;
+        let ConnectOptions { addresses, identity, renewed_in, net } = options;
         if addresses.is_empty() {
             return Err(ConnectError::NoAddress);
         }
-        let net = net_or_callers(net).map_err(|error| ConnectError::Local(error.to_string()))?;
+        let local = |error: BindError| ConnectError::Local(error.to_string());
+        let net = net_or_callers(net).map_err(local)?;
+        let renewing = renewed_in.map(|dir| {
+            let options = RenewingOptions::new(identity.clone(), dir).shared_net(net.clone());
+            Renewing::start(options).map_err(local)
+        });
+        let renewing = renewing.transpose()?;
         let shared = Arc::new(SharedCore::new(ClientCore::new(View::default(), random())));
         let hearing = shared.clone();
         let hearing = Box::new(move |heard| hearing.handle_heard(heard));
@@ -105,7 +125,15 @@ impl Client {
         let mut tasks = JoinSet::new();
         tasks.spawn_on(follower.run(linked), &net.tasks());
         let unique = AtomicU64::new(random());
-        let inner = Inner { home: None, links: Some(links), entry, shared, unique, _tasks: tasks };
+        let inner = Inner {
+            home: None,
+            links: Some(links),
+            entry,
+            shared,
+            unique,
+            _renewing: renewing,
+            _tasks: tasks,
+        };
         // Late or never, it is a client of its entry node.
         let _ = timeout(SETTLE_WAIT, told).await;
         Ok(Self::new(inner))
@@ -131,6 +159,7 @@ impl Client {
             entry: Arc::new(watch::Sender::new(Entry { node, addresses: Vec::new() })),
             shared,
             unique: AtomicU64::new(random()),
+            _renewing: None, // its node renews it
             _tasks: tasks,
         }))
     }

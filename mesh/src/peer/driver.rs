@@ -206,6 +206,9 @@ impl Driver {
         let Greeted { connection, subject, agreed, address } = greeted;
         let link = self.wires.next();
         let life = Life { node: subject.key_id, generation: agreed.generation };
+        if dialed {
+            self.machines.links.handle_found(address, life.node, now());
+        }
         let address = agreed.peer_address.unwrap_or(address);
         match self.machines.handle_arrival(Arrival { link, life, dialed }, address, now()) {
             Verdict::Keep { replaces, waiting } => {

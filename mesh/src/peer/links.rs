@@ -21,6 +21,12 @@ const WAITING_MAX: usize = 4;
 const REST_MIN: Duration = Duration::from_millis(100);
 /// ... up to this. Not longer, because a partition shall heal within a few seconds.
 const REST_MAX: Duration = Duration::from_secs(2);
+/// A seed that led to a connected member under another address than the member's own is dialed again only after so long:
+/// each time costs a handshake and replaces the connection. Not never, because a name may lead to another member later,
+/// and seeds are what heals a long partition.
+const ALIAS_REST: Duration = Duration::from_secs(600);
+/// Such seeds; there are no more seeds than that.
+const ALIASES_MAX: usize = 64;
 /// A connection that lasted this long makes up for the failures before it.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// Both ends of a new pair want a connection; the smaller id leaves the first dial to the larger one for this long.
@@ -85,6 +91,8 @@ pub(crate) struct Links {
     members: BTreeMap<NodeId, SocketAddr>,
     held: BTreeMap<NodeId, Held>,
     targets: BTreeMap<SocketAddr, Target>,
+    /// To whom seeds led, and when.
+    aliases: BTreeMap<SocketAddr, (NodeId, Instant)>,
     dialing: usize,
     chance: Chance,
     /// Dials and datagrams that found no room.
@@ -98,6 +106,7 @@ impl Links {
             members: BTreeMap::new(),
             held: BTreeMap::new(),
             targets: BTreeMap::new(),
+            aliases: BTreeMap::new(),
             dialing: 0,
             chance: Chance::new(chance),
             dropped: 0,
@@ -125,8 +134,23 @@ impl Links {
         }
     }
 
+    /// A dial of an address led to a node.
+    pub(super) fn handle_found(&mut self, address: SocketAddr, node: NodeId, now: Instant) {
+        let is_seed = self.targets.get(&address).is_some_and(|target| target.node.is_none());
+        if is_seed && (self.aliases.len() < ALIASES_MAX || self.aliases.contains_key(&address)) {
+            self.aliases.insert(address, (node, now));
+        }
+    }
+
     /// Somebody may be there.
     pub(super) fn handle_seed(&mut self, address: SocketAddr, now: Instant) {
+        let is_known = |node: &NodeId| {
+            if *node == self.own { !self.held.is_empty() } else { self.held.contains_key(node) }
+        };
+        let known = self.aliases.get(&address).filter(|(node, _)| is_known(node));
+        if known.is_some_and(|(_, found_at)| now < *found_at + ALIAS_REST) {
+            return;
+        }
         self.want(address, None, now, now);
     }
 

@@ -47,7 +47,11 @@ async fn drain(args: &DrainArgs) -> Result<(NodeId, Option<Duration>), Stop> {
         ([], true) => vec![Identity::listening(&dir).map_err(Stop::with(Exit::Model))?.to_string()],
         (entries, _) => entries.to_vec(),
     };
-    let client = Client::connect(ConnectOptions::new(&entries, identity)).await?;
+    let mut options = ConnectOptions::new(&entries, identity);
+    if !is_self {
+        options = options.renewed_in(dir); // a node renews its own
+    }
+    let client = Client::connect(options).await?;
     let node = if is_self { own } else { find(&client, &args.node).await? };
     let started = Instant::now();
     client.drain(node, args.within).await?;

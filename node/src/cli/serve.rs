@@ -117,7 +117,7 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     let notices = notices.map_err(Stop::with(Exit::Unavailable))?;
     let (why, grace) = tokio::select! {
         signal = leave.asked() => (signal.to_owned(), grace),
-        notice = last_notice(notices) => (notice, grace),
+        notice = last_notice(notices, &node) => (notice, grace),
         (by, within) = node.drain_asked() => (format!("asked by {by}"), within.map_or(grace, |within| within.min(grace))),
     };
     tracing::info!(why, grace_s = grace.as_secs(), "leaving: finishing what is in flight");
@@ -129,15 +129,18 @@ async fn serve(config: NodeConfig, args: &ServeArgs) -> Result<Exit, Stop> {
     }
 }
 
-/// Waits until the cloud takes the machine away.
-async fn last_notice(notices: Option<Watcher>) -> String {
+/// Waits until the cloud takes the machine away; where it may, others load what only this node holds.
+async fn last_notice(notices: Option<Watcher>, node: &Node) -> String {
     let Some(mut notices) = notices else {
         return std::future::pending().await;
     };
     loop {
         match notices.next().await {
             Notice::Leave(why) => return why,
-            Notice::AtRisk(why) => tracing::warn!(why, "this machine may be taken away"),
+            Notice::AtRisk(why) => {
+                tracing::warn!(why, "this machine may be taken away: others load what only it holds");
+                node.spread().await;
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ pub(super) async fn connect(mesh: &MeshArgs) -> Result<Client, Stop> {
     }
     let dir = mesh.identity.clone().unwrap_or_else(|| Environment::of_process().data_dir().join("client"));
     let identity = Identity::load(&dir).map_err(Stop::with(Exit::Model))?;
-    let options = ConnectOptions::new(&mesh.mesh, identity);
+    let options = ConnectOptions::new(&mesh.mesh, identity).renewed_in(dir);
     Ok(Client::connect(options).await?)
 }
 

@@ -36,6 +36,21 @@ pub struct Copy {
     pub elsewhere: Elsewhere,
 }
 
+/// Whom a node that may have to leave without a word asks to load what only it holds, the most used first.
+#[must_use]
+pub fn hand_overs(mut copies: Vec<Copy>) -> Vec<(String, Place)> {
+    most_used_first(&mut copies);
+    let stored = copies.into_iter().filter_map(|Copy { model, elsewhere, .. }| match elsewhere {
+        Elsewhere::Stored(to) => Some((model, to)),
+        Elsewhere::Ready | Elsewhere::Loading | Elsewhere::Nowhere => None,
+    });
+    stored.take(HAND_OVERS_MAX).collect()
+}
+
+fn most_used_first(copies: &mut [Copy]) {
+    copies.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.model.cmp(&b.model)));
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -117,7 +132,7 @@ impl Departure {
     /// The models that this node holds, and where else they are now. The first call says which are followed.
     pub fn handle_copies(&mut self, mut copies: Vec<Copy>) {
         if self.models.is_empty() {
-            copies.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.model.cmp(&b.model)));
+            most_used_first(&mut copies);
             let handing = |Copy { model, elsewhere, .. }| Handing {
                 model,
                 elsewhere,

@@ -11,7 +11,7 @@ use super::{CLOSE_WAIT, Node, NodeMembership, elsewhere};
 use crate::actors::device::DeviceMsg;
 use crate::actors::service::DrainAsked;
 use crate::clock;
-use crate::core::{Departure, Step};
+use crate::core::{Copy, Departure, Step, hand_overs};
 
 impl Node {
     /// Leaves and stops: [`drain`](Self::drain), then [`close`](Self::close).
@@ -39,9 +39,7 @@ impl Node {
         loop {
             let now = clock::now();
             if let Some(mesh) = &mut mesh {
-                let requests = |model: &str| self.service.metrics.counters(model).requests;
-                let copies = elsewhere::copies(&mesh.borrow_and_update(), requests, now);
-                departure.handle_copies(copies);
+                departure.handle_copies(self.copies(&mesh.borrow_and_update(), now));
             }
             while let Some(step) = departure.poll_step(now) {
                 self.take_step(step, &mut done).await;
@@ -59,6 +57,21 @@ impl Node {
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
         }
+    }
+
+    /// Has others load what only this node holds, and goes on: it may have to leave without a word.
+    pub async fn spread(&self) {
+        let Some(mesh) = self.mesh.as_ref().map(NodeMembership::state) else {
+            return;
+        };
+        let copies = self.copies(&mesh.borrow(), clock::now());
+        for (model, to) in hand_overs(copies) {
+            self.take_step(Step::HandOver { model, to }, &mut None).await;
+        }
+    }
+
+    fn copies(&self, mesh: &MeshState, now: Instant) -> Vec<Copy> {
+        elsewhere::copies(mesh, |model| self.service.metrics.counters(model).requests, now)
     }
 
     async fn take_step(&self, step: Step, done: &mut Option<oneshot::Sender<()>>) {

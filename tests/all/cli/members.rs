@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Home, Serving};
+use super::{Home, MODEL, Serving, golden};
 
 /// How long members may take to hear of each other, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// After its ready line, a node that joined serves callers of every other (it takes about 0.05 s).
+const USABLE_WITHIN: Duration = Duration::from_secs(2);
 
 fn status(home: &Home, serving: &Serving) -> Value {
     let ran = home.run(["status", "--mesh", &serving.address("quic"), "--json"]).expect(0);
@@ -85,8 +87,14 @@ fn a_second_machine_joins_with_one_command() {
     let join = here.address("join");
     assert!(made.err.contains(&format!("shoal serve --join {join}")), "{}", made.err);
     let token = second.write("token", &made.out).display().to_string();
-    let joined = on_loopback.into_iter().chain(["--join", &join, "--token-file", &token]);
-    let there = Serving::start(&second, joined);
+    let model = golden(MODEL).display().to_string();
+    let joined = ["--preload", &model, "--threads", "1", "--join", &join, "--token-file", &token];
+    let there = Serving::start(&second, on_loopback.into_iter().chain(joined));
+    // Through the first, which does not have the model.
+    let (ready_at, entry) = (shoal::clock::now(), here.address("quic"));
+    while first.run(["encode", "--mesh", &entry, "--model", MODEL, "--", "a text"]).code != Some(0) {
+        assert!(elapsed(ready_at) < USABLE_WITHIN);
+    }
     let ids = [here.ready["node"].clone(), there.ready["node"].clone()];
     let alive = [(&ids[0], "alive"), (&ids[1], "alive")];
     sees(&first, &here, &alive);

@@ -49,8 +49,12 @@ impl RenewingOptions {
 
     /// Where sockets and tasks come from; by default the operating system and the caller's runtime.
     #[must_use]
-    pub fn net(mut self, net: impl Net) -> Self {
-        self.net = Some(Arc::new(net));
+    pub fn net(self, net: impl Net) -> Self {
+        self.shared_net(Arc::new(net))
+    }
+
+    pub(crate) fn shared_net(mut self, net: Arc<dyn Net>) -> Self {
+        self.net = Some(net);
         self
     }
 }

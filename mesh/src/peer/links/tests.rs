@@ -160,3 +160,22 @@ fn everything_is_bounded() {
         assert_eq!(full, number >= LINKS_MAX as u64);
     }
 }
+
+#[test]
+fn a_seed_that_is_another_address_of_a_connected_member_rests() {
+    let (mut links, now) = (Links::new(id(1), 0), start());
+    links.handle_seed(at(90), now);
+    assert_eq!(links.poll_dial(now), Some(at(90)));
+    links.handle_found(at(90), id(2), now);
+    links.handle_arrival(arrival(1, 2, 1, true), now);
+    links.handle_dialed(at(90), true, now);
+    let later = now + 60 * PERIOD;
+    links.handle_seed(at(90), later);
+    assert_eq!(links.poll_dial(later), None, "it leads to a member that is connected");
+    links.handle_seed(at(90), now + ALIAS_REST);
+    assert_eq!(links.poll_dial(now + ALIAS_REST), Some(at(90)), "it may lead elsewhere by now");
+    links.handle_dialed(at(90), false, now + ALIAS_REST);
+    links.handle_closed(1, id(2), later);
+    links.handle_seed(at(90), later + 9 * PERIOD);
+    assert!(links.poll_dial(now + ALIAS_REST + 9 * PERIOD).is_some(), "the member is gone");
+}

@@ -98,7 +98,9 @@ fn the_most_used_are_handed_over_and_no_more_than_there_is_time_for() {
     let mut departure = Departure::new(now + 20 * S, now);
     let sole = |number: u64| copy(&format!("m{number:02}"), number, Elsewhere::Stored(place(2)));
     let held = |number: u64| copy(&format!("h{number:02}"), 100 + number, Elsewhere::Ready);
-    departure.handle_copies((0..40).map(sole).chain((0..40).map(held)).collect());
+    let copies: Vec<Copy> = (0..40).map(sole).chain((0..40).map(held)).collect();
+    let at_risk = hand_overs(copies.clone());
+    departure.handle_copies(copies);
     let handed: Vec<_> = steps(&mut departure, now)
         .into_iter()
         .filter_map(|step| match step {
@@ -107,4 +109,5 @@ fn the_most_used_are_handed_over_and_no_more_than_there_is_time_for() {
         })
         .collect();
     assert_eq!(handed, ["m39", "m38", "m37", "m36", "m35", "m34", "m33", "m32"]);
+    assert!(at_risk.iter().map(|(model, _)| model).eq(&handed), "{at_risk:?}");
 }

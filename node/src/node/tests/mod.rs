@@ -3,6 +3,7 @@
 mod answers;
 mod faults;
 mod gate;
+mod leaving;
 mod load;
 mod members;
 mod placing;

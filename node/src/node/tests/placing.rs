@@ -11,7 +11,7 @@ use super::members::{Mesh, stands};
 use super::*;
 
 /// Nodes of these configurations that all know of each other's `model`.
-async fn mesh_of(configs: impl IntoIterator<Item = NodeConfig>, model: &str) -> Mesh {
+pub(super) async fn mesh_of(configs: impl IntoIterator<Item = NodeConfig>, model: &str) -> Mesh {
     let mut mesh = Mesh::new();
     for config in configs {
         mesh.join(config).await;
@@ -22,7 +22,7 @@ async fn mesh_of(configs: impl IntoIterator<Item = NodeConfig>, model: &str) -> 
     mesh
 }
 
-fn cold(model: &str) -> NodeConfig {
+pub(super) fn cold(model: &str) -> NodeConfig {
     let mut config = golden_config(&[model]);
     config.models.preload.clear();
     config

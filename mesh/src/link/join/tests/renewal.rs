@@ -48,6 +48,25 @@ async fn a_member_past_half_of_its_life_is_renewed_by_any_issuer() {
 }
 
 #[tokio::test]
+async fn a_client_renews_its_certificate_while_it_lives() {
+    let ground = ground();
+    let node = ground.issuer.issue(Role::Node, "node").unwrap();
+    let server = crate::QuicServer::bind(
+        crate::QuicServerOptions::new(LOOPBACK, node),
+        crate::testing::TestService::new(),
+    );
+    let (server, store) = (server.unwrap(), tempfile::tempdir().unwrap());
+    let identity = aged(&ground.issuer, &[ground.addr.to_string()]);
+    identity.save(store.path()).unwrap();
+    let live = LiveIdentity::from(identity);
+    let options = crate::ConnectOptions::new([server.local_addr()], live.clone()).renewed_in(store.path());
+    let client = crate::Client::connect(options).await.unwrap();
+    let lease = renewed(&live).await;
+    assert_eq!(Identity::load(store.path()).unwrap().lease(), lease);
+    client.status(false).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_issuers_own_node_asks_nobody() {
     let root = Authority::create().unwrap();
     let (dir, issuer) = issuer_dir(&root);
