@@ -12,6 +12,7 @@ The format is described in README.md beside this file.
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Variant:
     layout: str = "classic"  # classic | current | bare
     pooling: str = "mean"
     dense: int = 0
+    dense_plain: bool = False  # no bias, no activation
+    layer_norm: bool = False
     normalize: bool = True
     max_seq_length: int | None = None
     fixed_padding: int | None = None
@@ -71,6 +74,8 @@ VARIANTS = [
             layout="current", max_seq_length=32),
     Variant("dense-f16", 15, hidden=32, heads=2, layers=1, ffn=64, dtype="float16", pooling="cls", dense=24,
             positions=64, layout="classic", max_seq_length=64),
+    Variant("poolings-layernorm", 16, hidden=32, heads=2, layers=1, ffn=64, pooling="mean+cls+max", dense=20,
+            dense_plain=True, layer_norm=True, positions=64, layout="current", max_seq_length=32),
 ]
 
 
@@ -170,10 +175,12 @@ def write_modules(v: Variant, directory: Path) -> None:
     kinds = {
         "Transformer": "base.modules.transformer" if current else "models",
         "Pooling": "sentence_transformer.modules.pooling" if current else "models",
+        "LayerNorm": "sentence_transformer.modules.layer_norm" if current else "models",
         "Dense": "base.modules.dense" if current else "models",
         "Normalize": "base.modules.normalize" if current else "models",
     }
-    chain = ["Transformer", "Pooling"] + ["Dense"] * bool(v.dense) + ["Normalize"] * v.normalize
+    chain = ["Transformer", "Pooling"] + ["LayerNorm"] * v.layer_norm + ["Dense"] * bool(v.dense)
+    chain += ["Normalize"] * v.normalize
     modules = [
         {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "",
          "type": f"sentence_transformers.{kinds[kind]}.{kind}"}
@@ -181,7 +188,9 @@ def write_modules(v: Variant, directory: Path) -> None:
     ]
     write_json(directory / "modules.json", modules)
     if current:
-        pooling = {"embedding_dimension": v.hidden, "pooling_mode": v.pooling, "include_prompt": True}
+        modes = v.pooling.split("+")
+        mode = modes[0] if len(modes) == 1 else modes
+        pooling = {"embedding_dimension": v.hidden, "pooling_mode": mode, "include_prompt": True}
         write_json(directory / "sentence_bert_config.json", {
             "transformer_task": "feature-extraction",
             "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
@@ -194,24 +203,40 @@ def write_modules(v: Variant, directory: Path) -> None:
         limits = {"max_seq_length": v.max_seq_length, "do_lower_case": False}
         write_json(directory / "sentence_bert_config.json", limits)
     write_json(directory / "1_Pooling" / "config.json", pooling)
+    if v.layer_norm:
+        write_layer_norm(v, directory / "2_LayerNorm")
     if v.dense:
-        write_dense(v, directory / "2_Dense")
+        write_dense(v, directory / f"{2 + v.layer_norm}_Dense")
     document = {"__version__": {"sentence_transformers": "2.0.0", "transformers": "4.6.1", "pytorch": "1.8.1"}}
     if v.prompts:
         document |= {"prompts": v.prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(directory / "config_sentence_transformers.json", document)
 
 
+def pooled(v: Variant) -> int:
+    return v.hidden * len(v.pooling.split("+"))
+
+
+def write_layer_norm(v: Variant, directory: Path) -> None:
+    rng = np.random.default_rng(v.seed + 2000)
+    write_json(directory / "config.json", {"dimension": pooled(v)})
+    save_file({
+        "norm.weight": (1 + 0.2 * rng.standard_normal(pooled(v))).astype(np.float32),
+        "norm.bias": (0.2 * rng.standard_normal(pooled(v))).astype(np.float32),
+    }, directory / "model.safetensors", metadata={"format": "pt"})
+
+
 def write_dense(v: Variant, directory: Path) -> None:
     rng = np.random.default_rng(v.seed + 1000)
+    activation = "linear.Identity" if v.dense_plain else "activation.Tanh"
     write_json(directory / "config.json", {
-        "in_features": v.hidden, "out_features": v.dense, "bias": True,
-        "activation_function": "torch.nn.modules.activation.Tanh",
+        "in_features": pooled(v), "out_features": v.dense, "bias": not v.dense_plain,
+        "activation_function": f"torch.nn.modules.{activation}",
     })
-    save_file({
-        "linear.weight": (0.3 * rng.standard_normal((v.dense, v.hidden))).astype(np.float32),
-        "linear.bias": (0.2 * rng.standard_normal(v.dense)).astype(np.float32),
-    }, directory / "model.safetensors", metadata={"format": "pt"})
+    weights = {"linear.weight": (0.3 * rng.standard_normal((v.dense, pooled(v)))).astype(np.float32)}
+    if not v.dense_plain:
+        weights["linear.bias"] = (0.2 * rng.standard_normal(v.dense)).astype(np.float32)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def texts(limit: int) -> list[str]:
@@ -334,9 +359,10 @@ def versions() -> dict:
     return {package.__name__: package.__version__ for package in packages}
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
+    """Makes the variants that are named, or all of them."""
     torch.set_num_threads(1)
-    for v in VARIANTS:
+    for v in (v for v in VARIANTS if not names or v.name in names):
         directory = ROOT / v.name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
@@ -352,4 +378,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// The tiny checkpoints that a `BertModel` loader covers.
-pub const TINY_BERTS: [&str; 4] = ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current"];
+pub const TINY_BERTS: [&str; 6] =
+    ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current", "dense-f16", "poolings-layernorm"];
 
 /// The tiny checkpoints of other families.
 pub const TINY_FAMILIES: [&str; 6] =
@@ -43,7 +44,7 @@ pub struct TinyBert {
     pub dims: u32,
     /// The limit.
     pub tokens_max: u32,
-    /// As sentence-transformers names it.
+    /// As a description prints it.
     pub pooling: String,
     /// Whether no file tells it.
     pub pooling_assumed: bool,

@@ -3,6 +3,7 @@
 mod error;
 mod json;
 mod matryoshka;
+mod modules;
 mod sentence_transformers;
 
 use std::{
@@ -17,9 +18,10 @@ use serde::Deserialize;
 use crate::{
     dtype::Dtype,
     families::{self, Described, WeightNames},
-    spec::{EncoderSpec, Head, Pooling},
+    spec::{EncoderSpec, Head, Poolings},
     weights::Checkpoint,
 };
+pub(crate) use modules::ModuleWeights;
 use sentence_transformers::Pipeline;
 
 /// A model as its files describe it. Made from `config.json`, the sentence-transformers files, the tokenizer's limits
@@ -36,8 +38,8 @@ pub struct ModelDescription {
     pub dims: u32,
     /// To which smaller widths the answer may be cut.
     pub matryoshka: Matryoshka,
-    /// How a sequence's rows become one vector.
-    pub pooling: Pooling,
+    /// How a sequence's rows become one vector, or several side by side.
+    pub pooling: Poolings,
     /// No file told the pooling: `pooling` is the usual one for a bare encoder, and callers should warn.
     pub pooling_assumed: bool,
     /// Whether the answer has length 1.
@@ -47,6 +49,8 @@ pub struct ModelDescription {
     /// What is put before a text.
     pub prompts: Prompts,
     pub(crate) names: WeightNames,
+    /// Of each module of the head.
+    pub(crate) modules: Vec<Option<ModuleWeights>>,
 }
 
 /// Named texts that a model wants before its input.
@@ -69,31 +73,33 @@ impl ModelDescription {
     /// # Errors
     /// Names the file and what is wrong with it, or what of the model is not covered and what is.
     pub fn from_dir(dir: &Path) -> Result<Self, DescribeError> {
-        let pipeline = Pipeline::read(dir)?;
-        let Pipeline { dir, pooling, pooling_assumed, normalizes, lowercases, tokens_max, prompts } =
-            pipeline;
+        let Pipeline { dir, poolings, pooling_assumed, modules, lowercases, tokens_max, prompts } =
+            Pipeline::read(dir)?;
         let path = dir.join("config.json");
         let config = json::required(&path, json::BYTES_MAX)?;
         let matryoshka = Matryoshka::of_config(&path, &config)?;
         let checkpoint = Checkpoint::open(&dir)?;
-        let head = Head::Embedding { pooling, normalize: normalizes };
-        let family = families::describe(&config, &checkpoint, head);
-        let Described { spec, names } = family.map_err(|source| DescribeError::Family { path, source })?;
+        let family = |source| DescribeError::Family { path: path.clone(), source };
+        let bare = Head::Embedding { poolings: poolings.clone(), modules: Vec::new() };
+        let Described { mut spec, names } = families::describe(&config, &checkpoint, bare).map_err(family)?;
+        let (head, modules) = head(&poolings, &modules, spec.hidden)?;
+        spec.head = head;
+        spec.validate().map_err(|error| family(error.into()))?;
         let limits = [tokens_max, tokenizer_tokens_max(&dir)?];
         let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
-        let dims = spec.hidden as u32;
         Ok(Self {
-            dir,
-            spec,
             tokens_max,
-            dims,
+            dims: spec.head.dims(spec.hidden) as u32,
             matryoshka,
-            pooling,
+            pooling: poolings,
             pooling_assumed,
-            normalizes,
+            normalizes: spec.head.normalizes(),
             lowercases,
             prompts,
             names,
+            modules,
+            spec,
+            dir,
         })
     }
 
@@ -101,6 +107,25 @@ impl ModelDescription {
     pub fn weight_bytes_estimate(&self, dtype: Dtype) -> u64 {
         self.spec.parameters() * dtype.bytes() as u64
     }
+}
+
+/// Reads the modules behind the pooling, each of which gets what the one before gives.
+fn head(
+    poolings: &Poolings,
+    modules: &[(String, PathBuf)],
+    hidden: usize,
+) -> Result<(Head, Vec<Option<ModuleWeights>>), DescribeError> {
+    let mut width = hidden * poolings.0.len();
+    let (mut head, mut weights) = (Vec::new(), Vec::new());
+    for (kind, dir) in modules {
+        let Some((module, of_module)) = modules::read(kind, dir, width)? else {
+            continue;
+        };
+        width = module.outputs(width);
+        head.push(module);
+        weights.push(of_module);
+    }
+    Ok((Head::Embedding { poolings: poolings.clone(), modules: head }, weights))
 }
 
 /// The tokenizer's own limit, where it states a sane one.

@@ -7,17 +7,18 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{DescribeError, Prompts, json};
-use crate::spec::Pooling;
+use super::{DescribeError, Prompts, json, modules};
+use crate::spec::{Pooling, Poolings};
 
 /// What the files around the encoder say.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     /// Where the encoder's own files lie.
     pub(super) dir: PathBuf,
-    pub(super) pooling: Pooling,
+    pub(super) poolings: Poolings,
     pub(super) pooling_assumed: bool,
-    pub(super) normalizes: bool,
+    /// What follows the pooling: the class and the directory of each.
+    pub(super) modules: Vec<(String, PathBuf)>,
     pub(super) lowercases: bool,
     pub(super) tokens_max: Option<u32>,
     pub(super) prompts: Prompts,
@@ -30,26 +31,22 @@ struct Module {
     class: String,
 }
 
-const CHAIN_COVERED: &str = "Transformer, Pooling, optionally Normalize";
-
 impl Pipeline {
     pub(super) fn read(root: &Path) -> Result<Self, DescribeError> {
         let modules_path = root.join("modules.json");
         let Some(modules) = json::optional::<Vec<Module>>(&modules_path, json::BYTES_MAX)? else {
             return Self::bare(root);
         };
-        let kinds = modules.iter().map(Module::kind).collect::<Vec<_>>();
-        let normalizes = match kinds.as_slice() {
-            ["Transformer", "Pooling"] => false,
-            ["Transformer", "Pooling", "Normalize"] => true,
-            other => {
-                let found = format!("the chain of modules {}", other.join(", "));
-                return Err(DescribeError::NotCovered { path: modules_path, found, covered: CHAIN_COVERED });
-            }
+        let [transformer, pooling, rest @ ..] = modules.as_slice() else {
+            return Err(Self::refuse_chain(modules_path, &modules));
         };
-        let dir = modules[0].dir(root, &modules_path)?;
+        let covered = |module: &Module| HEAD_MODULES.contains(&module.kind());
+        if transformer.kind() != "Transformer" || pooling.kind() != "Pooling" || !rest.iter().all(covered) {
+            return Err(Self::refuse_chain(modules_path, &modules));
+        }
+        let dir = transformer.dir(root, &modules_path)?;
         let prompts = read_prompts(root)?;
-        let pooling_path = modules[1].dir(root, &modules_path)?.join("config.json");
+        let pooling_path = pooling.dir(root, &modules_path)?.join("config.json");
         let pooling = json::required::<PoolingConfig>(&pooling_path, json::BYTES_MAX)?;
         if !pooling.include_prompt && prompts.by_name.values().any(|prompt| !prompt.is_empty()) {
             let found = "a pooling that leaves the prompt out (include_prompt: false)".into();
@@ -59,17 +56,25 @@ impl Pipeline {
                 covered: "include_prompt: true",
             });
         }
-        let pooling = pooling.mode(&pooling_path)?;
+        let poolings = pooling.modes(&pooling_path)?;
+        let named = |module: &Module| Ok((module.kind().to_owned(), module.dir(root, &modules_path)?));
+        let modules = rest.iter().map(named).collect::<Result<_, DescribeError>>()?;
         let TransformerConfig { max_seq_length, do_lower_case } = read_transformer(&dir)?;
         Ok(Self {
             dir,
-            pooling,
+            poolings,
             pooling_assumed: false,
-            normalizes,
+            modules,
             lowercases: do_lower_case,
             tokens_max: max_seq_length,
             prompts,
         })
+    }
+
+    fn refuse_chain(path: PathBuf, modules: &[Module]) -> DescribeError {
+        let kinds = modules.iter().map(Module::kind).collect::<Vec<_>>();
+        let found = format!("the chain of modules {}", kinds.join(", "));
+        DescribeError::NotCovered { path, found, covered: modules::COVERED }
     }
 
     /// An encoder without any of these files: the mean over its tokens, as sentence-transformers assumes too.
@@ -77,9 +82,9 @@ impl Pipeline {
         let TransformerConfig { max_seq_length, do_lower_case } = read_transformer(root)?;
         Ok(Self {
             dir: root.to_owned(),
-            pooling: Pooling::Mean,
+            poolings: Poolings(vec![Pooling::Mean]),
             pooling_assumed: true,
-            normalizes: false,
+            modules: Vec::new(),
             lowercases: do_lower_case,
             tokens_max: max_seq_length,
             prompts: read_prompts(root)?,
@@ -114,13 +119,28 @@ struct TransformerConfig {
     do_lower_case: bool,
 }
 
+/// What the file was called for each kind of encoder that sentence-transformers once told apart.
+const TRANSFORMER_FILES: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
 fn read_transformer(dir: &Path) -> Result<TransformerConfig, DescribeError> {
-    let path = dir.join("sentence_bert_config.json");
-    let config: TransformerConfig = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
-    if config.max_seq_length == Some(0) {
-        return Err(DescribeError::Contradiction { path, reason: "max_seq_length is 0".into() });
+    for path in TRANSFORMER_FILES.map(|name| dir.join(name)) {
+        let Some(config) = json::optional::<TransformerConfig>(&path, json::BYTES_MAX)? else {
+            continue;
+        };
+        if config.max_seq_length == Some(0) {
+            return Err(DescribeError::Contradiction { path, reason: "max_seq_length is 0".into() });
+        }
+        return Ok(config);
     }
-    Ok(config)
+    Ok(TransformerConfig::default())
 }
 
 /// One boolean per mode until version 5, then one field with a name or a list of names.
@@ -154,25 +174,36 @@ const MODES: [(&str, &str, Pooling); 6] = [
     ("pooling_mode_weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
     ("pooling_mode_lasttoken", "lasttoken", Pooling::LastToken),
 ];
-const MODES_COVERED: &str = "one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken";
+/// Classes that may follow the pooling.
+const HEAD_MODULES: [&str; 4] = ["Dense", "LayerNorm", "Normalize", "Dropout"];
+const MODES_COVERED: &str = "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken";
 
 impl PoolingConfig {
-    fn mode(self, path: &Path) -> Result<Pooling, DescribeError> {
+    /// In the order in which their vectors stand side by side: that of the list, or of [`MODES`].
+    fn modes(self, path: &Path) -> Result<Poolings, DescribeError> {
         let names = match self.pooling_mode {
             Some(OneOrMore::One(name)) => vec![name],
             Some(OneOrMore::More(names)) => names,
-            None => self.booleans.into_iter().filter_map(active).collect(),
-        };
-        // With no mode set, sentence-transformers takes the mean.
-        let name = match names.as_slice() {
-            [] => "mean",
-            [name] => name,
-            more => {
-                return Err(not_covered(path, format!("pooling by {} together", more.join(", "))));
+            None => {
+                let mut names: Vec<_> = self.booleans.into_iter().filter_map(active).collect();
+                names.sort_by_key(|name| MODES.iter().position(|(_, current, _)| current == name));
+                names
             }
         };
-        let mode = MODES.iter().find(|(_, current, _)| *current == name);
-        mode.map(|(.., pooling)| *pooling).ok_or_else(|| not_covered(path, format!("pooling by {name:?}")))
+        let mut modes = Vec::with_capacity(names.len());
+        for name in &names {
+            let mode = MODES.iter().find(|(_, current, _)| current == name);
+            let (.., mode) = mode.ok_or_else(|| not_covered(path, format!("pooling by {name:?}")))?;
+            if modes.contains(mode) {
+                return Err(not_covered(path, format!("pooling by {name:?} twice")));
+            }
+            modes.push(*mode);
+        }
+        // With no mode set, sentence-transformers takes the mean.
+        if modes.is_empty() {
+            modes.push(Pooling::Mean);
+        }
+        Ok(Poolings(modes))
     }
 }
 

@@ -5,12 +5,19 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixture::{config, model, put_weights, shapes};
+use crate::{
+    fixture::{config, model, put_weights, shapes},
+    spec::{Activation, HeadModule, Pooling},
+};
 
 fn refusal(files: &[(&str, Value)]) -> String {
     let dir = model("", files);
     let error = ModelDescription::from_dir(dir.path()).expect_err("the directory is not covered").to_string();
     error.replace(dir.path().to_str().expect("UTF-8"), "DIR")
+}
+
+fn one(pooling: Pooling) -> Poolings {
+    Poolings(vec![pooling])
 }
 
 fn modules(kinds: &[&str]) -> (&'static str, Value) {
@@ -29,7 +36,7 @@ fn pooling(config: Value) -> [(&'static str, Value); 2] {
 fn a_bare_encoder_assumes_the_mean() {
     let dir = model("bert.", &[]);
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
-    assert_eq!((description.pooling, description.pooling_assumed), (Pooling::Mean, true));
+    assert_eq!((&description.pooling, description.pooling_assumed), (&one(Pooling::Mean), true));
     assert_eq!((description.normalizes, description.tokens_max, description.dims), (false, 40, 4));
     assert_eq!(description.names.embedding_norm.weight, "bert.embeddings.LayerNorm.gamma");
     assert_eq!(description.prompts, Prompts::default());
@@ -54,7 +61,7 @@ fn the_older_layout_is_read() {
         ],
     );
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
-    assert_eq!((description.pooling, description.pooling_assumed), (Pooling::Cls, false));
+    assert_eq!((&description.pooling, description.pooling_assumed), (&one(Pooling::Cls), false));
     assert_eq!((description.normalizes, description.lowercases, description.tokens_max), (true, true, 16));
     assert_eq!(description.prompts.by_name["query"], "q: ");
     assert_eq!(description.prompts.default_name.as_deref(), Some("query"));
@@ -82,7 +89,7 @@ fn the_current_layout_is_read() {
         ],
     );
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
-    assert_eq!((description.pooling, description.tokens_max), (Pooling::LastToken, 24));
+    assert_eq!((&description.pooling, description.tokens_max), (&one(Pooling::LastToken), 24));
     assert!(!description.normalizes);
 }
 
@@ -100,25 +107,79 @@ fn every_pooling_has_two_spellings() {
         older.insert(format!("pooling_mode_{boolean}"), true.into());
         for config in [Value::Object(older), json!({"pooling_mode": name}), json!({"pooling_mode": [name]})] {
             let dir = model("", &pooling(config));
-            assert_eq!(ModelDescription::from_dir(dir.path()).expect("covered").pooling, expected);
+            assert_eq!(ModelDescription::from_dir(dir.path()).expect("covered").pooling, one(expected));
         }
     }
 }
 
+/// A directory whose pooled vectors, cls and mean side by side, go through a Dense.
+fn with_dense(dense: Value, shapes: &[(String, Vec<usize>)]) -> tempfile::TempDir {
+    let poolings = json!({"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true});
+    let chain = modules(&["Transformer", "Pooling", "Dense", "Dropout", "Normalize"]);
+    let dir = model("", &[chain, ("1_Pooling/config.json", poolings), ("2_Dense/config.json", dense)]);
+    put_weights(&dir.path().join("2_Dense"), "", shapes);
+    dir
+}
+
+fn dense_shapes(outputs: usize, inputs: usize) -> [(String, Vec<usize>); 2] {
+    [("linear.weight".to_owned(), vec![outputs, inputs]), ("linear.bias".to_owned(), vec![outputs])]
+}
+
+#[test]
+fn modules_follow_several_poolings() {
+    let dir = with_dense(json!({"in_features": 8, "out_features": 3}), &dense_shapes(3, 8));
+    let description = ModelDescription::from_dir(dir.path()).expect("covered");
+    assert_eq!(description.pooling, Poolings(vec![Pooling::Cls, Pooling::Mean]), "in the library's order");
+    assert_eq!((description.dims, description.normalizes), (3, true));
+    let Head::Embedding { modules, .. } = &description.spec.head;
+    let dense = HeadModule::Dense { outputs: 3, bias: true, activation: Activation::Tanh };
+    assert_eq!(modules, &[dense, HeadModule::Normalize]);
+    assert!(description.spec.to_string().ends_with("pool cls+mean -> dense 3 + bias, tanh -> l2\n"));
+}
+
+#[test]
+fn a_module_that_does_not_fit_is_named() {
+    let told = |dense: Value, shapes: &[(String, Vec<usize>)]| {
+        let dir = with_dense(dense, shapes);
+        let error = ModelDescription::from_dir(dir.path()).expect_err("not covered").to_string();
+        error.replace(dir.path().to_str().expect("UTF-8"), "DIR")
+    };
+    let shapes = dense_shapes(3, 8);
+    assert_eq!(
+        told(json!({"in_features": 4, "out_features": 3}), &shapes),
+        "DIR/2_Dense/config.json: in_features is 4, but the modules before give vectors of 8"
+    );
+    let with = |field: &str, value: Value| {
+        let mut dense = json!({"in_features": 8, "out_features": 3});
+        dense[field] = value;
+        told(dense, &shapes)
+    };
+    assert!(with("out_features", json!(2)).contains("tensor \"linear.weight\": shape [3, 8]"));
+    assert!(with("use_residual", json!(true)).contains("a Dense with use_residual is not covered"));
+    assert!(
+        with("module_input_name", json!("token_embeddings")).contains("\"token_embeddings\" is not covered")
+    );
+    let own = with("activation_function", json!("own.Magic"));
+    assert!(own.contains("the activation own.Magic is not covered; covered: Tanh, Identity"), "{own}");
+    let without = told(json!({"in_features": 8, "out_features": 3}), &shapes[..1]);
+    assert!(without.contains("\"linear.bias\": not in the checkpoint"), "{without}");
+}
+
 #[test]
 fn what_is_not_covered_is_named_with_its_file() {
-    let chain = refusal(&[modules(&["Transformer", "Pooling", "Dense", "Normalize"])]);
+    let chain = refusal(&[modules(&["Transformer", "Pooling", "LSTM", "Normalize"])]);
     assert_eq!(
         chain,
-        "DIR/modules.json: the chain of modules Transformer, Pooling, Dense, Normalize is not covered; \
-         covered: Transformer, Pooling, optionally Normalize"
+        "DIR/modules.json: the chain of modules Transformer, Pooling, LSTM, Normalize is not covered; \
+         covered: Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout"
     );
+    assert!(refusal(&[modules(&["Transformer"])]).contains("the chain of modules Transformer is not"));
     let own = json!([{"path": "", "type": "custom_st.Transformer"}]);
     assert!(refusal(&[("modules.json", own)]).contains("the chain of modules custom_st.Transformer is not"));
-    let two = refusal(&pooling(json!({"pooling_mode": ["cls", "mean"]})));
+    let twice = refusal(&pooling(json!({"pooling_mode": ["cls", "cls"]})));
     assert!(
-        two.starts_with("DIR/1_Pooling/config.json: pooling by cls, mean together is not covered"),
-        "{two}"
+        twice.starts_with("DIR/1_Pooling/config.json: pooling by \"cls\" twice is not covered"),
+        "{twice}"
     );
     let unknown = refusal(&pooling(json!({"pooling_mode_magic": true})));
     assert!(unknown.contains("pooling by \"pooling_mode_magic\" is not covered"), "{unknown}");

@@ -6,6 +6,7 @@ use super::{
     ExecError,
     block::{BLOCK_TOKENS, Block, blocks},
     check::check,
+    head::HeadWorkspace,
     model::{CpuModel, EmbeddingWeights, LayerWeights},
     workspace::{Buffers, Workspace},
 };
@@ -21,6 +22,7 @@ use crate::{
 pub struct CpuLane {
     workers: CpuWorkers,
     workspace: Workspace,
+    head: HeadWorkspace,
     /// Of the running block, from 0.
     cu_seqlens: Vec<u32>,
 }
@@ -31,7 +33,12 @@ impl CpuLane {
     /// # Panics
     /// When the operating system starts no further thread.
     pub fn new(threads_max: usize) -> Self {
-        Self { workers: CpuWorkers::new(threads_max), workspace: Workspace::new(), cu_seqlens: Vec::new() }
+        Self {
+            workers: CpuWorkers::new(threads_max),
+            workspace: Workspace::new(),
+            head: HeadWorkspace::new(),
+            cu_seqlens: Vec::new(),
+        }
     }
 
     /// The threads that a run may use.
@@ -81,7 +88,7 @@ impl CpuLane {
             let out = &mut out[sequences.start * model.dims()..sequences.end * model.dims()];
             let block = Block::cut(batch, sequences, &mut self.cu_seqlens);
             let buffers = self.workspace.buffers::<T>(&model.plan, block.token_ids.len());
-            Pass { model, block, ops: &mut ops, buffers }.run(out)?;
+            Pass { model, block, ops: &mut ops, buffers, head: &mut self.head }.run(out)?;
         }
         Ok(())
     }
@@ -93,6 +100,7 @@ struct Pass<'a, 'ops, T> {
     block: Block<'a>,
     ops: &'a mut CpuOps<'ops>,
     buffers: Buffers<'a, T>,
+    head: &'a mut HeadWorkspace,
 }
 
 impl<T: Element> Pass<'_, '_, T> {
@@ -101,13 +109,9 @@ impl<T: Element> Pass<'_, '_, T> {
         for (layer, weights) in self.model.plan.layers.iter().zip(&self.model.weights.layers) {
             self.layer(layer, weights)?;
         }
-        let head = self.model.plan.head;
-        let (dims, hidden) = (self.model.dims(), self.buffers.get(Buffer::Hidden));
-        self.ops.pool(&[head.pooling], dims, hidden, self.block.cu_seqlens, out)?;
-        if head.l2 {
-            self.ops.l2_normalise(dims, out)?;
-        }
-        Ok(())
+        let CpuModel { plan, weights, .. } = self.model;
+        let hidden = (plan.hidden(), self.buffers.get(Buffer::Hidden));
+        self.head.run(self.ops, (&plan.head, &weights.head), hidden, self.block.cu_seqlens, out)
     }
 
     fn embed(&mut self) -> Result<(), ExecError> {

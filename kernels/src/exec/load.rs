@@ -7,6 +7,7 @@ use std::sync::{
 
 use super::{
     LoadError,
+    head::HeadWeights,
     model::{CpuModel, EmbeddingWeights, LayerWeights, Weights},
 };
 use crate::{
@@ -61,7 +62,10 @@ impl CpuModel {
         let progress = Progress::new(progress, checkpoint.stored_bytes(description.names.all()));
         let loader =
             Loader { plan: &plan, names: &description.names, checkpoint: &checkpoint, progress: &progress };
-        let weights = loader.weights(options.threads)?;
+        let head = plan.head.steps.iter().zip(&description.modules);
+        let head = head.map(|(step, weights)| HeadWeights::load(step, isa, weights.as_ref()));
+        let head = head.collect::<Result<_, _>>()?;
+        let weights = loader.weights(options.threads, head)?;
         Ok(Self { weights, device_name: format!("cpu {isa}"), plan })
     }
 }
@@ -76,7 +80,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     /// Packs tables and layers on up to `threads` threads, each taking the next that is free.
-    fn weights(&self, threads: usize) -> Result<Weights, LoadError> {
+    fn weights(&self, threads: usize, head: Vec<HeadWeights>) -> Result<Weights, LoadError> {
         let layers = &self.plan.layers;
         let next = AtomicUsize::new(0);
         let take_layers = || -> Result<Vec<(usize, LayerWeights)>, LoadError> {
@@ -99,7 +103,7 @@ impl Loader<'_> {
             }
             packed.sort_by_key(|(index, _)| *index);
             let layers = packed.into_iter().map(|(_, layer)| layer).collect();
-            Ok(Weights { embeddings: embeddings?, position_bias: self.position_bias()?, layers })
+            Ok(Weights { embeddings: embeddings?, position_bias: self.position_bias()?, layers, head })
         })
     }
 
@@ -109,7 +113,7 @@ impl Loader<'_> {
         let names = self.names;
         let token_type = names.token_type.as_ref().zip(token_types);
         let projection = names.embedding_projection.as_ref();
-        let hidden = self.plan.dims();
+        let hidden = self.plan.hidden();
         Ok(EmbeddingWeights {
             token: self.table(&names.token, 0, [vocab, width])?,
             position: self.table(&names.position, positions_skipped, [positions, width])?,
@@ -129,7 +133,7 @@ impl Loader<'_> {
     }
 
     fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
-        let hidden = self.plan.dims();
+        let hidden = self.plan.hidden();
         let linears = layer.linears.iter().map(|LinearPlan { role, outputs, inputs }| {
             self.linear(outputs, *inputs, &names.of_linear(*role))
         });
@@ -216,7 +220,7 @@ impl LayerNames {
 }
 
 /// Packing calls back once per row and cannot be stopped; the first row that fails decides.
-fn keep_first(failed: &mut Option<WeightsError>, result: Result<(), WeightsError>) {
+pub(super) fn keep_first(failed: &mut Option<WeightsError>, result: Result<(), WeightsError>) {
     if let Err(error) = result {
         failed.get_or_insert(error);
     }

@@ -3,6 +3,7 @@
 mod block;
 mod check;
 mod error;
+mod head;
 mod lane;
 mod load;
 mod model;

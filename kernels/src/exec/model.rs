@@ -1,5 +1,6 @@
 //! A model in memory, packed for one instruction set.
 
+use super::head::HeadWeights;
 use crate::{
     cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias},
     dtype::Dtype,
@@ -18,6 +19,8 @@ pub(super) struct Weights {
     pub(super) embeddings: EmbeddingWeights,
     pub(super) position_bias: Option<PositionBias>,
     pub(super) layers: Vec<LayerWeights>,
+    /// One for each step of the head.
+    pub(super) head: Vec<HeadWeights>,
 }
 
 pub(super) struct EmbeddingWeights {
@@ -36,10 +39,11 @@ pub(super) struct LayerWeights {
 impl CpuModel {
     /// The heap that the packed weights hold: measured, not estimated.
     pub fn bytes(&self) -> u64 {
-        let Weights { embeddings, position_bias, layers } = &self.weights;
+        let Weights { embeddings, position_bias, layers, head } = &self.weights;
         let bias = position_bias.as_ref().map_or(0, PositionBias::bytes);
         let layers: usize = layers.iter().map(LayerWeights::bytes).sum();
-        (embeddings.bytes() + bias + layers) as u64
+        let head: usize = head.iter().map(HeadWeights::bytes).sum();
+        (embeddings.bytes() + bias + layers + head) as u64
     }
 
     /// The format of the weights.

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::spec::{Pooling, Position};
 
-const HEAD: Head = Head::Embedding { pooling: Pooling::Mean, normalize: true };
+fn head() -> Head {
+    Head::pooled(Pooling::Mean, true)
+}
 
 fn tiny() -> Value {
     json!({
@@ -22,7 +24,7 @@ fn with(field: &str, value: Value) -> Result<EncoderSpec, FamilyError> {
         Value::Null => object.remove(field),
         value => object.insert(field.to_owned(), value),
     };
-    spec(&config, HEAD)
+    spec(&config, head())
 }
 
 fn refusal(field: &str, value: Value) -> String {
@@ -37,7 +39,7 @@ fn defaults_are_those_of_transformers() {
     });
     let mut full = tiny();
     full.as_object_mut().expect("an object").extend(explicit.as_object().expect("an object").clone());
-    assert_eq!(spec(&full, HEAD).expect("covered"), spec(&tiny(), HEAD).expect("covered"));
+    assert_eq!(spec(&full, head()).expect("covered"), spec(&tiny(), head()).expect("covered"));
     assert!(with("model_type", Value::Null).is_ok(), "the architecture alone suffices");
 }
 
@@ -49,11 +51,11 @@ fn an_unknown_architecture_is_named_with_what_is_covered() {
         assert_eq!(refusal("architectures", json!([name])), format!("architecture {name} {covered}"));
     }
     assert_eq!(
-        spec(&json!({"model_type": "mamba"}), HEAD).expect_err("unknown").to_string(),
+        spec(&json!({"model_type": "mamba"}), head()).expect_err("unknown").to_string(),
         format!("architecture mamba {covered}")
     );
     assert_eq!(
-        spec(&json!({}), HEAD).expect_err("unknown").to_string(),
+        spec(&json!({}), head()).expect_err("unknown").to_string(),
         format!("architecture (none named) {covered}")
     );
     assert!(refusal("auto_map", json!({"AutoModel": "modeling.Own"})).contains("code of its own"));
@@ -76,7 +78,7 @@ fn fields_are_checked() {
     assert!(refusal("num_attention_heads", json!(0)).contains("num_attention_heads (0)"));
     assert!(refusal("num_hidden_layers", json!(1_000_000)).starts_with("layers is 1000000"));
     assert!(refusal("layer_norm_eps", json!(0)).starts_with("norm eps is 0"));
-    assert!(spec(&json!([1]), HEAD).is_err() && spec(&Value::Null, HEAD).is_err());
+    assert!(spec(&json!([1]), head()).is_err() && spec(&Value::Null, head()).is_err());
 }
 
 /// `tiny` as another family's, with further fields.
@@ -86,7 +88,7 @@ fn of(model_type: &str, fields: Value) -> Result<EncoderSpec, FamilyError> {
     object
         .extend(json!({"architectures": null, "model_type": model_type}).as_object().cloned().expect("one"));
     object.extend(fields.as_object().cloned().expect("an object"));
-    spec(&config, HEAD)
+    spec(&config, head())
 }
 
 #[test]

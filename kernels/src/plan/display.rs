@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BiasPlan, EmbedPlan, LayerPlan, Plan, Step};
+use super::{BiasPlan, EmbedPlan, HeadStep, LayerPlan, Plan, Step};
 use crate::cpu::Epilogue;
 
 impl fmt::Display for Plan {
@@ -13,7 +13,7 @@ impl fmt::Display for Plan {
         write!(f, "  embed_norm: [{vocab}, {width}] + [{positions}, {width}]")?;
         token_types.map_or(Ok(()), |rows| write!(f, " + [{rows}, {width}]"))?;
         if embed.projects {
-            write!(f, " -> linear {width} -> {}", self.dims())?;
+            write!(f, " -> linear {width} -> {}", self.hidden())?;
         }
         writeln!(f)?;
         if let Some(BiasPlan { buckets, heads, distance_max, tokens_max }) = position_bias {
@@ -24,10 +24,24 @@ impl fmt::Display for Plan {
             writeln!(f, "  {count} x")?;
             layer.steps.iter().try_for_each(|step| layer.write_step(step, f))?;
         }
-        let l2 = if head.l2 { " -> l2_normalise" } else { "" };
-        writeln!(f, "  pool {:?}{l2}", head.pooling)?;
+        let poolings: Vec<_> = head.poolings.iter().map(|pooling| format!("{pooling:?}")).collect();
+        write!(f, "  pool {}", poolings.join(" + "))?;
+        head.steps.iter().try_for_each(|step| write!(f, " -> {step}"))?;
+        writeln!(f)?;
         let bytes = self.workspace_bytes(1);
         writeln!(f, "  buffers per token: {widths:?} at {starts:?} x {activations} = {bytes} bytes")
+    }
+}
+
+impl fmt::Display for HeadStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense { inputs, outputs, activation, .. } => {
+                write!(f, "linear f32 {inputs} -> {outputs}, {activation:?}")
+            }
+            Self::LayerNorm { eps, .. } => write!(f, "layer_norm eps {eps:e}"),
+            Self::L2 { .. } => f.write_str("l2_normalise"),
+        }
     }
 }
 

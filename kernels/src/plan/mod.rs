@@ -11,7 +11,7 @@ mod select;
 pub use error::PlanError;
 
 use crate::{
-    cpu::{AttentionShape, CpuIsa, Epilogue, Pooling},
+    cpu::{Activation, AttentionShape, CpuIsa, Epilogue, Pooling},
     dtype::Dtype,
 };
 
@@ -140,11 +140,31 @@ pub(crate) enum Step {
     },
 }
 
-/// From the residual stream to one vector per sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From the residual stream to one vector per sequence, in f32.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HeadPlan {
-    pub(crate) pooling: Pooling,
-    pub(crate) l2: bool,
+    pub(crate) poolings: Vec<Pooling>,
+    pub(crate) steps: Vec<HeadStep>,
+    /// Width of the answer.
+    pub(crate) dims: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum HeadStep {
+    /// Its weights are f32 whatever the others are.
+    Dense {
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        activation: Activation,
+    },
+    LayerNorm {
+        width: usize,
+        eps: f32,
+    },
+    L2 {
+        width: usize,
+    },
 }
 
 impl Plan {
@@ -158,8 +178,13 @@ impl Plan {
         self.isa
     }
 
-    /// Elements of the residual stream and of the answer.
+    /// Elements of the answer.
     pub fn dims(&self) -> usize {
+        self.head.dims
+    }
+
+    /// Elements of the residual stream.
+    pub(crate) fn hidden(&self) -> usize {
         self.widths[Buffer::Hidden as usize]
     }
 

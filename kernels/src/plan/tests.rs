@@ -9,8 +9,8 @@ use crate::{
 
 fn spec(config: &str) -> EncoderSpec {
     let config = serde_json::from_str(config).expect("a published configuration is JSON");
-    let head = Head::Embedding { pooling: SpecPooling::Mean, normalize: true };
-    families::spec(&config, head).expect("a published configuration is covered")
+    families::spec(&config, Head::pooled(SpecPooling::Mean, true))
+        .expect("a published configuration is covered")
 }
 
 /// Spec and plan as printed, against the committed text; a difference prints the new text to be committed instead.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    Activation, Attention, EncoderSpec, Ffn, Head, LayerPattern, Mask, Norm, NormPlacement, Pooling,
+    Activation, Attention, EncoderSpec, Ffn, Head, HeadModule, LayerPattern, Mask, Norm, NormPlacement,
+    Pooling, Poolings,
 };
 use super::{Position, PositionBias, QkvLayout};
 
@@ -92,15 +93,38 @@ impl fmt::Display for Activation {
             Self::GeluTanh => "gelu_tanh",
             Self::Silu => "silu",
             Self::Relu => "relu",
+            Self::Tanh => "tanh",
+            Self::Identity => "identity",
         })
     }
 }
 
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Embedding { poolings, modules } = self;
+        write!(f, "pool {poolings}")?;
+        modules.iter().try_for_each(|module| write!(f, " -> {module}"))
+    }
+}
+
+impl fmt::Display for Poolings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, pooling) in self.0.iter().enumerate() {
+            write!(f, "{}{pooling}", if index == 0 { "" } else { "+" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for HeadModule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Embedding { pooling, normalize: true } => write!(f, "pool {pooling} -> l2"),
-            Self::Embedding { pooling, normalize: false } => write!(f, "pool {pooling}"),
+            Self::Dense { outputs, bias, activation } => {
+                let bias = if *bias { " + bias" } else { "" };
+                write!(f, "dense {outputs}{bias}, {activation}")
+            }
+            Self::LayerNorm { eps } => write!(f, "{}", Norm::LayerNorm { eps: *eps }),
+            Self::Normalize => f.write_str("l2"),
         }
     }
 }

@@ -174,18 +174,78 @@ pub enum Activation {
     Silu,
     /// `max(x, 0)`.
     Relu,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `x`.
+    Identity,
 }
 
 /// What becomes of the last hidden states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Head {
     /// One vector per sequence.
     Embedding {
         /// How a sequence's rows become one.
-        pooling: Pooling,
-        /// Whether the vector is scaled to length 1 (L2).
-        normalize: bool,
+        poolings: Poolings,
+        /// What is done with it then, in order.
+        modules: Vec<HeadModule>,
     },
+}
+
+/// Ways of pooling whose vectors stand side by side: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poolings(pub Vec<Pooling>);
+
+/// One step from a pooled vector to the answer (the modules of sentence-transformers).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HeadModule {
+    /// `activation(x W^T + b)`.
+    Dense {
+        /// Width of the result.
+        outputs: usize,
+        /// Whether there is a `b`.
+        bias: bool,
+        /// Applied to the sum.
+        activation: Activation,
+    },
+    /// As in a block.
+    LayerNorm {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// Scaled to length 1 (L2).
+    Normalize,
+}
+
+impl Head {
+    /// One way of pooling, and nothing more than L2.
+    pub fn pooled(pooling: Pooling, normalize: bool) -> Self {
+        let modules = if normalize { vec![HeadModule::Normalize] } else { Vec::new() };
+        Self::Embedding { poolings: Poolings(vec![pooling]), modules }
+    }
+
+    /// Width of the answer of an encoder whose hidden states are `hidden` wide.
+    pub fn dims(&self, hidden: usize) -> usize {
+        let Self::Embedding { poolings, modules } = self;
+        let pooled = hidden.saturating_mul(poolings.0.len());
+        modules.iter().fold(pooled, |width, module| module.outputs(width))
+    }
+
+    /// Whether the answer has length 1.
+    pub fn normalizes(&self) -> bool {
+        let Self::Embedding { modules, .. } = self;
+        modules.last() == Some(&HeadModule::Normalize)
+    }
+}
+
+impl HeadModule {
+    /// Width of the result for vectors of `width`.
+    pub const fn outputs(self, width: usize) -> usize {
+        match self {
+            Self::Dense { outputs, .. } => outputs,
+            Self::LayerNorm { .. } | Self::Normalize => width,
+        }
+    }
 }
 
 /// How the rows of one sequence become one vector (the modes of sentence-transformers' `Pooling` module).
@@ -232,7 +292,24 @@ impl EncoderSpec {
         };
         let layers: usize =
             (0..self.layer_count()).map(|index| self.layer(index).parameters(self.hidden)).sum();
-        (tables + projection + bias + layers) as u64
+        (tables + projection + bias + layers + self.head.parameters(self.hidden)) as u64
+    }
+}
+
+impl Head {
+    fn parameters(&self, hidden: usize) -> usize {
+        let Self::Embedding { poolings, modules } = self;
+        let mut width = hidden * poolings.0.len();
+        let count = |module: &HeadModule| {
+            let inputs = width;
+            width = module.outputs(inputs);
+            match *module {
+                HeadModule::Dense { outputs, bias, .. } => (inputs + usize::from(bias)) * outputs,
+                HeadModule::LayerNorm { .. } => 2 * inputs,
+                HeadModule::Normalize => 0,
+            }
+        };
+        modules.iter().map(count).sum()
     }
 }
 

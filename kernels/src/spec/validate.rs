@@ -1,6 +1,9 @@
 //! Refuses descriptions that no kernel could run, before memory is sized after them.
 
-use super::{Attention, Embeddings, EncoderSpec, Ffn, LayerSpec, Norm, Position, PositionBias, SpecError};
+use super::{
+    Attention, Embeddings, EncoderSpec, Ffn, Head, HeadModule, LayerSpec, Norm, Position, PositionBias,
+    SpecError,
+};
 
 /// Bounds far above any published encoder and low enough that no product of two of them overflows 64 bits.
 const HIDDEN_MAX: usize = 1 << 16;
@@ -12,6 +15,10 @@ const POSITIONS_MAX: usize = 1 << 20;
 /// A segment id is one byte in the packed batch.
 const TOKEN_TYPES_MAX: usize = 1 << 8;
 const BUCKETS_MAX: usize = 1 << 12;
+/// Each way once.
+const POOLINGS_MAX: usize = 6;
+const MODULES_MAX: usize = 16;
+const DIMS_MAX: usize = POOLINGS_MAX * HIDDEN_MAX;
 
 impl EncoderSpec {
     /// Checks every dimension and every pair of dimensions that must fit each other.
@@ -25,7 +32,25 @@ impl EncoderSpec {
         }
         self.position_bias.map_or(Ok(()), |bias| bias.validate(self))?;
         within("layers", self.layer_count(), LAYERS_MAX)?;
-        (0..self.layer_count()).try_for_each(|index| self.layer(index).validate())
+        (0..self.layer_count()).try_for_each(|index| self.layer(index).validate())?;
+        self.head.validate(self.hidden)
+    }
+}
+
+impl Head {
+    fn validate(&self, hidden: usize) -> Result<(), SpecError> {
+        let Self::Embedding { poolings, modules } = self;
+        within("poolings", poolings.0.len(), POOLINGS_MAX)?;
+        within("modules", modules.len() + 1, MODULES_MAX)?;
+        let mut width = hidden * poolings.0.len();
+        for module in modules {
+            width = module.outputs(width);
+            within("dense outputs", width, DIMS_MAX)?;
+            if let HeadModule::LayerNorm { eps } = *module {
+                Norm::LayerNorm { eps }.validate()?;
+            }
+        }
+        within("dims", width, DIMS_MAX)
     }
 }
 
@@ -97,7 +122,7 @@ pub(crate) fn multiple(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Activation, Head, LayerPattern, Mask, NormPlacement, Pooling, QkvLayout};
+    use crate::spec::{Activation, LayerPattern, Mask, NormPlacement, Pooling, Poolings, QkvLayout};
 
     fn spec() -> EncoderSpec {
         let norm = Norm::LayerNorm { eps: 1e-12 };
@@ -117,7 +142,7 @@ mod tests {
             position: Position::Learned { rows: 16, offset: 0 },
             position_bias: None,
             layers: LayerPattern::Uniform { count: 2, layer },
-            head: Head::Embedding { pooling: Pooling::Mean, normalize: true },
+            head: Head::pooled(Pooling::Mean, true),
         }
     }
 
@@ -151,6 +176,13 @@ mod tests {
             refusal(|spec, _| spec.position = Position::Learned { rows: 2, offset: 2 }),
             "position offset (2) leaves no row of the position table (2 rows)"
         );
+        let head = |poolings, modules| Head::Embedding { poolings: Poolings(poolings), modules };
+        assert_eq!(refusal(|spec, _| spec.head = head(vec![], vec![])), "poolings is 0; it must be positive");
+        let none = HeadModule::Dense { outputs: 0, bias: false, activation: Activation::Identity };
+        assert_eq!(
+            refusal(|spec, _| spec.head = head(vec![Pooling::Cls], vec![none])),
+            "dense outputs is 0; it must be positive"
+        );
         let buckets = |buckets, distance_max| Some(PositionBias::Buckets { buckets, distance_max });
         assert_eq!(
             refusal(|spec, _| spec.position_bias = buckets(32, 8)),
@@ -179,7 +211,12 @@ mod tests {
         projected.embeddings.width = 8;
         projected.embeddings.token_types = None;
         projected.position_bias = Some(PositionBias::Buckets { buckets: 32, distance_max: 128 });
+        let dense = HeadModule::Dense { outputs: 5, bias: true, activation: Activation::Tanh };
+        let modules = vec![dense, HeadModule::LayerNorm { eps: 1e-5 }, HeadModule::Normalize];
+        projected.head = Head::Embedding { poolings: Poolings(vec![Pooling::Cls, Pooling::Mean]), modules };
+        assert_eq!((projected.head.dims(32), projected.head.normalizes()), (5, true));
+        let head = (64 + 1) * 5 + 2 * 5;
         let tables = (100 + 16) * 8 + 2 * 8 + (8 + 1) * 32 + 32 * 4;
-        assert_eq!(projected.parameters(), tables + 2 * layer);
+        assert_eq!(projected.parameters(), tables + 2 * layer + head);
     }
 }

@@ -1,6 +1,6 @@
 //! What a kind of device must be able to do for its actor. The CPU is the only kind so far.
 
-use shoal_kernels::spec::Head;
+use shoal_kernels::spec::{Head, HeadModule};
 use shoal_kernels::{
     CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, DtypePolicy, ExecError, LoadError, ModelDescription,
     PackedBatch, Plan, PlanError,
@@ -91,8 +91,9 @@ impl Backend for CpuBackend {
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<CpuModel, LoadError> {
         let mut description = description.clone();
-        let Head::Embedding { normalize, .. } = &mut description.spec.head;
-        *normalize = false;
+        // Rows come as they are: each caller says whether they are normalised.
+        let Head::Embedding { modules, .. } = &mut description.spec.head;
+        modules.pop_if(|last| *last == HeadModule::Normalize);
         let options = CpuOptions { isa: self.isa, dtype: policy, threads: self.threads };
         CpuModel::load(&description, &options, progress)
     }
