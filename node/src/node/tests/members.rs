@@ -58,6 +58,13 @@ impl Mesh {
         Client::connect(ConnectOptions::new([address], identity)).await.expect("connected")
     }
 
+    /// Has a node serve what it is asked, as a caller does that knows no other node.
+    pub(super) async fn ask_only(&self, index: usize, model: &str) {
+        let client = Client::in_process(self.nodes[index].service());
+        let encoded = client.encode(Encode::new(model, ["a"])).await.expect("encoded");
+        assert_eq!(encoded.items.len(), 1);
+    }
+
     /// Loads since the start, of each node.
     pub(super) async fn loads(&self) -> Vec<u64> {
         let mut loads = Vec::new();
@@ -95,7 +102,7 @@ async fn a_loaded_model_and_its_nodes_load_are_known_everywhere_at_once() {
     let who = mesh.nodes[2].id();
     let stored = |mesh: &MeshState| stands(mesh, who, "mean") == Some(ModelState::Stored);
     mesh.everybody("on disk", stored).await;
-    assert_eq!(vectors(&mesh.nodes[2], Encode::new("mean", ["a"])).await.len(), 1);
+    mesh.ask_only(2, "mean").await;
     let ready = |mesh: &MeshState| stands(mesh, who, "mean") == Some(ModelState::Ready);
     mesh.everybody("loaded", ready).await;
     let load = |mesh: &MeshState| {
