@@ -54,18 +54,22 @@ async fn drain(args: &DrainArgs) -> Result<(NodeId, Option<Duration>), Stop> {
     let client = Client::connect(options).await?;
     let node = if is_self { own } else { find(&client, &args.node).await? };
     let started = Instant::now();
-    client.drain(node, args.within).await?;
+    let draining = client.drain(node, args.within).await?;
     if args.no_wait {
         return Ok((node, None));
     }
-    while is_there(&client, node).await {
-        if started.elapsed() > WAIT_MAX {
+    loop {
+        // Who is gone does not say so: the look itself may take as long as a dial.
+        let looked_at = started.elapsed();
+        if !is_there(&client, node, draining.generation).await {
+            return Ok((node, Some(looked_at)));
+        }
+        if looked_at > WAIT_MAX {
             let message = format!("node {node} is draining and has not left after {} s", WAIT_MAX.as_secs());
             return Err(Stop::new(Exit::Unavailable, message));
         }
         sleep(LOOK_PERIOD).await;
     }
-    Ok((node, Some(started.elapsed())))
 }
 
 /// The one member whose id begins so.
@@ -88,10 +92,10 @@ async fn find(client: &Client, beginning: &str) -> Result<NodeId, Stop> {
     }
 }
 
-/// A node that says no is there; one that nobody reaches has left.
-async fn is_there(client: &Client, node: NodeId) -> bool {
+/// A node that says no is there; one that nobody reaches has left, and so has one that was started again.
+async fn is_there(client: &Client, node: NodeId, generation: u64) -> bool {
     match client.status_of(node, false).await {
-        Ok(_) => true,
+        Ok(status) => status.generation == generation,
         Err(ClientError::Refused { code, .. }) => code != ErrorCode::Unavailable,
         Err(_) => false,
     }
