@@ -97,3 +97,15 @@ async fn a_client_that_is_cut_off_frees_its_slot_at_the_idle_timeout() {
     let (_failed, freed) = tokio::join!(call, cut);
     assert!(freed <= Duration::from_secs(6), "{freed:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_node_that_returns_under_another_key_is_found_in_the_middle_of_a_call() {
+    let weather = Weather::new(3);
+    let client = weather.connect().await.expect("fine weather");
+    let (addr, former) = (weather.server.local_addr(), client.entry());
+    weather.net.kill(addr);
+    let options = QuicServerOptions::new(addr, identity(Role::Node)).net(weather.net.clone());
+    let _other = QuicServer::bind(options, weather.service.clone()).expect("the address is free again");
+    client.encode(Encode::new("m", ["a"])).await.expect("served by whoever is there");
+    assert_ne!(client.entry(), former);
+}
