@@ -11,6 +11,7 @@ fn asked(id: u64, at_us: u64) -> Record {
         sent_us: at_us,
         deadline_us: at_us + 10 * SECOND_US,
         model: "mean".to_owned(),
+        is_cold: false,
         texts: vec![7, 1000 + id],
     })
 }

@@ -91,7 +91,7 @@ fn failed(error: &io::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Runs what is asked for and prints the report; whether all that is in it is good.
+/// Runs what is asked for and prints the report; whether everything ran and is good.
 async fn series(arguments: &Arguments) -> io::Result<bool> {
     fs::create_dir_all(&arguments.out)?;
     let mut skipped = Vec::new();
@@ -103,9 +103,11 @@ async fn series(arguments: &Arguments) -> io::Result<bool> {
     let report = Report { outcomes: &outcomes, targets: Targets::OURS, heading, skipped: &skipped };
     fs::write(arguments.out.join("chaos.md"), report.to_string())?;
     println!("{report}");
-    Ok(outcomes.iter().all(|outcome| Targets::OURS.missed(outcome).is_empty()))
+    let good = outcomes.iter().all(|outcome| Targets::OURS.missed(outcome).is_empty());
+    Ok(good && skipped.is_empty())
 }
 
+/// Gives the scenarios that have no outcome, and why.
 async fn run_all(arguments: &Arguments) -> io::Result<Vec<(String, String)>> {
     let scenarios = chosen(arguments)?;
     let plan = Plan {
@@ -126,9 +128,15 @@ async fn run_all(arguments: &Arguments) -> io::Result<Vec<(String, String)>> {
             continue;
         }
         eprintln!("{}: {}", scenario.name, scenario.what);
-        let outcome = plan.run(&scenario, machine, &arguments.out).await?;
-        let file = arguments.out.join(format!("{}.json", scenario.name));
-        fs::write(file, serde_json::to_vec(&outcome)?)?;
+        let outcome = match plan.run(&scenario, machine, &arguments.out).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                eprintln!("{}: FAILED: {error}", scenario.name);
+                skipped.push((scenario.name.to_owned(), error.to_string()));
+                continue;
+            }
+        };
+        fs::write(kept(arguments, &scenario), serde_json::to_vec(&outcome)?)?;
         for missed in Targets::OURS.missed(&outcome) {
             eprintln!("{}: {missed}", scenario.name);
         }
@@ -180,10 +188,13 @@ async fn machine(arguments: &Arguments, plan: &Plan) -> io::Result<Machine> {
     Ok(machine)
 }
 
+fn kept(arguments: &Arguments, scenario: &Scenario) -> PathBuf {
+    arguments.out.join(format!("{}.json", scenario.name))
+}
+
 /// All outcomes that are there, in the order of the scenarios.
 fn outcomes(arguments: &Arguments) -> io::Result<Vec<Outcome>> {
-    let file = |scenario: &Scenario| arguments.out.join(format!("{}.json", scenario.name));
-    let there = Scenario::all(arguments.nodes).into_iter().map(|scenario| file(&scenario));
+    let there = Scenario::all(arguments.nodes).into_iter().map(|scenario| kept(arguments, &scenario));
     there
         .filter(|file| Path::is_file(file))
         .map(|file| Ok(serde_json::from_slice(&fs::read(file)?)?))

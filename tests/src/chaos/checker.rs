@@ -45,6 +45,9 @@ pub struct Verdict {
     /// From when the request was due to its answer.
     #[serde(with = "serialized")]
     pub latency: Latencies,
+    /// The same of requests that had to wait for a load.
+    #[serde(with = "serialized")]
+    pub cold: Latencies,
     /// Of requests in flight at a node that was taken: from then to the answer of another.
     #[serde(with = "serialized")]
     pub failover: Latencies,
@@ -84,6 +87,7 @@ impl Checker {
             told: Vec::new(),
             violations: 0,
             latency: latencies(),
+            cold: latencies(),
             failover: latencies(),
             detour: latencies(),
             per_second: Vec::new(),
@@ -156,7 +160,8 @@ impl Checker {
         } else if is_whole {
             self.verdict.answered += 1;
             self.goodput.handle_answered(ended.at_us, ended.items.len());
-            record(&mut self.verdict.latency, ended.at_us.saturating_sub(asked.intended_us));
+            let latency = if asked.is_cold { &mut self.verdict.cold } else { &mut self.verdict.latency };
+            record(latency, ended.at_us.saturating_sub(asked.intended_us));
             self.note_failover(&asked, &ended);
         } else {
             self.verdict.lost += 1;
@@ -191,7 +196,7 @@ impl Checker {
 
     /// A request that took more than one attempt while a node was just taken.
     fn note_failover(&mut self, asked: &Asked, ended: &Ended) {
-        if ended.retries == 0 {
+        if ended.retries == 0 || asked.is_cold {
             return;
         }
         let window_us = FAILOVER_WINDOW.as_micros() as u64;

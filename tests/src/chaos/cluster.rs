@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use shoal_mesh::{Authority, Client, ConnectOptions, Issuer};
-use shoal_protocol::message::Role;
+use shoal_protocol::message::{MemberState, Role};
 use tempfile::TempDir;
 
 use super::hosts::Hosts;
@@ -22,6 +23,8 @@ pub(super) const CLIENTS: Peer = Peer::Client(0);
 /// Where a node listens on its own host; the relay's fronts are what others see.
 const CALLERS_PORT: u16 = 7100;
 const MEMBERS_PORT: u16 = 7101;
+/// Between two looks at who is there.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// What all nodes of a run have in common.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub(super) struct ClusterOptions {
     pub(super) tokens_per_s_max: u64,
     /// Decides what becomes of every packet.
     pub(super) seed: u64,
+    /// What the nodes have to say is kept in files that begin so.
+    pub(super) logs: PathBuf,
 }
 
 /// Dropping it ends every process and takes the hosts away.
@@ -161,10 +166,9 @@ impl Cluster {
         self.seats[usize::from(to)].identity = self.seats[usize::from(from)].identity.take();
     }
 
-    /// What a seat's nodes had to say.
-    #[must_use]
-    pub(super) fn log(&self, seat: u16) -> PathBuf {
-        self.home.path().join(format!("seat-{seat}.log"))
+    /// What a seat's nodes have to say.
+    fn log(&self, seat: u16) -> PathBuf {
+        self.options.logs.with_extension(format!("seat-{seat}.log"))
     }
 
     /// A client that knows the first nodes' addresses, beginning with another one for each `number`.
@@ -187,6 +191,26 @@ impl Cluster {
         let identity = self.issuer.issue(Role::Client, "watcher").map_err(io::Error::other)?;
         let address = self.seats[usize::from(seat)].callers;
         Client::connect(ConnectOptions::new([address], identity)).await.map_err(io::Error::other)
+    }
+
+    /// Waits until a client's node sees every node alive.
+    ///
+    /// # Errors
+    /// When that takes longer than [`START_WAIT`].
+    pub(super) async fn complete(&self, client: &Client) -> io::Result<()> {
+        let complete = async {
+            let mut looks = tokio::time::interval(LOOK_PERIOD);
+            loop {
+                looks.tick().await;
+                let Ok(status) = client.status(false).await else { continue };
+                let alive = status.members.iter().filter(|member| member.state == MemberState::Alive).count();
+                if alive == usize::from(self.options.nodes) {
+                    return;
+                }
+            }
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the nodes do not find each other");
+        tokio::time::timeout(START_WAIT, complete).await.map_err(late)
     }
 
     fn new_identity(&mut self) -> io::Result<PathBuf> {

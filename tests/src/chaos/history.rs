@@ -35,6 +35,8 @@ pub struct Asked {
     pub deadline_us: u64,
     /// The model.
     pub model: String,
+    /// Nobody holds the model yet: its load is part of the answer's time.
+    pub is_cold: bool,
     /// The numbers of its texts: equal numbers are equal texts.
     pub texts: Vec<u64>,
 }

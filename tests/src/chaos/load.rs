@@ -73,6 +73,8 @@ pub(super) struct Asking {
     pub(super) origin: Instant,
     /// The model.
     pub(super) model: String,
+    /// Nobody holds it yet.
+    pub(super) is_cold: bool,
     /// How long each request may take from when it is sent.
     pub(super) deadline: Duration,
     /// Decides the texts.
@@ -98,8 +100,16 @@ impl Asking {
             .truncate(Truncate::Right)
             .deadline(self.deadline)
             .request_unique(id);
-        let model = self.model.clone();
-        self.history.write(&Record::Asked(Asked { id, intended_us, sent_us, deadline_us, model, texts }))?;
+        let (model, is_cold) = (self.model.clone(), self.is_cold);
+        self.history.write(&Record::Asked(Asked {
+            id,
+            intended_us,
+            sent_us,
+            deadline_us,
+            model,
+            is_cold,
+            texts,
+        }))?;
         let (ended, tokens) = self.outcome(client, id, call).await;
         let answered = ended.items.len() as u64;
         self.history.write(&Record::Ended(ended))?;

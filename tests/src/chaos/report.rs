@@ -137,7 +137,7 @@ impl Report<'_> {
     }
 
     fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut latency, mut failover) = (latencies(), latencies());
+        let (mut latency, mut failover, mut detour) = (latencies(), latencies(), latencies());
         let (mut asked, mut lost, mut duplicated, mut compared) = (0, 0, 0, 0);
         for verdict in self.outcomes.iter().map(|outcome| &outcome.verdict) {
             asked += verdict.asked;
@@ -147,15 +147,14 @@ impl Report<'_> {
             // The bounds are the same everywhere.
             let _ = latency.add(&verdict.latency);
             let _ = failover.add(&verdict.failover);
+            let _ = detour.add(&verdict.detour);
         }
         writeln!(
             f,
             "\nIn all: {asked} requests, {lost} lost, {duplicated} duplicated; {compared} vectors of a text that was \
-             asked for before, all compared to the bit. Failovers: {}, p50 {}, p99 {}, max {}.\n",
-            failover.len(),
-            millis(failover.value_at_quantile(0.5)),
-            millis(failover.value_at_quantile(0.99)),
-            millis(failover.max()),
+             asked for before, all compared to the bit. Failovers: {}. Detours: {}.\n",
+            all(&failover),
+            all(&detour),
         )?;
         writeln!(f, "Latency of all answered requests:\n\n```text\n{}```", bars(&latency))
     }
@@ -177,6 +176,13 @@ fn section(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
         "{} of {} requests answered, {} of them after more than one attempt. {} packets: {} lost, {} cut, {} doubled.\n",
         verdict.answered, verdict.asked, verdict.retried, wire.packets, wire.lost, wire.cut, wire.duplicated,
     )?;
+    if !verdict.cold.is_empty() {
+        let (count, max) = (verdict.cold.len(), millis(verdict.cold.max()));
+        writeln!(
+            f,
+            "- {count} requests waited for a load, the longest for {max} with the load that was begun anew"
+        )?;
+    }
     for (code, count) in &verdict.failed {
         writeln!(f, "- {count} failed: `{code}`")?;
     }
@@ -207,6 +213,11 @@ fn spread(latencies: &Latencies) -> String {
     }
     let at = |quantile| millis(latencies.value_at_quantile(quantile));
     format!("{} | {} | {} | {}", latencies.len(), at(0.5), at(0.99), millis(latencies.max()))
+}
+
+fn all(latencies: &Latencies) -> String {
+    let at = |quantile| millis(latencies.value_at_quantile(quantile));
+    format!("{}, p50 {}, p99 {}, max {}", latencies.len(), at(0.5), at(0.99), millis(latencies.max()))
 }
 
 fn detours(latencies: &Latencies) -> String {

@@ -23,8 +23,6 @@ const MODEL: &str = "mean";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Requests of one client in flight while the machine is measured.
 const MEASURE_IN_FLIGHT: u64 = 48;
-/// From the last node's ready line to the first request.
-const SETTLE: Duration = Duration::from_millis(500);
 /// The nodes together may do this share of what the machine can, so that a killed one takes capacity away with it.
 const CAP_SHARE: f64 = 0.5;
 
@@ -99,7 +97,7 @@ impl Plan {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/bert").join(MODEL)
     }
 
-    fn options(&self, tokens_per_s_max: u64, with_slow_model: bool) -> ClusterOptions {
+    fn options(&self, tokens_per_s_max: u64, with_slow_model: bool, logs: PathBuf) -> ClusterOptions {
         ClusterOptions {
             program: self.program.clone(),
             nodes: self.nodes,
@@ -108,6 +106,7 @@ impl Plan {
             with_slow_model,
             tokens_per_s_max,
             seed: self.seed,
+            logs,
         }
     }
 
@@ -120,9 +119,10 @@ impl Plan {
         }
         let mut clients = Vec::new();
         for client in 0..self.clients {
-            clients.push(cluster.connect(client).await?);
+            let client = cluster.connect(client).await?;
+            cluster.complete(&client).await?;
+            clients.push(client);
         }
-        tokio::time::sleep(SETTLE).await;
         Ok((cluster, clients))
     }
 
@@ -131,6 +131,7 @@ impl Plan {
             history: Arc::new(HistoryWriter::create(history)?),
             origin: shoal::clock::now(),
             model: MODEL.to_owned(),
+            is_cold: false,
             deadline: DEADLINE,
             seed: self.seed,
         })
@@ -141,7 +142,7 @@ impl Plan {
     /// # Errors
     /// The operating system's, or a node that did not start.
     pub async fn measure_machine(&self, dir: &Path, duration: Duration) -> io::Result<Machine> {
-        let (cluster, clients) = self.start(self.options(0, false)).await?;
+        let (cluster, clients) = self.start(self.options(0, false, dir.join("machine"))).await?;
         let asking = self.asking(&dir.join("machine.jsonl"))?;
         let end = asking.origin + duration;
         let mut flows = JoinSet::new();
@@ -169,7 +170,11 @@ impl Plan {
     /// # Errors
     /// When the run itself failed; a broken rule is in the outcome.
     pub async fn run(&self, scenario: &Scenario, machine: Machine, dir: &Path) -> io::Result<Outcome> {
-        let options = self.options(machine.tokens_per_s_max(self.nodes), scenario.needs_slow_model());
+        let options = self.options(
+            machine.tokens_per_s_max(self.nodes),
+            scenario.needs_slow_model(),
+            dir.join(scenario.name),
+        );
         let (cluster, clients) = self.start(options).await?;
         let hosts = cluster.hosts().describe();
         let file = dir.join(format!("{}.jsonl", scenario.name));

@@ -1,6 +1,6 @@
 //! Does to a mesh what a scenario says, and writes down what it did.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -29,6 +29,14 @@ const COLD_IDS: u64 = 1 << 40;
 /// The name of the model that takes long to load.
 pub(super) const SLOW_MODEL: &str = "slow";
 
+/// A node said that it is ready, or ended before.
+struct Started {
+    start: u64,
+    seat: u16,
+    what: String,
+    ended: io::Result<()>,
+}
+
 /// A mesh under way.
 pub(super) struct Stage {
     /// The nodes.
@@ -40,8 +48,11 @@ pub(super) struct Stage {
     up: BTreeSet<u16>,
     /// Seats whose node cannot serve the clients although it is up.
     ailing: BTreeSet<u16>,
-    /// Nodes that were started, with what is to be said once they are ready.
-    starting: FuturesUnordered<BoxFuture<'static, io::Result<(u16, String)>>>,
+    /// Nodes that were started.
+    starting: FuturesUnordered<BoxFuture<'static, Started>>,
+    /// The last start on each seat whose node was not ready when last seen; one that was killed meanwhile is none.
+    awaited: BTreeMap<u16, u64>,
+    starts: u64,
     asked_cold: JoinSet<io::Result<(u64, u64)>>,
 }
 
@@ -57,6 +68,8 @@ impl Stage {
             up: (0..nodes).collect(),
             ailing: BTreeSet::new(),
             starting: FuturesUnordered::new(),
+            awaited: BTreeMap::new(),
+            starts: 0,
             asked_cold: JoinSet::new(),
         }
     }
@@ -71,7 +84,7 @@ impl Stage {
         loop {
             tokio::select! {
                 () = &mut end => return Ok(()),
-                Some(started) = self.starting.next(), if !self.starting.is_empty() => self.note_started(started?)?,
+                Some(started) = self.starting.next(), if !self.starting.is_empty() => self.note_started(started)?,
             }
         }
     }
@@ -82,7 +95,7 @@ impl Stage {
     /// A node did not start, or the history cannot be written.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         while let Some(started) = self.starting.next().await {
-            self.note_started(started?)?;
+            self.note_started(started)?;
         }
         while let Some(asked) = self.asked_cold.join_next().await {
             asked.map_err(io::Error::other)??;
@@ -151,6 +164,7 @@ impl Stage {
             self.cluster.process(*seat)?.kill()?;
             self.up.remove(seat);
             self.ailing.remove(seat);
+            self.awaited.remove(seat);
         }
         let names: Vec<_> = seats.iter().map(u16::to_string).collect();
         self.note(&format!("node {} is killed", names.join(", ")), true)
@@ -175,11 +189,21 @@ impl Stage {
     fn start(&mut self, seat: u16, what: String) -> io::Result<()> {
         let line = self.cluster.start_node(seat)?;
         self.ailing.remove(&seat);
-        self.starting.push(Box::pin(async move { ready(line).await.map(|_| (seat, what)) }));
+        self.starts += 1;
+        let start = self.starts;
+        self.awaited.insert(seat, start);
+        self.starting
+            .push(Box::pin(async move { Started { start, seat, what, ended: ready(line).await.map(drop) } }));
         Ok(())
     }
 
-    fn note_started(&mut self, (seat, what): (u16, String)) -> io::Result<()> {
+    fn note_started(&mut self, started: Started) -> io::Result<()> {
+        let Started { start, seat, what, ended } = started;
+        if self.awaited.get(&seat) != Some(&start) {
+            return Ok(()); // killed before it was ready
+        }
+        self.awaited.remove(&seat);
+        ended?;
         self.up.insert(seat);
         self.note(&what, false)
     }
@@ -213,7 +237,7 @@ impl Stage {
         }
         for request in 0..COLD_REQUESTS {
             let client = self.clients[request as usize % self.clients.len()].clone();
-            let asking = Asking { model: SLOW_MODEL.to_owned(), ..self.asking.clone() };
+            let asking = Asking { model: SLOW_MODEL.to_owned(), is_cold: true, ..self.asking.clone() };
             self.asked_cold.spawn(asking.ask(client, COLD_IDS + request, shoal::clock::now()));
         }
         let look = async {
