@@ -15,6 +15,7 @@ mod gossip;
 mod history;
 mod machine;
 mod node;
+mod placing;
 mod policy;
 mod report;
 mod rules;

@@ -1,5 +1,5 @@
 //! A node: the shell that production writes with actors and threads, here with planned events. Every decision is
-//! [`DeviceCore`]'s.
+//! [`DeviceCore`]'s and [`Placement`]'s.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use shoal::core::{
-    BatchRun, DeviceCore, ItemTokens, LaneIndex, ModelKey, ModelSpec, Output, RequestError, RequestKey,
-    RequestSpec, TokenizedPiece,
+    BatchRun, DeviceCore, ItemTokens, LaneIndex, ModelKey, ModelSpec, Output, Placement, RequestError,
+    RequestKey, RequestSpec, TokenizedPiece,
 };
 use shoal_mesh::core::{LoadSequence, OwnFacts};
+use shoal_mesh::simulation::node_id;
 use shoal_protocol::message::{EncodeRequest, Failure, Input, LoadProbe, LoadRecord, LoadReply, ModelState};
-use shoal_protocol::{BatchId, ErrorCode, Message, Micros};
+use shoal_protocol::{BatchId, DeviceIndex, ErrorCode, Message, Micros, Place};
 
 use super::answer;
 use super::machine::{Machine, model_bytes};
@@ -80,6 +81,9 @@ pub(super) struct Node {
     life: u64,
     machine: Machine,
     pub(super) core: DeviceCore,
+    /// Its part in routing, and when that heard of others' loads.
+    pub(super) placement: Placement,
+    pub(super) loads_heard_at: Option<Instant>,
     models: Vec<ModelKey>,
     jobs: BTreeMap<RequestKey, Job>,
     by_stream: BTreeMap<u64, RequestKey>,
@@ -102,6 +106,8 @@ impl Node {
             life: seed,
             machine,
             core: DeviceCore::new(machine.core_config()),
+            placement: Placement::new(Place { node: node_id(number), device: DeviceIndex(0) }),
+            loads_heard_at: None,
             models: Vec::new(),
             jobs: BTreeMap::new(),
             by_stream: BTreeMap::new(),
@@ -168,11 +174,15 @@ impl Node {
             let failure = Failure::new(ErrorCode::ModelNotFound, request.model);
             return self.deeds.push(Deed::Send(stream, Message::Failure(failure)));
         };
+        let deadline = request.deadline_us.map(|left| now + Duration::from(left));
+        if let Err(failure) = self.check_place(model, &request, deadline, now) {
+            return self.deeds.push(Deed::Send(stream, Message::Failure(failure)));
+        }
         let spec = RequestSpec {
             model: self.key(model),
             priority: request.priority,
             bytes: request.items.iter().map(|item| item.bytes() as u64).sum(),
-            deadline: request.deadline_us.map(|left| now + Duration::from(left)),
+            deadline,
         };
         match self.core.handle_request(spec, now) {
             Ok(key) => {
@@ -332,13 +342,18 @@ impl Node {
         self.deeds.push(Deed::Send(stream, Message::Failure(failure)));
     }
 
+    /// Its load, numbered.
+    pub(super) fn load_record(&self, now: Instant) -> LoadRecord {
+        LoadRecord { sequence: self.sequence.at(now), ..self.core.load_record(now) }
+    }
+
     /// The answer to a probe.
     pub(super) fn reply(&self, probe: &LoadProbe, now: Instant) -> LoadReply {
         let model = answer::model_number(&probe.model).filter(|model| self.has(*model));
         let ready_in = model.map_or(Duration::ZERO, |model| self.core.predicted(self.key(model), 0, now));
         LoadReply {
             nonce: probe.nonce,
-            load: LoadRecord { sequence: self.sequence.at(now), ..self.core.load_record(now) },
+            load: self.load_record(now),
             model: model.map(|model| self.state(model)),
             ready_in_us: ready_in.into(),
         }

@@ -88,6 +88,9 @@ impl World {
     pub(super) fn take_news(&mut self) {
         while let Some((number, news)) = self.members.poll_news() {
             self.look_for_ghosts(number, &news);
+            let process = &mut self.processes[usize::from(number)];
+            let local = process.clock.local(self.timeline.now());
+            process.node.handle_news(&news, local);
             for client in self.followers(number) {
                 let Some(feed) = &mut self.entries[usize::from(client)].feed else {
                     continue;

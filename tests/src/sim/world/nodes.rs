@@ -48,6 +48,13 @@ impl World {
                 Packet::Request { stream, request } => {
                     let is_same_life = |stream: &super::Stream| stream.generation == process.generation;
                     if self.streams.get(&stream).is_some_and(is_same_life) {
+                        let model = super::super::answer::model_number(&request.model);
+                        if self.scenario.policy == Policy::Router
+                            && model.is_some_and(|model| node.wants_loads(model, now))
+                            && let Some(mesh) = self.members.state(number)
+                        {
+                            node.handle_loads(&mesh, now);
+                        }
                         node.handle_request(stream, request, now);
                     }
                 }
