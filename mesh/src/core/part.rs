@@ -15,9 +15,11 @@ const BEACON_INTERVAL_MAX: Duration = Duration::from_millis(250);
 /// cores of a computing node no attempt was given up in 40 s, because its beacons come from a thread that sleeps
 /// between them; a node that was stopped for 0.6 s was waited for, one that was stopped for 0.9 s was not.
 const BEACONS_MISSED_MAX: u32 = 3;
-/// From the last byte handed to the transport to the first frame back: a round trip and the node's reading, with
-/// room for a machine whose cores are all computing.
-const FIRST_FRAME_WAIT: Duration = Duration::from_secs(2);
+/// From the last byte handed to the transport to the first frame back, which is due within a beacon's interval of the
+/// node's reading. That is done by the thread from which beacons come, so that a silence means the same before the first
+/// frame as after it. Found with killed processes: with more patience here, whatever had no budget for a hedge took that
+/// long to fail over.
+const FIRST_FRAME_WAIT: Duration = BEACON_INTERVAL_MAX.saturating_mul(BEACONS_MISSED_MAX);
 /// From the submission until the transport took all of it: dialing, waiting for a stream, back pressure.
 const SEND_WAIT: Duration = Duration::from_secs(10);
 /// Nodes that a part remembers as tried; beyond it the first one tried may be asked again.
