@@ -2,7 +2,7 @@
 //! the kernel or the user's rights do not allow that.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Runs on one machine at once that have namespaces.
@@ -82,6 +82,14 @@ impl Hosts {
     #[must_use]
     pub fn has_links(&self) -> bool {
         matches!(self.kind, Kind::Namespaces(_))
+    }
+
+    /// What exists in the file system for as long as the hosts do.
+    #[must_use]
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let Kind::Namespaces(number) = self.kind else { return Vec::new() };
+        let spaces = (0..self.seats).map(|seat| Path::new("/run/netns").join(namespace(number, seat)));
+        spaces.chain([Path::new("/sys/class/net").join(bridge(number))]).collect()
     }
 
     /// Where the relay listens.
