@@ -28,6 +28,14 @@ fn run(name: &str) -> Outcome {
 }
 
 #[test]
-fn nodes_under_fire_lose_and_double_nothing() {
-    run("calm");
+fn a_killed_node_loses_and_doubles_nothing() {
+    let verdict = run("kill-third").verdict;
+    let killed = verdict.events.iter().filter(|event| event.takes).count();
+    assert_eq!(killed, 1, "{:#?}", verdict.events);
+}
+
+#[test]
+fn a_lossy_network_loses_packets_and_no_request() {
+    let outcome = run("loss");
+    assert!(outcome.wire.lost > 0 && outcome.wire.duplicated > 0, "{:?}", outcome.wire);
 }
