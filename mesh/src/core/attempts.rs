@@ -272,8 +272,13 @@ impl Context<'_> {
 
     /// Nothing was done, and the node says when there is room: another may have room now.
     fn after_refusal(&mut self, part: &mut Part, to: Target, failure: Failure) -> Next {
-        let Failure { code, message, retry_after_us, .. } = failure;
+        let Failure { mut code, mut message, retry_after_us, .. } = failure;
         let retry_after = retry_after_us.map(Duration::from);
+        if code == ErrorCode::Redirect {
+            // It leads nowhere new: to who called, all of them have too much to do.
+            code = ErrorCode::Overloaded;
+            "every node that could be asked named another".clone_into(&mut message);
+        }
         if code == ErrorCode::Draining {
             self.dispatch.view.handle_draining(to.node);
         }

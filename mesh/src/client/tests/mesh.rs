@@ -65,7 +65,9 @@ async fn probes_find_the_idle_one() {
         sleep(Duration::from_millis(300)).await; // answers are too old then
     }
     assert!(there >= 18, "{there} of 20");
-    assert!(mesh.members.iter().all(|member| member.service.probes.load(Ordering::SeqCst) >= 18));
+    // Two of the three are asked for each: gossip knows all.
+    let asked = mesh.members.iter().map(|member| member.service.probes.load(Ordering::SeqCst));
+    assert!(asked.sum::<usize>() >= 2 * 18);
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,15 +111,21 @@ fn who_has_no_room_is_left_for_another_at_once_and_waited_for_when_all_are_full(
 
 #[test]
 fn a_caller_that_does_not_wait_is_told_after_all_nodes_were_asked() {
-    let (mut core, mut now) = client(&[READY, READY]);
-    let spec = CallSpec { when_overloaded: WhenOverloaded::Fail, ..spec(now) };
-    let call = start(&mut core, spec, now);
-    for _ in 0..2 {
-        let sent = submit(&mut core, call, &mut now);
-        refuse(&mut core, call, sent.key, hint(ErrorCode::Overloaded), now);
+    // To who called, nodes that name each other are full.
+    for code in [ErrorCode::Overloaded, ErrorCode::Redirect] {
+        let (mut core, mut now) = client(&[READY, READY]);
+        let spec = CallSpec { when_overloaded: WhenOverloaded::Fail, ..spec(now) };
+        let call = start(&mut core, spec, now);
+        for _ in 0..2 {
+            let sent = submit(&mut core, call, &mut now);
+            let named = |number| Alternative { node: node(number), load: load(1, 0) };
+            let failure = Failure { alternatives: vec![named(0), named(1)], ..hint(code) };
+            refuse(&mut core, call, sent.key, failure, now);
+        }
+        let error = outcome(&mut core, call).expect_err("full everywhere");
+        let told = (error.code(), error.retry_after());
+        assert_eq!(told, (ErrorCode::Overloaded, Some(Duration::from_millis(50))));
     }
-    let error = outcome(&mut core, call).expect_err("full everywhere");
-    assert_eq!((error.code(), error.retry_after()), (ErrorCode::Overloaded, Some(Duration::from_millis(50))));
 }
 
 #[test]
