@@ -88,8 +88,10 @@ impl Hosts {
     #[must_use]
     pub fn traces(&self) -> Vec<PathBuf> {
         let Kind::Namespaces(number) = self.kind else { return Vec::new() };
-        let spaces = (0..self.seats).map(|seat| Path::new("/run/netns").join(namespace(number, seat)));
-        spaces.chain([Path::new("/sys/class/net").join(bridge(number))]).collect()
+        let links = Path::new("/sys/class/net");
+        let of_seat =
+            |seat| [Path::new("/run/netns").join(namespace(number, seat)), links.join(veth(number, seat))];
+        (0..self.seats).flat_map(of_seat).chain([links.join(bridge(number))]).collect()
     }
 
     /// Where the relay listens.
@@ -188,7 +190,10 @@ fn sweep() {
 fn remove(number: u8) {
     let prefix = format!("shoal{number}-");
     for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(&prefix)) {
+        let name = entry.file_name();
+        if let Some((name, seat)) = name.to_str().and_then(|name| Some((name, name.strip_prefix(&prefix)?))) {
+            // The kernel takes a namespace away some time later; the link's name must be free at once.
+            drop(run("ip", &["link", "del", &format!("shoalv{number}-{seat}")]));
             drop(run("ip", &["netns", "del", name]));
         }
     }
