@@ -1,6 +1,6 @@
 //! What a cloud says about taking this machine away. Off unless configured: nothing else asks a metadata address.
 //!
-//! [`Watch`] is the pure half: it says what to ask when, and reads the answers; one file a cloud knows its paths, headers
+//! `Watch` is the pure half: it says what to ask when, and reads the answers; one file a cloud knows its paths, headers
 //! and bodies. [`Watcher`] is the thread that asks.
 
 mod aws;
