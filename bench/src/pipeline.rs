@@ -4,7 +4,9 @@
 //! independent streams beat two threads that share each step.
 
 use shoal_kernels::cpu::Team;
-use shoal_kernels::{CpuLane, CpuModel, DtypePolicy, ExecError, ModelDescription, PackedBatch};
+use shoal_kernels::{
+    CpuLane, CpuModel, DtypePolicy, ExecError, ModelDescription, OutputSet, Outputs, PackedBatch,
+};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -48,7 +50,7 @@ pub(crate) struct Pipeline {
 struct Lane {
     lane: CpuLane,
     batch: PackedBatch,
-    out: Vec<f32>,
+    out: Outputs,
 }
 
 impl Pipeline {
@@ -65,7 +67,7 @@ impl Pipeline {
         let max_length = description.tokens_max as usize;
         tokenizer.with_truncation(Some(TruncationParams { max_length, ..Default::default() }))?;
         let lane =
-            || Lane { lane: CpuLane::new(threads_per_lane), batch: PackedBatch::new(), out: Vec::new() };
+            || Lane { lane: CpuLane::new(threads_per_lane), batch: PackedBatch::new(), out: Outputs::new() };
         Ok(Self {
             tokenizer,
             lowercases: description.lowercases,
@@ -160,8 +162,8 @@ impl Lane {
     ) -> Result<(), ExecError> {
         self.batch.clear();
         sequences.iter().for_each(|ids| self.batch.push(ids));
-        self.lane.run(model, &self.batch, self.lane.threads_max(), &mut self.out)?;
-        vectors.copy_from_slice(&self.out);
+        self.lane.run(model, &self.batch, OutputSet::DENSE, self.lane.threads_max(), &mut self.out)?;
+        vectors.copy_from_slice(&self.out.dense);
         Ok(())
     }
 }

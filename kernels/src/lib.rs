@@ -14,6 +14,7 @@ mod families;
 mod files;
 #[cfg(test)]
 mod fixture;
+mod outputs;
 mod plan;
 pub mod reference;
 pub mod spec;
@@ -25,5 +26,6 @@ pub use describe::{DescribeError, Matryoshka, ModelDescription, Prompts};
 pub use dtype::{Dtype, DtypePolicy, ParseDtypeError};
 pub use exec::{CpuLane, CpuModel, CpuOptions, ExecError, LoadError};
 pub use families::FamilyError;
+pub use outputs::{OutputSet, Outputs, SparseRows};
 pub use plan::{Plan, PlanError};
 pub use weights::{HeaderError, TensorError, WeightsError};

@@ -18,10 +18,11 @@ use serde::Deserialize;
 use crate::{
     dtype::Dtype,
     families::{self, Described, WeightNames},
-    spec::{EncoderSpec, Head, Poolings},
+    outputs::OutputSet,
+    spec::{EncoderSpec, Head, PooledHead, Poolings},
     weights::Checkpoint,
 };
-pub(crate) use modules::ModuleWeights;
+pub(crate) use modules::{HeadNames, ModuleWeights};
 use sentence_transformers::Pipeline;
 
 /// A model as its files describe it. Made from `config.json`, the sentence-transformers files, the tokenizer's limits
@@ -34,7 +35,7 @@ pub struct ModelDescription {
     pub spec: EncoderSpec,
     /// The longest input in tokens, special tokens included.
     pub tokens_max: u32,
-    /// Width of the answer.
+    /// Width of the dense vectors; 0 where the model gives none.
     pub dims: u32,
     /// To which smaller widths the answer may be cut.
     pub matryoshka: Matryoshka,
@@ -42,15 +43,14 @@ pub struct ModelDescription {
     pub pooling: Poolings,
     /// No file told the pooling: `pooling` is the usual one for a bare encoder, and callers should warn.
     pub pooling_assumed: bool,
-    /// Whether the answer has length 1.
+    /// Whether the dense vectors have length 1.
     pub normalizes: bool,
     /// Whether the pipeline lowercases texts before its tokenizer sees them, whatever the tokenizer does itself.
     pub lowercases: bool,
     /// What is put before a text.
     pub prompts: Prompts,
     pub(crate) names: WeightNames,
-    /// Of each module of the head.
-    pub(crate) modules: Vec<Option<ModuleWeights>>,
+    pub(crate) head_names: HeadNames,
 }
 
 /// Named texts that a model wants before its input.
@@ -80,10 +80,11 @@ impl ModelDescription {
         let matryoshka = Matryoshka::of_config(&path, &config)?;
         let checkpoint = Checkpoint::open(&dir)?;
         let family = |source| DescribeError::Family { path: path.clone(), source };
-        let bare = Head::Embedding { poolings: poolings.clone(), modules: Vec::new() };
+        let bare = PooledHead { poolings: poolings.clone(), modules: Vec::new() };
+        let bare = Head { dense: Some(bare) };
         let Described { mut spec, names } = families::describe(&config, &checkpoint, bare).map_err(family)?;
-        let (head, modules) = head(&poolings, &modules, spec.hidden)?;
-        spec.head = head;
+        let (dense, head_names) = head(&poolings, &modules, spec.hidden)?;
+        spec.head.dense = Some(dense);
         spec.validate().map_err(|error| family(error.into()))?;
         let limits = [tokens_max, tokenizer_tokens_max(&dir)?];
         let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
@@ -97,10 +98,15 @@ impl ModelDescription {
             lowercases,
             prompts,
             names,
-            modules,
+            head_names,
             spec,
             dir,
         })
+    }
+
+    /// The outputs that the model can give.
+    pub fn gives(&self) -> OutputSet {
+        self.spec.head.gives()
     }
 
     /// Bytes that the weights will take in a device's memory, before padding; measured bytes are known once loaded.
@@ -114,7 +120,7 @@ fn head(
     poolings: &Poolings,
     modules: &[(String, PathBuf)],
     hidden: usize,
-) -> Result<(Head, Vec<Option<ModuleWeights>>), DescribeError> {
+) -> Result<(PooledHead, HeadNames), DescribeError> {
     let mut width = hidden * poolings.0.len();
     let (mut head, mut weights) = (Vec::new(), Vec::new());
     for (kind, dir) in modules {
@@ -125,7 +131,7 @@ fn head(
         head.push(module);
         weights.push(of_module);
     }
-    Ok((Head::Embedding { poolings: poolings.clone(), modules: head }, weights))
+    Ok((PooledHead { poolings: poolings.clone(), modules: head }, HeadNames { dense: weights }))
 }
 
 /// The tokenizer's own limit, where it states a sane one.

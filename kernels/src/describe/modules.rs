@@ -18,6 +18,12 @@ pub(crate) struct ModuleWeights {
     pub(crate) names: Affine,
 }
 
+/// The weights of every head, one for each module in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeadNames {
+    pub(crate) dense: Vec<Option<ModuleWeights>>,
+}
+
 /// The vector that a module reads and writes; others belong to other kinds of models.
 const VECTOR: &str = "sentence_embedding";
 

@@ -131,7 +131,7 @@ fn modules_follow_several_poolings() {
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
     assert_eq!(description.pooling, Poolings(vec![Pooling::Cls, Pooling::Mean]), "in the library's order");
     assert_eq!((description.dims, description.normalizes), (3, true));
-    let Head::Embedding { modules, .. } = &description.spec.head;
+    let modules = &description.spec.head.dense.as_ref().expect("a dense head").modules;
     let dense = HeadModule::Dense { outputs: 3, bias: true, activation: Activation::Tanh };
     assert_eq!(modules, &[dense, HeadModule::Normalize]);
     assert!(description.spec.to_string().ends_with("pool cls+mean -> dense 3 + bias, tanh -> l2\n"));

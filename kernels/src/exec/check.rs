@@ -1,7 +1,15 @@
 //! Holds a batch against a plan before anything is computed.
 
 use super::ExecError;
-use crate::{batch::PackedBatch, plan::EmbedPlan};
+use crate::{batch::PackedBatch, outputs::OutputSet, plan::EmbedPlan};
+
+/// Something is wanted, and there is a head for all of it.
+pub(super) fn check_outputs(wanted: OutputSet, gives: OutputSet) -> Result<(), ExecError> {
+    if wanted.is_empty() || !wanted.without(gives).is_empty() {
+        return Err(ExecError::Outputs { wanted, gives });
+    }
+    Ok(())
+}
 
 /// Every id, position and length is one that the model has.
 pub(super) fn check(embed: &EmbedPlan, batch: &PackedBatch) -> Result<(), ExecError> {

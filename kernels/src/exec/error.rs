@@ -2,6 +2,7 @@
 
 use crate::{
     cpu::{CpuIsa, OpError},
+    outputs::OutputSet,
     plan::PlanError,
     weights::WeightsError,
 };
@@ -27,7 +28,7 @@ pub enum LoadError {
     Op(#[from] OpError),
 }
 
-/// The batch was not run and the output is empty; lane and model are as before.
+/// The batch was not run and the outputs are empty; lane and model are as before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecError {
@@ -88,6 +89,14 @@ pub enum ExecError {
     EmptySequence {
         /// Its place in the batch.
         sequence: usize,
+    },
+    /// The model has no head for what is wanted, or nothing is wanted.
+    #[error("the model gives {gives}; {wanted} was asked for")]
+    Outputs {
+        /// What is wanted.
+        wanted: OutputSet,
+        /// What there are heads for.
+        gives: OutputSet,
     },
     /// An op refused its operands: the plan and the kernels disagree, which is a defect of this program.
     #[error("the plan does not fit the kernels: {0}")]

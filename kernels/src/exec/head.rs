@@ -1,107 +1,176 @@
-//! From the last hidden states to the answer.
+//! From the last hidden states to the answers.
 
 use super::{ExecError, LoadError, load::keep_first};
 use crate::{
-    cpu::{AlignedBuf, CpuIsa, CpuOps, Element, Epilogue, LayerNorm, PackedLinear},
-    describe::ModuleWeights,
+    cpu::{Activation, AlignedBuf, CpuIsa, CpuOps, Element, Epilogue, LayerNorm, PackedLinear},
+    describe::{HeadNames, ModuleWeights},
     dtype::Dtype,
-    plan::{HeadPlan, HeadStep},
+    outputs::{OutputSet, Outputs},
+    plan::{HeadPlan, HeadStep, PooledPlan},
     weights::{MappedCheckpoint, WeightsError},
 };
 
-/// The weights of one step.
-pub(super) enum HeadWeights {
-    Dense(PackedLinear),
+/// The weights of every head of a model.
+pub(super) struct HeadWeights {
+    dense: Option<Chain>,
+}
+
+/// Steps with their weights, in order.
+struct Chain(Vec<Step>);
+
+enum Step {
+    Dense(PackedLinear, Activation),
     Norm(LayerNorm),
-    None,
+    L2 { width: usize },
 }
 
 impl HeadWeights {
-    /// Packs what `step` needs from the module's own files. Small beside the encoder, it is f32 in every format.
-    pub(super) fn load(
-        step: &HeadStep,
-        isa: CpuIsa,
-        weights: Option<&ModuleWeights>,
-    ) -> Result<Self, LoadError> {
-        let Some(ModuleWeights { dir, names }) = weights else {
-            return Ok(Self::None);
+    pub(super) fn load(plan: &HeadPlan, isa: CpuIsa, names: &HeadNames) -> Result<Self, LoadError> {
+        let dense = plan.dense.as_ref().map(|plan| Chain::load(&plan.steps, isa, &names.dense));
+        Ok(Self { dense: dense.transpose()? })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.dense.as_ref().map_or(0, Chain::bytes)
+    }
+}
+
+impl Chain {
+    fn load(steps: &[HeadStep], isa: CpuIsa, names: &[Option<ModuleWeights>]) -> Result<Self, LoadError> {
+        let steps = steps.iter().zip(names);
+        Ok(Self(steps.map(|(step, names)| Step::load(step, isa, names.as_ref())).collect::<Result<_, _>>()?))
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(Step::bytes).sum()
+    }
+}
+
+impl Step {
+    /// Packs what `step` needs. Small beside the encoder, it is f32 in every format.
+    fn load(step: &HeadStep, isa: CpuIsa, names: Option<&ModuleWeights>) -> Result<Self, LoadError> {
+        let file = |names: Option<&ModuleWeights>| {
+            let ModuleWeights { dir, names } =
+                names.expect("a described module with weights has their names");
+            Ok::<_, WeightsError>((MappedCheckpoint::open(dir)?, names.clone()))
         };
-        let checkpoint = MappedCheckpoint::open(dir)?;
-        let vector = |name, len| -> Result<Vec<f32>, WeightsError> {
+        let vector = |checkpoint: &MappedCheckpoint, name: &str, len| -> Result<Vec<f32>, WeightsError> {
             let tensor = checkpoint.tensor(name, &[len])?;
             let values = tensor.read_all();
             tensor.release();
             values
         };
         match *step {
-            HeadStep::Dense { inputs, outputs, bias, .. } => {
-                let bias = bias.then(|| vector(&names.bias, outputs)).transpose()?;
+            HeadStep::Dense { inputs, outputs, bias, activation } => {
+                let (checkpoint, names) = file(names)?;
+                let bias = bias.then(|| vector(&checkpoint, &names.bias, outputs)).transpose()?;
                 let tensor = checkpoint.tensor(&names.weight, &[outputs, inputs])?;
                 let mut failed = None;
                 let fill =
                     |output, row: &mut [f32]| keep_first(&mut failed, tensor.read(output * inputs, row));
                 let packed = PackedLinear::pack(isa, Dtype::F32, outputs, inputs, bias.as_deref(), fill)?;
                 tensor.release();
-                failed.map_or(Ok(Self::Dense(packed)), |error| Err(error.into()))
+                failed.map_or(Ok(Self::Dense(packed, activation)), |error| Err(error.into()))
             }
             HeadStep::LayerNorm { width, eps } => {
-                let (gamma, beta) = (vector(&names.weight, width)?, vector(&names.bias, width)?);
+                let (checkpoint, names) = file(names)?;
+                let gamma = vector(&checkpoint, &names.weight, width)?;
+                let beta = vector(&checkpoint, &names.bias, width)?;
                 Ok(Self::Norm(LayerNorm::new(gamma, beta, eps)?))
             }
-            HeadStep::L2 { .. } => Ok(Self::None),
+            HeadStep::L2 { width } => Ok(Self::L2 { width }),
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         match self {
-            Self::Dense(linear) => linear.bytes(),
+            Self::Dense(linear, _) => linear.bytes(),
             Self::Norm(norm) => norm.bytes(),
-            Self::None => 0,
+            Self::L2 { .. } => 0,
         }
     }
 }
 
-/// Where the vectors of a block lie between two steps, `[sequences, width]`. Grows to the largest block and stays.
-pub(super) struct HeadWorkspace([AlignedBuf<f32>; 2]);
+/// The last hidden states of one block.
+#[derive(Clone, Copy)]
+pub(super) struct Hidden<'a, T> {
+    pub(super) width: usize,
+    /// `[tokens, width]`.
+    pub(super) rows: &'a [T],
+    /// From 0.
+    pub(super) cu_seqlens: &'a [u32],
+}
+
+impl<T> Hidden<'_, T> {
+    fn sequences(&self) -> usize {
+        self.cu_seqlens.len().saturating_sub(1)
+    }
+}
+
+/// Where the vectors of a block lie between two steps, `[rows, width]`. Grows to the largest block and stays.
+pub(super) struct HeadWorkspace {
+    from: AlignedBuf<f32>,
+    to: AlignedBuf<f32>,
+}
 
 impl HeadWorkspace {
     pub(super) fn new() -> Self {
-        Self([AlignedBuf::zeroed(0), AlignedBuf::zeroed(0)])
+        Self { from: AlignedBuf::zeroed(0), to: AlignedBuf::zeroed(0) }
     }
 
-    /// Pools the sequences of `hidden` and runs every step; `out [sequences, dims]`.
+    /// Runs the heads that are wanted, all of which the model has, and appends what they give.
     pub(super) fn run<T: Element>(
         &mut self,
         ops: &mut CpuOps<'_>,
-        (plan, weights): (&HeadPlan, &[HeadWeights]),
-        (width, hidden): (usize, &[T]),
-        cu_seqlens: &[u32],
-        out: &mut [f32],
+        (plan, weights): (&HeadPlan, &HeadWeights),
+        hidden: Hidden<'_, T>,
+        wanted: OutputSet,
+        out: &mut Outputs,
     ) -> Result<(), ExecError> {
-        let sequences = cu_seqlens.len().saturating_sub(1);
-        let [from, to] = &mut self.0;
-        let mut len = sequences * width * plan.poolings.len();
-        from.reserve(len);
-        ops.pool(&plan.poolings, width, hidden, cu_seqlens, &mut from[..len])?;
-        for (step, weights) in plan.steps.iter().zip(weights) {
-            match (step, weights) {
-                (HeadStep::Dense { outputs, activation, .. }, HeadWeights::Dense(linear)) => {
-                    to.reserve(sequences * outputs);
-                    let results = &mut to[..sequences * outputs];
-                    ops.linear(linear, &from[..len], Epilogue::Activate(*activation), results)?;
+        if let (true, Some(plan), Some(chain)) = (wanted.dense, &plan.dense, &weights.dense) {
+            out.dense.extend_from_slice(self.pooled(ops, plan, chain, hidden)?);
+        }
+        Ok(())
+    }
+
+    /// One vector per sequence.
+    fn pooled<T: Element>(
+        &mut self,
+        ops: &mut CpuOps<'_>,
+        plan: &PooledPlan,
+        chain: &Chain,
+        hidden: Hidden<'_, T>,
+    ) -> Result<&[f32], ExecError> {
+        let Hidden { width, rows, cu_seqlens } = hidden;
+        let len = hidden.sequences() * width * plan.poolings.len();
+        self.from.reserve(len);
+        ops.pool(&plan.poolings, width, rows, cu_seqlens, &mut self.from[..len])?;
+        self.chain(ops, chain, hidden.sequences(), len)
+    }
+
+    /// What the steps make of the first `len` values of `from`, which are `rows` vectors.
+    fn chain(
+        &mut self,
+        ops: &mut CpuOps<'_>,
+        Chain(steps): &Chain,
+        rows: usize,
+        mut len: usize,
+    ) -> Result<&[f32], ExecError> {
+        let Self { from, to } = self;
+        for step in steps {
+            match step {
+                Step::Dense(linear, activation) => {
+                    let results = rows * linear.outputs();
+                    to.reserve(results);
+                    let epilogue = Epilogue::Activate(*activation);
+                    ops.linear(linear, &from[..len], epilogue, &mut to[..results])?;
                     std::mem::swap(from, to);
-                    len = sequences * outputs;
+                    len = results;
                 }
-                (HeadStep::LayerNorm { .. }, HeadWeights::Norm(norm)) => {
-                    ops.layer_norm(norm, &mut from[..len])?
-                }
-                (HeadStep::L2 { width }, _) => ops.l2_normalise(*width, &mut from[..len])?,
-                (HeadStep::Dense { .. } | HeadStep::LayerNorm { .. }, _) => {
-                    unreachable!("a head is loaded step by step from its plan")
-                }
+                Step::Norm(norm) => ops.layer_norm(norm, &mut from[..len])?,
+                Step::L2 { width } => ops.l2_normalise(*width, &mut from[..len])?,
             }
         }
-        out.copy_from_slice(&from[..len]);
-        Ok(())
+        Ok(&from[..len])
     }
 }

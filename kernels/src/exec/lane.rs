@@ -5,8 +5,8 @@ use half::bf16;
 use super::{
     ExecError,
     block::{BLOCK_TOKENS, Block, blocks},
-    check::check,
-    head::HeadWorkspace,
+    check::{check, check_outputs},
+    head::{HeadWorkspace, Hidden},
     model::{CpuModel, EmbeddingWeights, LayerWeights},
     workspace::{Buffers, Workspace},
 };
@@ -14,6 +14,7 @@ use crate::{
     batch::PackedBatch,
     cpu::{Activation, CpuOps, CpuWorkers, Element, Embeddings, Epilogue, Rows},
     dtype::Dtype,
+    outputs::{OutputSet, Outputs},
     plan::{Buffer, EmbedPlan, LayerPlan, Step},
 };
 
@@ -51,26 +52,27 @@ impl CpuLane {
         &mut self.workers
     }
 
-    /// Runs `batch` on `threads` threads (cut to what the lane has) and leaves `[sequences, dims]` in `out`.
+    /// Runs `batch` on `threads` threads (cut to what the lane has) and leaves what is wanted in `out`.
     ///
     /// The same sequence gives the same bits whatever shares its batch, on any number of threads and on any lane.
     /// Allocates only where `out` or the lane's memory has to grow beyond the largest batch before.
     ///
     /// # Errors
-    /// The batch does not fit the model; see [`ExecError`].
+    /// The batch does not fit the model, or the model does not give what is wanted; see [`ExecError`].
     pub fn run(
         &mut self,
         model: &CpuModel,
         batch: &PackedBatch,
+        wanted: OutputSet,
         threads: usize,
-        out: &mut Vec<f32>,
+        out: &mut Outputs,
     ) -> Result<(), ExecError> {
         out.clear();
+        check_outputs(wanted, model.gives())?;
         check(&model.plan.embed, batch)?;
-        out.resize(batch.sequences() * model.dims(), 0.0);
         let done = match model.plan.activations {
-            Dtype::Bf16 => self.run_blocks::<bf16>(model, batch, threads, out),
-            _ => self.run_blocks::<f32>(model, batch, threads, out),
+            Dtype::Bf16 => self.run_blocks::<bf16>(model, batch, wanted, threads, out),
+            _ => self.run_blocks::<f32>(model, batch, wanted, threads, out),
         };
         done.inspect_err(|_| out.clear())
     }
@@ -79,16 +81,16 @@ impl CpuLane {
         &mut self,
         model: &CpuModel,
         batch: &PackedBatch,
+        wanted: OutputSet,
         threads: usize,
-        out: &mut [f32],
+        out: &mut Outputs,
     ) -> Result<(), ExecError> {
         let threads = threads.clamp(1, self.workers.threads_max());
         let mut ops = self.workers.ops(model.isa(), threads)?;
         for sequences in blocks(&batch.cu_seqlens_q, BLOCK_TOKENS * threads) {
-            let out = &mut out[sequences.start * model.dims()..sequences.end * model.dims()];
             let block = Block::cut(batch, sequences, &mut self.cu_seqlens);
             let buffers = self.workspace.buffers::<T>(&model.plan, block.token_ids.len());
-            Pass { model, block, ops: &mut ops, buffers, head: &mut self.head }.run(out)?;
+            Pass { model, block, ops: &mut ops, buffers, head: &mut self.head }.run(wanted, out)?;
         }
         Ok(())
     }
@@ -104,14 +106,15 @@ struct Pass<'a, 'ops, T> {
 }
 
 impl<T: Element> Pass<'_, '_, T> {
-    fn run(mut self, out: &mut [f32]) -> Result<(), ExecError> {
+    fn run(mut self, wanted: OutputSet, out: &mut Outputs) -> Result<(), ExecError> {
         self.embed()?;
         for (layer, weights) in self.model.plan.layers.iter().zip(&self.model.weights.layers) {
             self.layer(layer, weights)?;
         }
         let CpuModel { plan, weights, .. } = self.model;
-        let hidden = (plan.hidden(), self.buffers.get(Buffer::Hidden));
-        self.head.run(self.ops, (&plan.head, &weights.head), hidden, self.block.cu_seqlens, out)
+        let rows = self.buffers.get(Buffer::Hidden);
+        let hidden = Hidden { width: plan.hidden(), rows, cu_seqlens: self.block.cu_seqlens };
+        self.head.run(self.ops, (&plan.head, &weights.head), hidden, wanted, out)
     }
 
     fn embed(&mut self) -> Result<(), ExecError> {

@@ -62,9 +62,7 @@ impl CpuModel {
         let progress = Progress::new(progress, checkpoint.stored_bytes(description.names.all()));
         let loader =
             Loader { plan: &plan, names: &description.names, checkpoint: &checkpoint, progress: &progress };
-        let head = plan.head.steps.iter().zip(&description.modules);
-        let head = head.map(|(step, weights)| HeadWeights::load(step, isa, weights.as_ref()));
-        let head = head.collect::<Result<_, _>>()?;
+        let head = HeadWeights::load(&plan.head, isa, &description.head_names)?;
         let weights = loader.weights(options.threads, head)?;
         Ok(Self { weights, device_name: format!("cpu {isa}"), plan })
     }
@@ -80,7 +78,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     /// Packs tables and layers on up to `threads` threads, each taking the next that is free.
-    fn weights(&self, threads: usize, head: Vec<HeadWeights>) -> Result<Weights, LoadError> {
+    fn weights(&self, threads: usize, head: HeadWeights) -> Result<Weights, LoadError> {
         let layers = &self.plan.layers;
         let next = AtomicUsize::new(0);
         let take_layers = || -> Result<Vec<(usize, LayerWeights)>, LoadError> {

@@ -4,6 +4,7 @@ use super::head::HeadWeights;
 use crate::{
     cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias},
     dtype::Dtype,
+    outputs::OutputSet,
     plan::Plan,
 };
 
@@ -19,8 +20,7 @@ pub(super) struct Weights {
     pub(super) embeddings: EmbeddingWeights,
     pub(super) position_bias: Option<PositionBias>,
     pub(super) layers: Vec<LayerWeights>,
-    /// One for each step of the head.
-    pub(super) head: Vec<HeadWeights>,
+    pub(super) head: HeadWeights,
 }
 
 pub(super) struct EmbeddingWeights {
@@ -42,8 +42,7 @@ impl CpuModel {
         let Weights { embeddings, position_bias, layers, head } = &self.weights;
         let bias = position_bias.as_ref().map_or(0, PositionBias::bytes);
         let layers: usize = layers.iter().map(LayerWeights::bytes).sum();
-        let head: usize = head.iter().map(HeadWeights::bytes).sum();
-        (embeddings.bytes() + bias + layers + head) as u64
+        (embeddings.bytes() + bias + layers + head.bytes()) as u64
     }
 
     /// The format of the weights.
@@ -56,9 +55,14 @@ impl CpuModel {
         self.plan.isa()
     }
 
-    /// Width of the answer.
+    /// Width of the dense vectors; 0 where the model gives none.
     pub fn dims(&self) -> usize {
         self.plan.dims()
+    }
+
+    /// The outputs that the model can give.
+    pub fn gives(&self) -> OutputSet {
+        self.plan.head.gives()
     }
 
     /// The steps of a forward pass; print it to see them.

@@ -8,7 +8,12 @@ use std::{
 
 use super::*;
 use crate::{
-    batch::PackedBatch, cpu::CpuIsa, describe::ModelDescription, dtype::Dtype, dtype::DtypePolicy, fixture,
+    batch::PackedBatch,
+    cpu::CpuIsa,
+    describe::ModelDescription,
+    dtype::{Dtype, DtypePolicy},
+    fixture,
+    outputs::{OutputSet, Outputs},
 };
 
 /// Counts the allocations of each thread of this test binary.
@@ -83,12 +88,12 @@ fn a_lane_stops_allocating_once_it_has_seen_its_largest_batch() {
                 eprintln!("{isa} does not multiply {dtype}: not run");
                 continue;
             }
-            let (model, mut lane, mut out) = (load(isa, dtype), CpuLane::new(THREADS), Vec::new());
+            let (model, mut lane, mut out) = (load(isa, dtype), CpuLane::new(THREADS), Outputs::new());
             let (mut quiet, mut rounds) = (0, 0);
             while quiet < QUIET_ROUNDS && rounds < ROUNDS_MAX {
                 let before = allocations(&mut lane);
                 for (batch, threads) in batches.iter().zip([THREADS, THREADS, 1, THREADS]) {
-                    lane.run(&model, batch, threads, &mut out).expect("the batch fits");
+                    lane.run(&model, batch, OutputSet::DENSE, threads, &mut out).expect("the batch fits");
                 }
                 quiet = if allocations(&mut lane) == before { quiet + 1 } else { 0 };
                 rounds += 1;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BiasPlan, EmbedPlan, HeadStep, LayerPlan, Plan, Step};
+use super::{BiasPlan, EmbedPlan, LayerPlan, Plan, Step};
 use crate::cpu::Epilogue;
 
 impl fmt::Display for Plan {
@@ -24,24 +24,9 @@ impl fmt::Display for Plan {
             writeln!(f, "  {count} x")?;
             layer.steps.iter().try_for_each(|step| layer.write_step(step, f))?;
         }
-        let poolings: Vec<_> = head.poolings.iter().map(|pooling| format!("{pooling:?}")).collect();
-        write!(f, "  pool {}", poolings.join(" + "))?;
-        head.steps.iter().try_for_each(|step| write!(f, " -> {step}"))?;
-        writeln!(f)?;
+        write!(f, "{head}")?;
         let bytes = self.workspace_bytes(1);
         writeln!(f, "  buffers per token: {widths:?} at {starts:?} x {activations} = {bytes} bytes")
-    }
-}
-
-impl fmt::Display for HeadStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dense { inputs, outputs, activation, .. } => {
-                write!(f, "linear f32 {inputs} -> {outputs}, {activation:?}")
-            }
-            Self::LayerNorm { eps, .. } => write!(f, "layer_norm eps {eps:e}"),
-            Self::L2 { .. } => f.write_str("l2_normalise"),
-        }
     }
 }
 

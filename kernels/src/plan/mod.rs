@@ -5,13 +5,15 @@
 
 mod display;
 mod error;
+mod head;
 mod layout;
 mod select;
 
 pub use error::PlanError;
+pub(crate) use head::{HeadPlan, HeadStep, PooledPlan};
 
 use crate::{
-    cpu::{Activation, AttentionShape, CpuIsa, Epilogue, Pooling},
+    cpu::{AttentionShape, CpuIsa, Epilogue},
     dtype::Dtype,
 };
 
@@ -140,33 +142,6 @@ pub(crate) enum Step {
     },
 }
 
-/// From the residual stream to one vector per sequence, in f32.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct HeadPlan {
-    pub(crate) poolings: Vec<Pooling>,
-    pub(crate) steps: Vec<HeadStep>,
-    /// Width of the answer.
-    pub(crate) dims: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum HeadStep {
-    /// Its weights are f32 whatever the others are.
-    Dense {
-        inputs: usize,
-        outputs: usize,
-        bias: bool,
-        activation: Activation,
-    },
-    LayerNorm {
-        width: usize,
-        eps: f32,
-    },
-    L2 {
-        width: usize,
-    },
-}
-
 impl Plan {
     /// The storage format of the weights.
     pub fn dtype(&self) -> Dtype {
@@ -178,9 +153,9 @@ impl Plan {
         self.isa
     }
 
-    /// Elements of the answer.
+    /// Elements of a dense vector; 0 where the model gives none.
     pub fn dims(&self) -> usize {
-        self.head.dims
+        self.head.dims()
     }
 
     /// Elements of the residual stream.

@@ -1,15 +1,13 @@
 //! The only `match` over a spec's axes.
 
 use super::{
-    BiasPlan, Buffer, EmbedPlan, HeadPlan, HeadStep, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole,
-    Plan, PlanError, Step, layout,
+    BiasPlan, Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, Plan,
+    PlanError, Step, layout,
 };
 use crate::{
     cpu::{self, AttentionShape, CpuIsa, Epilogue, HEAD_DIM_MAX},
     dtype::{Dtype, DtypePolicy},
-    spec::{
-        self, EncoderSpec, Head, HeadModule, LayerSpec, NormPlacement, Position, PositionBias, QkvLayout,
-    },
+    spec::{self, EncoderSpec, LayerSpec, NormPlacement, Position, PositionBias, QkvLayout},
 };
 
 impl Plan {
@@ -41,7 +39,7 @@ impl Plan {
             embed,
             position_bias: position_bias(spec),
             layers,
-            head: head(&spec.head, spec.hidden),
+            head: HeadPlan::new(&spec.head, spec.hidden),
             widths,
             starts,
         })
@@ -153,7 +151,7 @@ impl LayerPlan {
     }
 }
 
-const fn function(activation: spec::Activation) -> cpu::Activation {
+pub(super) const fn function(activation: spec::Activation) -> cpu::Activation {
     match activation {
         spec::Activation::GeluErf => cpu::Activation::GeluErf,
         spec::Activation::GeluTanh => cpu::Activation::GeluTanh,
@@ -161,35 +159,5 @@ const fn function(activation: spec::Activation) -> cpu::Activation {
         spec::Activation::Relu => cpu::Activation::Relu,
         spec::Activation::Tanh => cpu::Activation::Tanh,
         spec::Activation::Identity => cpu::Activation::Identity,
-    }
-}
-
-fn head(head: &Head, hidden: usize) -> HeadPlan {
-    let Head::Embedding { poolings, modules } = head;
-    let mut width = hidden * poolings.0.len();
-    let step = |module: &HeadModule| {
-        let inputs = width;
-        width = module.outputs(inputs);
-        match *module {
-            HeadModule::Dense { outputs, bias, activation } => {
-                HeadStep::Dense { inputs, outputs, bias, activation: function(activation) }
-            }
-            HeadModule::LayerNorm { eps } => HeadStep::LayerNorm { width: inputs, eps },
-            HeadModule::Normalize => HeadStep::L2 { width: inputs },
-        }
-    };
-    let steps = modules.iter().map(step).collect();
-    let poolings = poolings.0.iter().copied().map(pooling).collect();
-    HeadPlan { poolings, steps, dims: head.dims(hidden) }
-}
-
-const fn pooling(pooling: spec::Pooling) -> cpu::Pooling {
-    match pooling {
-        spec::Pooling::Cls => cpu::Pooling::Cls,
-        spec::Pooling::Mean => cpu::Pooling::Mean,
-        spec::Pooling::Max => cpu::Pooling::Max,
-        spec::Pooling::LastToken => cpu::Pooling::Last,
-        spec::Pooling::WeightedMean => cpu::Pooling::WeightedMean,
-        spec::Pooling::MeanSqrtLen => cpu::Pooling::MeanSqrtLen,
     }
 }

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use super::{
-    Activation, Attention, EncoderSpec, Ffn, Head, HeadModule, LayerPattern, Mask, Norm, NormPlacement,
-    Pooling, Poolings,
-};
+use super::{Activation, Attention, EncoderSpec, Ffn, LayerPattern, Mask, Norm, NormPlacement};
 use super::{Position, PositionBias, QkvLayout};
 
 impl fmt::Display for EncoderSpec {
@@ -95,49 +92,6 @@ impl fmt::Display for Activation {
             Self::Relu => "relu",
             Self::Tanh => "tanh",
             Self::Identity => "identity",
-        })
-    }
-}
-
-impl fmt::Display for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Embedding { poolings, modules } = self;
-        write!(f, "pool {poolings}")?;
-        modules.iter().try_for_each(|module| write!(f, " -> {module}"))
-    }
-}
-
-impl fmt::Display for Poolings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, pooling) in self.0.iter().enumerate() {
-            write!(f, "{}{pooling}", if index == 0 { "" } else { "+" })?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for HeadModule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dense { outputs, bias, activation } => {
-                let bias = if *bias { " + bias" } else { "" };
-                write!(f, "dense {outputs}{bias}, {activation}")
-            }
-            Self::LayerNorm { eps } => write!(f, "{}", Norm::LayerNorm { eps: *eps }),
-            Self::Normalize => f.write_str("l2"),
-        }
-    }
-}
-
-impl fmt::Display for Pooling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cls => "cls",
-            Self::Mean => "mean",
-            Self::Max => "max",
-            Self::LastToken => "last_token",
-            Self::WeightedMean => "weighted_mean",
-            Self::MeanSqrtLen => "mean_sqrt_len",
         })
     }
 }

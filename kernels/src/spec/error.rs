@@ -59,6 +59,9 @@ pub enum SpecError {
         /// Of another.
         other: usize,
     },
+    /// No head was described.
+    #[error("the model has no head: there is nothing that it could answer")]
+    NoHead,
     /// The norm would divide by zero or by nonsense.
     #[error("norm eps is {eps}; it must be finite and positive")]
     Eps {

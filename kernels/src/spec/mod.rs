@@ -6,9 +6,11 @@
 
 mod display;
 mod error;
+mod head;
 mod validate;
 
 pub use error::SpecError;
+pub use head::{Head, HeadModule, PooledHead, Pooling, Poolings};
 pub(crate) use validate::multiple;
 
 /// A transformer encoder with its head: `[tokens]` ids in, `[sequences, hidden]` vectors out.
@@ -180,91 +182,6 @@ pub enum Activation {
     Identity,
 }
 
-/// What becomes of the last hidden states.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Head {
-    /// One vector per sequence.
-    Embedding {
-        /// How a sequence's rows become one.
-        poolings: Poolings,
-        /// What is done with it then, in order.
-        modules: Vec<HeadModule>,
-    },
-}
-
-/// Ways of pooling whose vectors stand side by side: at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Poolings(pub Vec<Pooling>);
-
-/// One step from a pooled vector to the answer (the modules of sentence-transformers).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum HeadModule {
-    /// `activation(x W^T + b)`.
-    Dense {
-        /// Width of the result.
-        outputs: usize,
-        /// Whether there is a `b`.
-        bias: bool,
-        /// Applied to the sum.
-        activation: Activation,
-    },
-    /// As in a block.
-    LayerNorm {
-        /// Added to the variance.
-        eps: f32,
-    },
-    /// Scaled to length 1 (L2).
-    Normalize,
-}
-
-impl Head {
-    /// One way of pooling, and nothing more than L2.
-    pub fn pooled(pooling: Pooling, normalize: bool) -> Self {
-        let modules = if normalize { vec![HeadModule::Normalize] } else { Vec::new() };
-        Self::Embedding { poolings: Poolings(vec![pooling]), modules }
-    }
-
-    /// Width of the answer of an encoder whose hidden states are `hidden` wide.
-    pub fn dims(&self, hidden: usize) -> usize {
-        let Self::Embedding { poolings, modules } = self;
-        let pooled = hidden.saturating_mul(poolings.0.len());
-        modules.iter().fold(pooled, |width, module| module.outputs(width))
-    }
-
-    /// Whether the answer has length 1.
-    pub fn normalizes(&self) -> bool {
-        let Self::Embedding { modules, .. } = self;
-        modules.last() == Some(&HeadModule::Normalize)
-    }
-}
-
-impl HeadModule {
-    /// Width of the result for vectors of `width`.
-    pub const fn outputs(self, width: usize) -> usize {
-        match self {
-            Self::Dense { outputs, .. } => outputs,
-            Self::LayerNorm { .. } | Self::Normalize => width,
-        }
-    }
-}
-
-/// How the rows of one sequence become one vector (the modes of sentence-transformers' `Pooling` module).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// The first token.
-    Cls,
-    /// The mean over all tokens.
-    Mean,
-    /// The maximum per channel.
-    Max,
-    /// The last token.
-    LastToken,
-    /// The mean with weights 1, 2, 3, … by position (SGPT, Muennighoff 2022).
-    WeightedMean,
-    /// The sum divided by the square root of the length.
-    MeanSqrtLen,
-}
-
 impl EncoderSpec {
     /// The number of layers.
     pub const fn layer_count(&self) -> usize {
@@ -293,23 +210,6 @@ impl EncoderSpec {
         let layers: usize =
             (0..self.layer_count()).map(|index| self.layer(index).parameters(self.hidden)).sum();
         (tables + projection + bias + layers + self.head.parameters(self.hidden)) as u64
-    }
-}
-
-impl Head {
-    fn parameters(&self, hidden: usize) -> usize {
-        let Self::Embedding { poolings, modules } = self;
-        let mut width = hidden * poolings.0.len();
-        let count = |module: &HeadModule| {
-            let inputs = width;
-            width = module.outputs(inputs);
-            match *module {
-                HeadModule::Dense { outputs, bias, .. } => (inputs + usize::from(bias)) * outputs,
-                HeadModule::LayerNorm { .. } => 2 * inputs,
-                HeadModule::Normalize => 0,
-            }
-        };
-        modules.iter().map(count).sum()
     }
 }
 

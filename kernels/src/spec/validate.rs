@@ -1,12 +1,9 @@
 //! Refuses descriptions that no kernel could run, before memory is sized after them.
 
-use super::{
-    Attention, Embeddings, EncoderSpec, Ffn, Head, HeadModule, LayerSpec, Norm, Position, PositionBias,
-    SpecError,
-};
+use super::{Attention, Embeddings, EncoderSpec, Ffn, LayerSpec, Norm, Position, PositionBias, SpecError};
 
 /// Bounds far above any published encoder and low enough that no product of two of them overflows 64 bits.
-const HIDDEN_MAX: usize = 1 << 16;
+pub(super) const HIDDEN_MAX: usize = 1 << 16;
 const INTERMEDIATE_MAX: usize = 1 << 18;
 const HEADS_MAX: usize = 1 << 10;
 const LAYERS_MAX: usize = 1 << 10;
@@ -15,10 +12,6 @@ const POSITIONS_MAX: usize = 1 << 20;
 /// A segment id is one byte in the packed batch.
 const TOKEN_TYPES_MAX: usize = 1 << 8;
 const BUCKETS_MAX: usize = 1 << 12;
-/// Each way once.
-const POOLINGS_MAX: usize = 6;
-const MODULES_MAX: usize = 16;
-const DIMS_MAX: usize = POOLINGS_MAX * HIDDEN_MAX;
 
 impl EncoderSpec {
     /// Checks every dimension and every pair of dimensions that must fit each other.
@@ -34,23 +27,6 @@ impl EncoderSpec {
         within("layers", self.layer_count(), LAYERS_MAX)?;
         (0..self.layer_count()).try_for_each(|index| self.layer(index).validate())?;
         self.head.validate(self.hidden)
-    }
-}
-
-impl Head {
-    fn validate(&self, hidden: usize) -> Result<(), SpecError> {
-        let Self::Embedding { poolings, modules } = self;
-        within("poolings", poolings.0.len(), POOLINGS_MAX)?;
-        within("modules", modules.len() + 1, MODULES_MAX)?;
-        let mut width = hidden * poolings.0.len();
-        for module in modules {
-            width = module.outputs(width);
-            within("dense outputs", width, DIMS_MAX)?;
-            if let HeadModule::LayerNorm { eps } = *module {
-                Norm::LayerNorm { eps }.validate()?;
-            }
-        }
-        within("dims", width, DIMS_MAX)
     }
 }
 
@@ -94,13 +70,13 @@ impl LayerSpec {
 }
 
 impl Norm {
-    fn validate(self) -> Result<(), SpecError> {
+    pub(super) fn validate(self) -> Result<(), SpecError> {
         let Self::LayerNorm { eps } = self;
         if eps.is_finite() && eps > 0.0 { Ok(()) } else { Err(SpecError::Eps { eps }) }
     }
 }
 
-fn within(field: &'static str, value: usize, max: usize) -> Result<(), SpecError> {
+pub(super) fn within(field: &'static str, value: usize, max: usize) -> Result<(), SpecError> {
     match value {
         0 => Err(SpecError::Zero { field }),
         value if value > max => Err(SpecError::TooLarge { field, value, max }),
@@ -122,7 +98,7 @@ pub(crate) fn multiple(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Activation, LayerPattern, Mask, NormPlacement, Pooling, Poolings, QkvLayout};
+    use crate::spec::{Activation, Head, LayerPattern, Mask, NormPlacement, Pooling, QkvLayout};
 
     fn spec() -> EncoderSpec {
         let norm = Norm::LayerNorm { eps: 1e-12 };
@@ -176,13 +152,6 @@ mod tests {
             refusal(|spec, _| spec.position = Position::Learned { rows: 2, offset: 2 }),
             "position offset (2) leaves no row of the position table (2 rows)"
         );
-        let head = |poolings, modules| Head::Embedding { poolings: Poolings(poolings), modules };
-        assert_eq!(refusal(|spec, _| spec.head = head(vec![], vec![])), "poolings is 0; it must be positive");
-        let none = HeadModule::Dense { outputs: 0, bias: false, activation: Activation::Identity };
-        assert_eq!(
-            refusal(|spec, _| spec.head = head(vec![Pooling::Cls], vec![none])),
-            "dense outputs is 0; it must be positive"
-        );
         let buckets = |buckets, distance_max| Some(PositionBias::Buckets { buckets, distance_max });
         assert_eq!(
             refusal(|spec, _| spec.position_bias = buckets(32, 8)),
@@ -211,12 +180,7 @@ mod tests {
         projected.embeddings.width = 8;
         projected.embeddings.token_types = None;
         projected.position_bias = Some(PositionBias::Buckets { buckets: 32, distance_max: 128 });
-        let dense = HeadModule::Dense { outputs: 5, bias: true, activation: Activation::Tanh };
-        let modules = vec![dense, HeadModule::LayerNorm { eps: 1e-5 }, HeadModule::Normalize];
-        projected.head = Head::Embedding { poolings: Poolings(vec![Pooling::Cls, Pooling::Mean]), modules };
-        assert_eq!((projected.head.dims(32), projected.head.normalizes()), (5, true));
-        let head = (64 + 1) * 5 + 2 * 5;
         let tables = (100 + 16) * 8 + 2 * 8 + (8 + 1) * 32 + 32 * 4;
-        assert_eq!(projected.parameters(), tables + 2 * layer + head);
+        assert_eq!(projected.parameters(), tables + 2 * layer);
     }
 }

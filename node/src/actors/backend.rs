@@ -1,9 +1,9 @@
 //! What a kind of device must be able to do for its actor. The CPU is the only kind so far.
 
-use shoal_kernels::spec::{Head, HeadModule};
+use shoal_kernels::spec::HeadModule;
 use shoal_kernels::{
     CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, DtypePolicy, ExecError, LoadError, ModelDescription,
-    PackedBatch, Plan, PlanError,
+    OutputSet, Outputs, PackedBatch, Plan, PlanError,
 };
 use shoal_protocol::message::Numerics;
 
@@ -30,13 +30,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
 /// Runs one batch at a time; see [`CpuLane::run`].
 pub(crate) trait Lane {
-    /// Leaves `[sequences, dims]` in `out`.
+    /// Leaves what is wanted in `out`.
     fn run(
         &mut self,
         model: &CpuModel,
         batch: &PackedBatch,
+        wanted: OutputSet,
         threads: u16,
-        out: &mut Vec<f32>,
+        out: &mut Outputs,
     ) -> Result<(), ExecError>;
 }
 
@@ -92,8 +93,9 @@ impl Backend for CpuBackend {
     ) -> Result<CpuModel, LoadError> {
         let mut description = description.clone();
         // Rows come as they are: each caller says whether they are normalised.
-        let Head::Embedding { modules, .. } = &mut description.spec.head;
-        modules.pop_if(|last| *last == HeadModule::Normalize);
+        if let Some(dense) = &mut description.spec.head.dense {
+            dense.modules.pop_if(|last| *last == HeadModule::Normalize);
+        }
         let options = CpuOptions { isa: self.isa, dtype: policy, threads: self.threads };
         CpuModel::load(&description, &options, progress)
     }
@@ -108,9 +110,10 @@ impl Lane for CpuLane {
         &mut self,
         model: &CpuModel,
         batch: &PackedBatch,
+        wanted: OutputSet,
         threads: u16,
-        out: &mut Vec<f32>,
+        out: &mut Outputs,
     ) -> Result<(), ExecError> {
-        Self::run(self, model, batch, usize::from(threads), out)
+        Self::run(self, model, batch, wanted, usize::from(threads), out)
     }
 }

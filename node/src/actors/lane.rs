@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use shoal_kernels::{CpuModel, ExecError, PackedBatch};
+use shoal_kernels::{CpuModel, ExecError, OutputSet, Outputs, PackedBatch};
 use shoal_protocol::BatchId;
 
 use crate::actors::backend::{Backend, Lane};
@@ -92,13 +92,13 @@ fn serve(lane: LaneIndex, runner: &mut dyn Lane, queue: &Receiver<LaneJob>, deli
     for job in queue {
         let LaneJob { batch, model, packed, threads } = job;
         // Sent on with the result, so each batch has its own: one allocation a batch.
-        let mut vectors = Vec::new();
+        let mut outputs = Outputs::new();
         let stage = tracing::debug_span!("compute", batch = batch.0, tokens = packed.tokens(), threads);
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            stage.in_scope(|| runner.run(&model, &packed, threads, &mut vectors))
+            stage.in_scope(|| runner.run(&model, &packed, OutputSet::DENSE, threads, &mut outputs))
         }));
         let vectors = match ran {
-            Ok(Ok(())) => Ok(vectors),
+            Ok(Ok(())) => Ok(outputs.dense),
             Ok(Err(error)) => Err(LaneError::Exec(error)),
             Err(_) => Err(LaneError::Panicked),
         };

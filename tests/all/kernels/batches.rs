@@ -1,7 +1,7 @@
 //! What a batch may change (nothing but the time), and what a batch may not hold.
 
 use proptest::{prelude::*, sample::Index};
-use shoal_kernels::{CpuIsa, CpuLane, CpuModel, Dtype, ExecError, PackedBatch};
+use shoal_kernels::{CpuIsa, CpuLane, CpuModel, Dtype, ExecError, OutputSet, Outputs, PackedBatch};
 use shoal_tests::{golden, test_model};
 
 use super::{bits, describe, devices, load, run};
@@ -71,9 +71,9 @@ fn batch(sequences: &[&[u32]]) -> PackedBatch {
 fn refusal(model: &CpuModel, change: impl FnOnce(&mut PackedBatch)) -> ExecError {
     let mut batch = batch(&[&[2, 5, 3], &[2, 3]]);
     change(&mut batch);
-    let (mut lane, mut out) = (CpuLane::new(1), vec![1.0; 7]);
-    let error = lane.run(model, &batch, 1, &mut out).expect_err("the batch does not fit");
-    assert!(out.is_empty(), "no stale output");
+    let (mut lane, mut out) = (CpuLane::new(1), Outputs { dense: vec![1.0; 7], ..Outputs::new() });
+    let error = lane.run(model, &batch, OutputSet::DENSE, 1, &mut out).expect_err("the batch does not fit");
+    assert_eq!(out, Outputs::new(), "no stale output");
     assert_eq!(run(&mut lane, model, &[&[2, 5, 3]], 1).len(), 1, "the lane still works");
     error
 }

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use shoal_kernels::{CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, PackedBatch, spec::Pooling};
+use shoal_kernels::{
+    CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, OutputSet, Outputs, PackedBatch, spec::Pooling,
+};
 use shoal_tests::golden::{self, Case, TINY_BERTS, TinyBert, cosine, error_max};
 
 use super::{describe, devices, load, run};
@@ -58,9 +60,9 @@ fn assert_segments(model: &CpuModel, lane: &mut CpuLane, golden: &TinyBert, what
     let mut batch = PackedBatch::new();
     batch.push(ids);
     batch.type_ids.clone_from(type_ids);
-    let mut out = Vec::new();
-    lane.run(model, &batch, 1, &mut out).unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_close(&out, vector, model.dtype(), golden.f32_error_max, &format!("{what}: two segments"));
+    let mut out = Outputs::new();
+    lane.run(model, &batch, OutputSet::DENSE, 1, &mut out).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_close(&out.dense, vector, model.dtype(), golden.f32_error_max, &format!("{what}: two segments"));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::{fs, path::Path};
 
 use proptest::{prelude::*, sample::Index};
-use shoal_kernels::{CpuIsa, CpuLane, CpuModel, CpuOptions, DtypePolicy, ModelDescription, PackedBatch};
+use shoal_kernels::{
+    CpuIsa, CpuLane, CpuModel, CpuOptions, DtypePolicy, ModelDescription, OutputSet, Outputs, PackedBatch,
+};
 use shoal_tests::golden;
 use tempfile::TempDir;
 
@@ -32,9 +34,9 @@ fn try_everything(dir: &Path) -> Result<(), String> {
     let model = CpuModel::load(&description, &options, &mut |_, _| {}).map_err(|error| error.to_string())?;
     let mut batch = PackedBatch::new();
     batch.push(&[2, 5, 3]);
-    let mut out = Vec::new();
-    CpuLane::new(1).run(&model, &batch, 1, &mut out).map_err(|error| error.to_string())?;
-    assert_eq!(out.len(), model.dims());
+    let mut out = Outputs::new();
+    CpuLane::new(1).run(&model, &batch, OutputSet::DENSE, 1, &mut out).map_err(|error| error.to_string())?;
+    assert_eq!(out.dense.len(), model.dims());
     Ok(())
 }
 

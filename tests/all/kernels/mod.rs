@@ -9,7 +9,8 @@ mod hostile;
 use std::path::Path;
 
 use shoal_kernels::{
-    CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, DtypePolicy, ModelDescription, PackedBatch,
+    CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, DtypePolicy, ModelDescription, OutputSet, Outputs,
+    PackedBatch,
 };
 
 /// Every pair of instruction set and format that this machine can run.
@@ -34,9 +35,9 @@ fn load(description: &ModelDescription, (isa, dtype): (CpuIsa, Dtype)) -> CpuMod
 fn run(lane: &mut CpuLane, model: &CpuModel, sequences: &[&[u32]], threads: usize) -> Vec<Vec<f32>> {
     let mut batch = PackedBatch::new();
     sequences.iter().for_each(|ids| batch.push(ids));
-    let mut out = Vec::new();
-    lane.run(model, &batch, threads, &mut out).unwrap_or_else(|error| panic!("{error}"));
-    out.chunks(model.dims()).map(<[f32]>::to_vec).collect()
+    let mut out = Outputs::new();
+    lane.run(model, &batch, OutputSet::DENSE, threads, &mut out).unwrap_or_else(|error| panic!("{error}"));
+    out.dense.chunks(model.dims()).map(<[f32]>::to_vec).collect()
 }
 
 /// The bits of a vector, so that -0 and 0 differ and NaN equals itself.

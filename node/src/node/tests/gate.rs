@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use shoal_kernels::{CpuIsa, CpuLane, CpuModel, ExecError, PackedBatch};
+use shoal_kernels::{CpuIsa, CpuLane, CpuModel, ExecError, OutputSet, Outputs, PackedBatch};
 
 use crate::actors::backend::{Backend, CpuBackend, Lane};
 
@@ -97,10 +97,11 @@ impl Lane for GatedLane {
         &mut self,
         model: &CpuModel,
         batch: &PackedBatch,
+        wanted: OutputSet,
         threads: u16,
-        out: &mut Vec<f32>,
+        out: &mut Outputs,
     ) -> Result<(), ExecError> {
         self.gate.pass();
-        Lane::run(&mut self.lane, model, batch, threads, out)
+        Lane::run(&mut self.lane, model, batch, wanted, threads, out)
     }
 }

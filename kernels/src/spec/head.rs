@@ -1,0 +1,240 @@
+//! What follows the last layer: a head for each output that a model can give.
+
+use std::fmt;
+
+use super::{
+    Activation, Norm, SpecError,
+    validate::{HIDDEN_MAX, within},
+};
+use crate::outputs::OutputSet;
+
+/// Each way once.
+const POOLINGS_MAX: usize = 6;
+const MODULES_MAX: usize = 16;
+const DIMS_MAX: usize = POOLINGS_MAX * HIDDEN_MAX;
+
+/// The heads of a model, at least one. One pass runs those that are asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Head {
+    /// One vector per sequence.
+    pub dense: Option<PooledHead>,
+}
+
+/// A pooled vector that goes through modules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PooledHead {
+    /// How a sequence's rows become one.
+    pub poolings: Poolings,
+    /// What is done with it then, in order.
+    pub modules: Vec<HeadModule>,
+}
+
+/// Ways of pooling whose vectors stand side by side: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poolings(pub Vec<Pooling>);
+
+/// How the rows of one sequence become one vector (the modes of sentence-transformers' `Pooling` module).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token.
+    Cls,
+    /// The mean over all tokens.
+    Mean,
+    /// The maximum per channel.
+    Max,
+    /// The last token.
+    LastToken,
+    /// The mean with weights 1, 2, 3, … by position (SGPT, Muennighoff 2022).
+    WeightedMean,
+    /// The sum divided by the square root of the length.
+    MeanSqrtLen,
+}
+
+/// One step from a pooled vector, or from a token's, to the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HeadModule {
+    /// `activation(x W^T + b)`.
+    Dense {
+        /// Width of the result.
+        outputs: usize,
+        /// Whether there is a `b`.
+        bias: bool,
+        /// Applied to the sum.
+        activation: Activation,
+    },
+    /// As in a block.
+    LayerNorm {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// Scaled to length 1 (L2).
+    Normalize,
+}
+
+impl Head {
+    /// A dense head with one way of pooling, and nothing more than L2.
+    pub fn pooled(pooling: Pooling, normalize: bool) -> Self {
+        let modules = if normalize { vec![HeadModule::Normalize] } else { Vec::new() };
+        Self { dense: Some(PooledHead { poolings: Poolings(vec![pooling]), modules }) }
+    }
+
+    /// The outputs that there are heads for.
+    pub fn gives(&self) -> OutputSet {
+        let Self { dense } = self;
+        OutputSet { dense: dense.is_some(), ..OutputSet::NONE }
+    }
+
+    /// Width of the dense vectors of an encoder whose hidden states are `hidden` wide; 0 where it gives none.
+    pub fn dims(&self, hidden: usize) -> usize {
+        self.dense.as_ref().map_or(0, |dense| dense.outputs(hidden))
+    }
+
+    /// Whether the dense vectors have length 1.
+    pub fn normalizes(&self) -> bool {
+        self.dense.as_ref().is_some_and(|dense| dense.modules.last() == Some(&HeadModule::Normalize))
+    }
+
+    pub(super) fn validate(&self, hidden: usize) -> Result<(), SpecError> {
+        if self.gives().is_empty() {
+            return Err(SpecError::NoHead);
+        }
+        self.dense.as_ref().map_or(Ok(()), |dense| dense.validate(hidden))
+    }
+
+    pub(super) fn parameters(&self, hidden: usize) -> usize {
+        self.dense.as_ref().map_or(0, |dense| parameters(&dense.modules, dense.pooled(hidden)))
+    }
+}
+
+impl PooledHead {
+    fn pooled(&self, hidden: usize) -> usize {
+        hidden.saturating_mul(self.poolings.0.len())
+    }
+
+    /// Width of the result.
+    pub(crate) fn outputs(&self, hidden: usize) -> usize {
+        outputs(&self.modules, self.pooled(hidden))
+    }
+
+    fn validate(&self, hidden: usize) -> Result<(), SpecError> {
+        within("poolings", self.poolings.0.len(), POOLINGS_MAX)?;
+        validate(&self.modules, self.pooled(hidden))
+    }
+}
+
+/// Width of what a chain of modules makes of vectors of `inputs`.
+fn outputs(modules: &[HeadModule], inputs: usize) -> usize {
+    modules.iter().fold(inputs, |width, module| module.outputs(width))
+}
+
+fn validate(modules: &[HeadModule], inputs: usize) -> Result<(), SpecError> {
+    within("modules", modules.len() + 1, MODULES_MAX)?;
+    let mut width = inputs;
+    for module in modules {
+        width = module.outputs(width);
+        within("dense outputs", width, DIMS_MAX)?;
+        if let HeadModule::LayerNorm { eps } = *module {
+            Norm::LayerNorm { eps }.validate()?;
+        }
+    }
+    within("dims", width, DIMS_MAX)
+}
+
+fn parameters(modules: &[HeadModule], inputs: usize) -> usize {
+    let mut width = inputs;
+    let count = |module: &HeadModule| {
+        let inputs = width;
+        width = module.outputs(inputs);
+        match *module {
+            HeadModule::Dense { outputs, bias, .. } => (inputs + usize::from(bias)) * outputs,
+            HeadModule::LayerNorm { .. } => 2 * inputs,
+            HeadModule::Normalize => 0,
+        }
+    };
+    modules.iter().map(count).sum()
+}
+
+impl HeadModule {
+    /// Width of the result for vectors of `width`.
+    pub const fn outputs(self, width: usize) -> usize {
+        match self {
+            Self::Dense { outputs, .. } => outputs,
+            Self::LayerNorm { .. } | Self::Normalize => width,
+        }
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dense.as_ref().map_or(Ok(()), |dense| write!(f, "{dense}"))
+    }
+}
+
+impl fmt::Display for PooledHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pool {}", self.poolings)?;
+        self.modules.iter().try_for_each(|module| write!(f, " -> {module}"))
+    }
+}
+
+impl fmt::Display for Poolings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, pooling) in self.0.iter().enumerate() {
+            write!(f, "{}{pooling}", if index == 0 { "" } else { "+" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for HeadModule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense { outputs, bias, activation } => {
+                let bias = if *bias { " + bias" } else { "" };
+                write!(f, "dense {outputs}{bias}, {activation}")
+            }
+            Self::LayerNorm { eps } => write!(f, "{}", Norm::LayerNorm { eps: *eps }),
+            Self::Normalize => f.write_str("l2"),
+        }
+    }
+}
+
+impl fmt::Display for Pooling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cls => "cls",
+            Self::Mean => "mean",
+            Self::Max => "max",
+            Self::LastToken => "last_token",
+            Self::WeightedMean => "weighted_mean",
+            Self::MeanSqrtLen => "mean_sqrt_len",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dense(poolings: Vec<Pooling>, modules: Vec<HeadModule>) -> Head {
+        Head { dense: Some(PooledHead { poolings: Poolings(poolings), modules }) }
+    }
+
+    #[test]
+    fn refusals_name_the_fields() {
+        let refusal = |head: Head| head.validate(32).expect_err("the head is not valid").to_string();
+        assert_eq!(refusal(Head::default()), "the model has no head: there is nothing that it could answer");
+        assert_eq!(refusal(dense(vec![], vec![])), "poolings is 0; it must be positive");
+        let none = HeadModule::Dense { outputs: 0, bias: false, activation: Activation::Identity };
+        assert_eq!(refusal(dense(vec![Pooling::Cls], vec![none])), "dense outputs is 0; it must be positive");
+    }
+
+    #[test]
+    fn parameters_are_counted() {
+        let module = HeadModule::Dense { outputs: 5, bias: true, activation: Activation::Tanh };
+        let modules = vec![module, HeadModule::LayerNorm { eps: 1e-5 }, HeadModule::Normalize];
+        let head = dense(vec![Pooling::Cls, Pooling::Mean], modules);
+        assert_eq!((head.dims(32), head.normalizes()), (5, true));
+        assert_eq!(head.parameters(32), (64 + 1) * 5 + 2 * 5);
+    }
+}
