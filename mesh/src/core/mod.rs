@@ -30,8 +30,7 @@ pub(crate) use chance::Chance;
 pub use client::{CallId, ClientCore};
 pub use error::ClientError;
 pub use facts::{
-    Facts, FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, Feed, FeedBroken, Following,
-    OwnFacts,
+    Facts, FactsCounters, FactsMessage, FactsRefused, FactsSend, Feed, FeedBroken, Following, OwnFacts,
 };
 pub use item::{ItemResult, Vector};
 pub use load_gossip::{LoadGossip, LoadSend};

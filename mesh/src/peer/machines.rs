@@ -12,8 +12,8 @@ use super::interface::{MeshState, News, PeerCounters};
 use super::links::{Arrival, LinkId, Links, Verdict};
 use super::loads::Loads;
 use crate::core::{
-    Chance, DatagramRefused, Facts, FactsMessage, FactsPeer, FactsRefused, Life, LoadSequence, MemberState,
-    Membership, MembershipEvent, MembershipOptions,
+    Chance, DatagramRefused, Facts, FactsMessage, FactsRefused, Life, LoadSequence, MemberState, Membership,
+    MembershipEvent, MembershipOptions,
 };
 
 /// Whether the sender may go on.
@@ -47,7 +47,7 @@ impl Machines {
         Self {
             membership: Membership::new(options, now),
             links: Links::new(life.node, links),
-            facts: Facts::new(Some(life), facts, now),
+            facts: Facts::new(life, facts, now),
             loads: Loads::new(sequence, loads),
             is_changed: false,
             news: VecDeque::new(),
@@ -63,7 +63,7 @@ impl Machines {
             let Life { node, .. } = arrival.life;
             self.membership.handle_connected(arrival.life, address, now);
             // There is room for more peers than for links.
-            let told = self.facts.handle_connected(node, FactsPeer::Member, now);
+            let told = self.facts.handle_connected(node, now);
             self.breaches += u64::from(told.is_err());
             // What its former life said is of no use; this one speaks at once.
             self.loads.handle_gone(node, now);

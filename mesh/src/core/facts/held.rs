@@ -45,12 +45,6 @@ impl Held {
         self.records.values()
     }
 
-    /// The first record of a node after `node`, by id.
-    pub(super) fn after(&self, node: Option<NodeId>) -> Option<&Arc<NodeFacts>> {
-        let from = node.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.records.range((from, std::ops::Bound::Unbounded)).next().map(|(_, record)| record)
-    }
-
     /// What is held of a node's record (version 0: nothing).
     pub(super) fn have(&self, node: NodeId) -> FactsVersion {
         let nothing = FactsVersion { node, generation: 0, version: 0 };
@@ -118,7 +112,7 @@ impl Held {
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, node: NodeId) -> bool {
+    fn remove(&mut self, node: NodeId) -> bool {
         let removed = self.records.remove(&node);
         self.bytes -= removed.as_ref().map_or(0, |record| bytes(record));
         removed.is_some()

@@ -14,7 +14,7 @@ use shoal_protocol::{DeviceIndex, Header, Message, VersionRange, decode, encode}
 
 use super::super::fleet::{facts, life, model, node, origin};
 use super::parameters::{PULLS_BURST, RECORDS_MAX, SENDS_MAX};
-use super::{Facts, FactsPeer, OwnFacts};
+use super::{Facts, OwnFacts};
 
 /// The machine is number 0; these and a stranger speak to it.
 const PEERS: u64 = 4;
@@ -47,7 +47,7 @@ enum Act {
         generation: u64,
         version: u64,
     },
-    Connect(FactsPeer),
+    Connect,
     Disconnect,
     Lag,
     /// Membership's word, which is true.
@@ -63,7 +63,6 @@ fn number() -> impl Strategy<Value = u64> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let kind = prop_oneof![4 => Just(FactsPeer::Member), 1 => Just(FactsPeer::Follower)];
     prop_oneof![
         4 => (0..NODES, number(), number(), 0..4_usize).prop_map(|(about, generation, version, models)| {
             Act::Record { about, generation, version, models }
@@ -78,7 +77,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..NODES, number(), number()).prop_map(|(about, generation, version)| {
             Act::Pull { about, generation, version }
         }),
-        2 => kind.prop_map(Act::Connect),
+        2 => Just(Act::Connect),
         1 => Just(Act::Disconnect),
         1 => Just(Act::Lag),
         1 => (0..5_u64).prop_map(|generation| Act::Die { generation }),
@@ -134,11 +133,11 @@ struct Siege {
 impl Siege {
     fn new() -> Self {
         let now = origin();
-        let mut machine = Facts::new(Some(life(0, 1)), 1, now);
+        let mut machine = Facts::new(life(0, 1), 1, now);
         let own = OwnFacts { models: written_by(0, 1), ..OwnFacts::default() };
         machine.handle_own(own, now).expect("valid");
         (1..=PEERS).for_each(|peer| {
-            machine.handle_connected(node(peer), FactsPeer::Member, now).expect("room");
+            machine.handle_connected(node(peer), now).expect("room");
         });
         Self { machine, now, dead: BTreeMap::new(), held: BTreeMap::new() }
     }
@@ -162,7 +161,7 @@ impl Siege {
                 let have = version((about, generation, wanted));
                 let _ = machine.handle_pull(from, FactsPull { have }, now);
             }
-            Act::Connect(kind) => machine.handle_connected(from, kind, now).expect("room"),
+            Act::Connect => machine.handle_connected(from, now).expect("room"),
             Act::Disconnect => machine.handle_disconnected(from),
             Act::Lag => machine.handle_lagged(from),
             Act::Die { generation } => {
@@ -204,7 +203,7 @@ proptest! {
     fn nobody_speaks_for_another(acts in vec((1..=PEERS + 1, act()), 1..200)) {
         let mut siege = Siege::new();
         for (by, act) in acts {
-            let is_about_connection = matches!(act, Act::Connect(_) | Act::Die { .. });
+            let is_about_connection = matches!(act, Act::Connect | Act::Die { .. });
             if by <= PEERS || !is_about_connection {
                 siege.suffer(by, act);
             }

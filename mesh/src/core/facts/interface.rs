@@ -39,17 +39,6 @@ impl OwnFacts {
     }
 }
 
-/// What a connected peer is to this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FactsPeer {
-    /// A member: each tells the other about itself and about nobody else.
-    Member,
-    /// A client that follows this node: it is told everything and says nothing.
-    Follower,
-    /// The node that this client follows, and whose word it takes for everybody's facts.
-    Entry,
-}
-
 /// What is sent, in order and reliably, as long as a connection stands. Shared, because many peers get the same:
 /// encode it once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +65,7 @@ pub struct FactsSend {
 /// Why something was refused. Nothing of it was used.
 #[derive(Debug, thiserror::Error)]
 pub enum FactsRefused {
-    /// A member speaks for itself only, a follower not at all.
+    /// A member speaks for itself only.
     #[error("{from} may not speak about the facts of {about}")]
     NotOwner {
         /// The authenticated peer.
@@ -109,6 +98,6 @@ pub struct FactsCounters {
     pub pulls: u64,
     /// Pulls of peers not answered because they came too fast.
     pub pulls_dropped: u64,
-    /// Times that a peer has to be sent everything again.
+    /// Times that a peer has to be sent the own record again.
     pub resyncs: u64,
 }

@@ -15,48 +15,45 @@ use shoal_protocol::message::{FactsDelta, NodeFacts};
 use self::exchange::Peer;
 use super::super::member::Life;
 use super::held::{Effect, Held};
-use super::interface::{FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
+use super::interface::{FactsCounters, FactsMessage, FactsRefused, FactsSend, OwnFacts};
 use super::own::Own;
-use super::parameters::{CENSUS_DELAY, DIGEST_PERIOD, DIGEST_SOON, PEERS_MAX, SENDS_MAX};
+use super::parameters::{DIGEST_PERIOD, DIGEST_SOON, PEERS_MAX, SENDS_MAX};
 
-/// Everybody's facts: the own record goes to each connected peer when it changes, the others' come from their owners
-/// and go on to followers. What was missed is found by comparing digests and fetched from the owner.
+/// Everybody's facts: the own record goes to each connected member when it changes, the others' come from their owners.
+/// What was missed is found by comparing digests and fetched from the owner. Clients are told by a [`Feed`](super::Feed).
 ///
 /// After every `handle_*` the owner of the machine drains [`poll_send`](Self::poll_send) and
 /// [`poll_changed`](Self::poll_changed). It sends in order and reliably while a connection stands; what it has to
 /// drop for a slow peer it reports by [`handle_lagged`](Self::handle_lagged).
 #[derive(Debug)]
 pub struct Facts {
-    /// `None` in a client, which has no facts of its own.
-    own: Option<Own>,
+    own: Own,
     held: Held,
     peers: BTreeMap<NodeId, Peer>,
-    /// Peers that must be sent everything, and the last record that was sent to each.
-    owed: BTreeMap<NodeId, Option<NodeId>>,
+    /// Peers that must be sent the own record whole.
+    owed: BTreeSet<NodeId>,
     sends: VecDeque<FactsSend>,
     changed: BTreeSet<NodeId>,
     /// When each missing record was asked for.
     pulls: BTreeMap<NodeId, Instant>,
     digest_at: Instant,
-    census_at: Instant,
     chance: SmallRng,
     counters: FactsCounters,
 }
 
 impl Facts {
-    /// The machine of a member (`life`) or of a client (`None`). `chance` seeds the choice of whom to compare with.
+    /// The machine of a member. `chance` seeds the choice of whom to compare with.
     #[must_use]
-    pub fn new(life: Option<Life>, chance: u64, now: Instant) -> Self {
+    pub fn new(life: Life, chance: u64, now: Instant) -> Self {
         Self {
-            own: life.map(Own::new),
+            own: Own::new(life),
             held: Held::default(),
             peers: BTreeMap::new(),
-            owed: BTreeMap::new(),
+            owed: BTreeSet::new(),
             sends: VecDeque::new(),
             changed: BTreeSet::new(),
             pulls: BTreeMap::new(),
             digest_at: now + DIGEST_PERIOD,
-            census_at: now + DIGEST_PERIOD,
             chance: SmallRng::seed_from_u64(chance),
             counters: FactsCounters::default(),
         }
@@ -79,35 +76,28 @@ impl Facts {
         self.counters
     }
 
-    /// This node's facts are these now (a client has none, and this does nothing). They are published at once, or
-    /// together with what else changes within 100 ms of the last time.
+    /// This node's facts are these now. They are published at once, or together with what else changes within 100 ms of
+    /// the last time.
     ///
     /// # Errors
     /// [`FactsRefused::Limit`]: they could not be sent; what was published stays.
     pub fn handle_own(&mut self, facts: OwnFacts, now: Instant) -> Result<(), FactsRefused> {
-        if let Some(own) = &mut self.own {
-            own.set(facts, now)?;
-        }
+        self.own.set(facts, now)?;
         self.publish(now);
         Ok(())
     }
 
     /// This node goes on under another generation.
     pub fn handle_renewed(&mut self, life: Life, now: Instant) {
-        if let Some(own) = &mut self.own {
-            own.renew(life, now);
-        }
+        self.own.renew(life, now);
         self.publish(now);
     }
 
     fn publish(&mut self, now: Instant) {
-        let Some(own) = &mut self.own else {
+        let Some(delta) = self.own.publish(now) else {
             return;
         };
-        let Some(delta) = own.publish(now) else {
-            return;
-        };
-        let record = own.record.clone();
+        let record = self.own.record.clone();
         self.counters.published += 1;
         let message = match delta {
             Some(delta) => FactsMessage::Delta(Arc::new(delta)),
@@ -117,14 +107,8 @@ impl Facts {
         // Where foreign records left no room it is sent all the same.
         self.counters.refused += u64::from(self.held.put(record).is_err());
         self.changed.insert(node);
-        self.tell(node, message, |kind| kind != FactsPeer::Entry);
-    }
-
-    /// Sends news about `node` to the peers of a kind, except where all of it is still to come.
-    fn tell(&mut self, node: NodeId, message: FactsMessage, kinds: impl Fn(FactsPeer) -> bool) {
-        let to_come = |peer: &NodeId| self.owed.get(peer).is_some_and(|sent| *sent < Some(node));
-        let to = self.peers.iter().filter(|(id, peer)| kinds(peer.kind) && !to_come(id));
-        let to: Vec<_> = to.map(|(id, _)| *id).collect();
+        // Who is still owed the record gets this state of it.
+        let to = self.peers.keys().filter(|peer| !self.owed.contains(peer)).copied().collect();
         self.send(to, message);
     }
 
@@ -144,22 +128,13 @@ impl Facts {
     ///
     /// # Errors
     /// [`FactsRefused::Full`]: too many peers; this one will be told nothing.
-    pub fn handle_connected(
-        &mut self,
-        peer: NodeId,
-        kind: FactsPeer,
-        now: Instant,
-    ) -> Result<(), FactsRefused> {
+    pub fn handle_connected(&mut self, peer: NodeId, now: Instant) -> Result<(), FactsRefused> {
         if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&peer) {
             return Err(FactsRefused::Full("as many peers as are served"));
         }
-        self.peers.insert(peer, Peer::new(kind, now));
-        if kind != FactsPeer::Entry {
-            self.owed.insert(peer, None);
-        }
-        if kind == FactsPeer::Member {
-            self.digest_at = self.digest_at.min(now + DIGEST_SOON);
-        }
+        self.peers.insert(peer, Peer::new(now));
+        self.owed.insert(peer);
+        self.digest_at = self.digest_at.min(now + DIGEST_SOON);
         Ok(())
     }
 
@@ -170,23 +145,22 @@ impl Facts {
         self.pulls.remove(&peer);
     }
 
-    /// Something that was to be sent to the peer was dropped: it is sent everything again.
+    /// Something that was to be sent to the peer was dropped: it is sent the own record again.
     pub fn handle_lagged(&mut self, peer: NodeId) {
-        if self.peers.get(&peer).is_some_and(|peer| peer.kind != FactsPeer::Entry) {
-            self.owed.insert(peer, None);
+        if self.peers.contains_key(&peer) {
+            self.owed.insert(peer);
             self.counters.resyncs += 1;
         }
     }
 
     /// Membership declared a life dead.
     pub fn handle_down(&mut self, life: Life, now: Instant) {
-        if self.own.as_ref().is_some_and(|own| own.life().node == life.node) {
+        if self.own.life().node == life.node {
             return;
         }
         self.pulls.remove(&life.node);
         if self.held.bury(life, now) {
             self.changed.insert(life.node);
-            self.census_at = self.census_at.min(now + CENSUS_DELAY);
         }
     }
 
@@ -202,12 +176,8 @@ impl Facts {
         let record = record.into();
         let node = record.node;
         let effect = self.may_speak(from, node).and_then(|()| self.held.accept(record));
-        let effect = self.note(node, effect)?;
+        self.note(node, effect)?;
         self.pulls.remove(&node);
-        if let Some(record) = self.held.get(node).filter(|_| effect == Effect::Changed) {
-            let message = FactsMessage::Record(record.clone());
-            self.tell(node, message, |kind| kind == FactsPeer::Follower);
-        }
         Ok(())
     }
 
@@ -223,13 +193,8 @@ impl Facts {
     ) -> Result<(), FactsRefused> {
         let node = delta.node;
         let effect = self.may_speak(from, node).and_then(|()| self.held.apply(&delta));
-        match self.note(node, effect)? {
-            Effect::Changed => {
-                let message = FactsMessage::Delta(Arc::new(delta));
-                self.tell(node, message, |kind| kind == FactsPeer::Follower);
-            }
-            Effect::Gap => self.pull(from, node, now),
-            Effect::Stale => {}
+        if self.note(node, effect)? == Effect::Gap {
+            self.pull(from, node, now);
         }
         Ok(())
     }
@@ -247,13 +212,12 @@ impl Facts {
     }
 
     fn may_speak(&self, from: NodeId, about: NodeId) -> Result<(), FactsRefused> {
-        let own = self.own.as_ref().is_some_and(|own| own.life().node == about);
-        match self.peers.get(&from).map(|peer| peer.kind) {
-            None => Err(FactsRefused::Stranger(from)),
-            Some(FactsPeer::Entry) if !own => Ok(()),
-            Some(FactsPeer::Member) if from == about && !own => Ok(()),
-            Some(_) => Err(FactsRefused::NotOwner { from, about }),
+        if !self.peers.contains_key(&from) {
+            return Err(FactsRefused::Stranger(from));
         }
+        // A peer with our own key is no member but a copy of us.
+        let is_owner = from == about && about != self.own.life().node;
+        is_owner.then_some(()).ok_or(FactsRefused::NotOwner { from, about })
     }
 
     /// The time has come that [`poll_timeout`](Self::poll_timeout) named.
@@ -262,27 +226,18 @@ impl Facts {
         if self.digest_at <= now {
             self.digest_at = now + DIGEST_PERIOD;
             self.held.expire(now);
-            let members = self.peers.iter().filter(|(_, peer)| peer.kind == FactsPeer::Member);
-            if let Some(member) = members.map(|(id, _)| *id).choose(&mut self.chance) {
+            if let Some(member) = self.peers.keys().copied().choose(&mut self.chance) {
                 self.send(vec![member], self.digest());
             }
-        }
-        if self.census_at <= now {
-            self.census_at = now + DIGEST_PERIOD;
-            let followers = self.peers.iter().filter(|(_, peer)| peer.kind == FactsPeer::Follower);
-            // Who is still being sent everything gets the census at the end of that.
-            let to = followers.map(|(id, _)| *id).filter(|id| !self.owed.contains_key(id)).collect();
-            self.send(to, self.digest());
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let publish = self.own.as_ref().and_then(Own::due).map(|at| (at, "publish own facts"));
+        let publish = self.own.due().map(|at| (at, "publish own facts"));
         let digest = Some((self.digest_at, "compare with a member"));
-        let census = Some((self.census_at, "tell followers who is there"));
-        [publish, digest, census].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [publish, digest].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The next message to send.
@@ -290,20 +245,12 @@ impl Facts {
         if let Some(send) = self.sends.pop_front() {
             return Some(send);
         }
-        let (peer, sent) = self.owed.first_key_value().map(|(peer, sent)| (*peer, *sent))?;
-        let follower = self.peers.get(&peer).is_some_and(|peer| peer.kind == FactsPeer::Follower);
-        let message = if follower && let Some(record) = self.held.after(sent) {
-            self.owed.insert(peer, Some(record.node));
-            FactsMessage::Record(record.clone())
-        } else {
-            self.owed.remove(&peer);
-            match &self.own {
-                _ if follower => self.digest(),
-                Some(own) if own.record.version > 0 => FactsMessage::Record(own.record.clone()),
-                _ => return self.poll_send(),
-            }
-        };
-        Some(FactsSend { to: vec![peer], message })
+        if self.own.record.version == 0 {
+            // Nothing was said yet; the first word goes to everybody.
+            self.owed.clear();
+        }
+        let peer = self.owed.pop_first()?;
+        Some(FactsSend { to: vec![peer], message: FactsMessage::Record(self.own.record.clone()) })
     }
 
     /// A node whose record is new, changed or gone ([`record`](Self::record) says which).

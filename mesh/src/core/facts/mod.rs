@@ -11,7 +11,7 @@ mod parameters;
 
 pub use feed::Feed;
 pub use following::{FeedBroken, Following};
-pub use interface::{FactsCounters, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
+pub use interface::{FactsCounters, FactsMessage, FactsRefused, FactsSend, OwnFacts};
 pub use machine::Facts;
 
 #[cfg(test)]

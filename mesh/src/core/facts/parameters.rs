@@ -11,8 +11,6 @@ pub(super) const PUBLISH_PERIOD_MIN: Duration = Duration::from_millis(100);
 pub(super) const DIGEST_PERIOD: Duration = Duration::from_secs(30);
 /// The same after a connection to a member was made: a partition may have healed.
 pub(super) const DIGEST_SOON: Duration = Duration::from_secs(1);
-/// Followers are told who is there this soon after somebody went, and every [`DIGEST_PERIOD`].
-pub(super) const CENSUS_DELAY: Duration = Duration::from_millis(200);
 /// A pull that was not answered by then may be repeated. Until then there is one a node.
 pub(super) const PULL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pulls of one peer that are answered at once ...
@@ -27,9 +25,9 @@ pub(super) const TOMBSTONES_MAX: usize = 4096;
 pub(super) const RECORDS_MAX: usize = FACTS_DIGEST_MAX;
 /// Bytes of all records together, about: 512 nodes of 64 models take 10 MB. What does not fit is refused.
 pub(super) const RECORDS_BYTES_MAX: usize = 256 << 20;
-/// Members and followers that are told of changes; a further connection is refused.
+/// Members that are told of changes; a further connection is refused.
 pub(super) const PEERS_MAX: usize = 8192;
-/// Sends that wait to be polled. Beyond it a peer is sent everything again once there is room.
+/// Sends that wait to be polled. Beyond it a peer is sent the own record again once there is room.
 pub(super) const SENDS_MAX: usize = 4096;
 
 const _: () = assert!(

@@ -14,7 +14,7 @@ use super::super::member::Life;
 use super::delta::{apply, between, normalize};
 use super::held::Held;
 use super::parameters::{DIGEST_PERIOD, PULL_TIMEOUT, PULLS_BURST, TOMBSTONE_TTL, TOMBSTONES_MAX};
-use super::{Facts, FactsMessage, FactsPeer, FactsRefused, FactsSend, OwnFacts};
+use super::{Facts, FactsMessage, FactsRefused, FactsSend, OwnFacts};
 
 fn own(models: &[&str]) -> OwnFacts {
     let models = models.iter().map(|name| model(name, ModelState::Ready)).collect();
@@ -22,7 +22,7 @@ fn own(models: &[&str]) -> OwnFacts {
 }
 
 fn member(number: u64, now: Instant) -> Facts {
-    Facts::new(Some(life(number, 1)), number, now)
+    Facts::new(life(number, 1), number, now)
 }
 
 fn sends(machine: &mut Facts) -> Vec<FactsSend> {
@@ -43,7 +43,7 @@ fn names(machine: &Facts, number: u64) -> Option<Vec<&str>> {
 fn changes_are_published_at_once_and_bursts_together() {
     let now = origin();
     let mut machine = member(1, now);
-    machine.handle_connected(node(2), FactsPeer::Member, now).expect("room");
+    machine.handle_connected(node(2), now).expect("room");
     assert_eq!(sends(&mut machine), [], "nothing to say yet");
     machine.handle_own(own(&["a"]), now).expect("valid");
     let first = sends(&mut machine);
@@ -84,9 +84,8 @@ fn a_liar_is_refused() {
     let now = origin();
     let mut machine = member(1, now);
     machine.handle_own(own(&["mine"]), now).expect("valid");
-    machine.handle_connected(node(2), FactsPeer::Member, now).expect("room");
-    machine.handle_connected(node(4), FactsPeer::Follower, now).expect("room");
-    for (from, about) in [(2, 3), (2, 1), (4, 4), (4, 3)] {
+    machine.handle_connected(node(2), now).expect("room");
+    for (from, about) in [(2, 3), (2, 1)] {
         let refused = machine.handle_record(node(from), record(about, 9, 9, &["x"]));
         let expected = (node(from), node(about));
         assert!(matches!(refused, Err(FactsRefused::NotOwner { from, about }) if (from, about) == expected));
@@ -94,7 +93,7 @@ fn a_liar_is_refused() {
     let stranger = machine.handle_record(node(3), record(3, 1, 1, &["x"]));
     assert!(matches!(stranger, Err(FactsRefused::Stranger(from)) if from == node(3)));
     assert_eq!((names(&machine, 3), names(&machine, 1)), (None, Some(vec!["mine"])));
-    assert_eq!(machine.counters().refused, 5);
+    assert_eq!(machine.counters().refused, 3);
     // And nobody gets one node's facts from another.
     let pull = FactsPull { have: FactsVersion { node: node(1), generation: 0, version: 0 } };
     let other = FactsPull { have: FactsVersion { node: node(3), ..pull.have } };
@@ -106,7 +105,7 @@ fn a_liar_is_refused() {
 fn the_dead_do_not_return_but_their_next_life_does() {
     let now = origin();
     let mut machine = member(1, now);
-    machine.handle_connected(node(2), FactsPeer::Member, now).expect("room");
+    machine.handle_connected(node(2), now).expect("room");
     machine.handle_record(node(2), record(2, 5, 7, &["x"])).expect("its own");
     machine.handle_down(life(2, 5), now);
     assert_eq!(names(&machine, 2), None);
@@ -119,7 +118,7 @@ fn the_dead_do_not_return_but_their_next_life_does() {
         entries: vec![FactsVersion { node: node(2), generation: 5, version: 99 }],
         answer: true,
     };
-    machine.handle_connected(node(3), FactsPeer::Member, now).expect("room");
+    machine.handle_connected(node(3), now).expect("room");
     machine.handle_digest(node(3), &digest, now).expect("a member");
     assert_eq!(machine.counters().pulls, 0, "nobody asks for the dead");
     machine.handle_record(node(2), record(2, 6, 1, &["y"])).expect("a higher generation");
@@ -147,7 +146,7 @@ fn the_oldest_grave_makes_room() {
 fn a_missed_change_is_pulled_from_its_owner_once() {
     let now = origin();
     let mut machine = member(1, now);
-    machine.handle_connected(node(2), FactsPeer::Member, now).expect("room");
+    machine.handle_connected(node(2), now).expect("room");
     machine.handle_record(node(2), record(2, 1, 1, &["x"])).expect("its own");
     let (base, next) = (record(2, 1, 3, &["x"]), record(2, 1, 4, &["x", "y"]));
     let delta = between(&base, &next).expect("same addresses");
@@ -173,7 +172,7 @@ fn pulls_are_answered_within_an_allowance() {
     let now = origin();
     let mut machine = member(1, now);
     machine.handle_own(own(&["a"]), now).expect("valid");
-    machine.handle_connected(node(2), FactsPeer::Member, now).expect("room");
+    machine.handle_connected(node(2), now).expect("room");
     sends(&mut machine);
     let pull = FactsPull { have: FactsVersion { node: node(1), generation: 0, version: 0 } };
     for _ in 0..2 * PULLS_BURST {
@@ -197,7 +196,7 @@ impl Mesh {
         let machines = (1..=members).map(|number| (node(number), member(number, now))).collect();
         let mut mesh = Self { now, machines, broken: BTreeSet::new() };
         for (a, b) in (1..=members).flat_map(|a| (1..=members).map(move |b| (a, b))).filter(|(a, b)| a != b) {
-            mesh.connect(a, b, FactsPeer::Member);
+            mesh.connect(a, b);
         }
         mesh
     }
@@ -206,9 +205,9 @@ impl Mesh {
         self.machines.get_mut(&node(number)).expect("a machine")
     }
 
-    fn connect(&mut self, at: u64, to: u64, kind: FactsPeer) {
+    fn connect(&mut self, at: u64, to: u64) {
         let now = self.now;
-        self.at(at).handle_connected(node(to), kind, now).expect("room");
+        self.at(at).handle_connected(node(to), now).expect("room");
     }
 
     /// Delivers until nobody has anything to say.
@@ -271,45 +270,6 @@ fn a_lost_change_is_repaired_by_the_digests_alone() {
 }
 
 #[test]
-fn a_follower_sees_everything_that_its_entry_sees() {
-    let mut mesh = Mesh::new(3, origin());
-    let now = mesh.now;
-    mesh.at(1).handle_own(own(&["a"]), now).expect("valid");
-    mesh.at(2).handle_own(own(&["b"]), now).expect("valid");
-    mesh.run(Duration::from_secs(1));
-    mesh.machines.insert(node(9), Facts::new(None, 9, mesh.now));
-    mesh.connect(1, 9, FactsPeer::Follower);
-    mesh.connect(9, 1, FactsPeer::Entry);
-    mesh.run(Duration::from_secs(1));
-    assert_eq!(names(mesh.at(9), 2), Some(vec!["b"]));
-    let now = mesh.now;
-    mesh.at(2).handle_own(own(&["b", "c"]), now).expect("valid");
-    mesh.at(3).handle_own(own(&["d"]), now).expect("valid");
-    mesh.run(Duration::from_secs(1));
-    assert_eq!(names(mesh.at(9), 2), Some(vec!["b", "c"]));
-    assert_eq!(names(mesh.at(9), 3), Some(vec!["d"]));
-    // The follower misses a change, and is told of the next.
-    mesh.broken.insert((node(1), node(9)));
-    let now = mesh.now;
-    mesh.at(2).handle_own(own(&["e"]), now).expect("valid");
-    mesh.run(Duration::from_secs(1));
-    mesh.broken.clear();
-    let now = mesh.now;
-    mesh.at(2).handle_own(own(&["f"]), now).expect("valid");
-    mesh.run(Duration::from_secs(1));
-    assert_eq!(names(mesh.at(9), 2), Some(vec!["f"]));
-    // Who dies is gone there as well.
-    let now = mesh.now;
-    mesh.at(1).handle_down(life(2, 1), now);
-    mesh.machines.remove(&node(2));
-    mesh.at(1).handle_disconnected(node(2));
-    mesh.at(3).handle_disconnected(node(2));
-    mesh.run(Duration::from_secs(1));
-    assert_eq!(names(mesh.at(9), 2), None);
-    assert_eq!(names(mesh.at(9), 3), Some(vec!["d"]));
-}
-
-#[test]
 fn a_renewed_node_says_everything_again_to_everybody() {
     let mut mesh = Mesh::new(3, origin());
     let now = mesh.now;
@@ -332,7 +292,7 @@ fn whom_the_owner_could_not_keep_up_with_gets_everything_again() {
     let now = origin();
     let mut machine = member(1, now);
     machine.handle_own(own(&["a"]), now).expect("valid");
-    machine.handle_connected(node(2), FactsPeer::Member, now).expect("room");
+    machine.handle_connected(node(2), now).expect("room");
     assert_eq!(sends(&mut machine).len(), 1);
     machine.handle_lagged(node(2));
     machine.handle_own(own(&["b"]), now + Duration::from_secs(1)).expect("valid");
