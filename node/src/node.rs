@@ -1,7 +1,6 @@
 //! A serving node: the machines, their threads and their links, started and stopped together.
 
 mod device;
-mod elsewhere;
 mod error;
 mod identity;
 mod leaving;

@@ -1,29 +1,20 @@
 //! Leaving the mesh: announce, hand over what only this node holds, finish what runs, go.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use shoal_protocol::Place;
+use shoal_mesh::core::Elsewhere;
+use shoal_protocol::{NodeId, Place};
 
-/// Sole copies that are handed over, the most used first: a new owner loads them one after the other, and the notice of a
-/// spot machine leaves no time for more. The others are loaded elsewhere when they are next asked for.
-const HAND_OVERS_MAX: usize = 8;
+/// Sole copies that a node has others hold while it goes on, the most used first: each costs another node its memory, and
+/// most notices of a risk come to nothing.
+const SPREADS_MAX: usize = 8;
 /// Part of the time left that the node waits for new owners after its own work is done.
 const HAND_OVER_SHARE: u32 = 2;
-/// A message is not acknowledged: whoever does not load by then is asked again, or the next owner is.
+/// A message is not acknowledged: whoever does not load by then is asked again ...
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
-
-/// How a model that this node holds stands elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
-    /// Another node holds it.
-    Ready,
-    /// Another node loads it.
-    Loading,
-    /// It is on disk where this names; that node would load it next.
-    Stored(Place),
-    /// Nobody else has it.
-    Nowhere,
-}
+/// ... so often, and then the copy is given up: it holds nobody's leaving any longer than that.
+const ASKS_MAX: u32 = 2;
 
 /// A model that this node holds or loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +35,7 @@ pub fn hand_overs(mut copies: Vec<Copy>) -> Vec<(String, Place)> {
         Elsewhere::Stored(to) => Some((model, to)),
         Elsewhere::Ready | Elsewhere::Loading | Elsewhere::Nowhere => None,
     });
-    stored.take(HAND_OVERS_MAX).collect()
+    stored.take(SPREADS_MAX).collect()
 }
 
 fn most_used_first(copies: &mut [Copy]) {
@@ -77,11 +68,19 @@ pub enum Step {
     Leave,
 }
 
+/// Who was asked to load a copy, when last, and how often.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    to: Place,
+    at: Instant,
+    times: u32,
+}
+
 #[derive(Debug)]
 struct Handing {
     model: String,
     elsewhere: Elsewhere,
-    asked_at: Option<Instant>,
+    asked: Option<Asked>,
     given_back: bool,
 }
 
@@ -89,6 +88,9 @@ struct Handing {
 /// mesh changed, [`handle_finished`](Self::handle_finished) when no work is left, [`handle_notice`](Self::handle_notice)
 /// for a further notice. Output: [`poll_step`](Self::poll_step), until it is `None`. Ends with [`Step::Leave`] at its
 /// deadline, or before it.
+///
+/// A new owner is asked for one copy after the other, because it loads them one after the other: the most used are safe
+/// first, and however many there are, what the time does not suffice for is what is missed least.
 #[derive(Debug)]
 pub struct Departure {
     deadline: Instant,
@@ -96,8 +98,6 @@ pub struct Departure {
     hand_over_until: Instant,
     /// The most used first.
     models: Vec<Handing>,
-    /// Of these were handed over, or tried.
-    handed_over: usize,
     announced: bool,
     finishing: bool,
     finished: bool,
@@ -112,7 +112,6 @@ impl Departure {
             deadline,
             hand_over_until: deadline,
             models: Vec::new(),
-            handed_over: 0,
             announced: false,
             finishing: false,
             finished: false,
@@ -133,12 +132,8 @@ impl Departure {
     pub fn handle_copies(&mut self, mut copies: Vec<Copy>) {
         if self.models.is_empty() {
             most_used_first(&mut copies);
-            let handing = |Copy { model, elsewhere, .. }| Handing {
-                model,
-                elsewhere,
-                asked_at: None,
-                given_back: false,
-            };
+            let handing =
+                |Copy { model, elsewhere, .. }| Handing { model, elsewhere, asked: None, given_back: false };
             self.models = copies.into_iter().map(handing).collect();
             return;
         }
@@ -165,25 +160,36 @@ impl Departure {
         if !std::mem::replace(&mut self.finishing, true) {
             return Some(Step::Finish { by: self.deadline });
         }
+        if let Some(step) = self.poll_copies(now) {
+            return Some(step);
+        }
+        let is_handed_over =
+            now >= self.hand_over_until || !self.models.iter().any(|handing| handing.is_under_way(now));
+        self.left = now >= self.deadline || (self.finished && is_handed_over);
+        self.left.then_some(Step::Leave)
+    }
+
+    fn poll_copies(&mut self, now: Instant) -> Option<Step> {
+        let loading = |handing: &Handing| handing.loads_at(now);
+        let mut busy: BTreeSet<NodeId> = self.models.iter().filter_map(loading).collect();
         for handing in &mut self.models {
-            let is_first = handing.asked_at.is_none();
-            let may_ask = if is_first { self.handed_over < HAND_OVERS_MAX } else { handing.is_late(now) };
             match handing.elsewhere {
                 Elsewhere::Ready if !handing.given_back => {
                     handing.given_back = true;
                     return Some(Step::GiveBack { model: handing.model.clone() });
                 }
-                Elsewhere::Stored(to) if may_ask => {
-                    handing.asked_at = Some(now);
-                    self.handed_over += usize::from(is_first);
-                    return Some(Step::HandOver { model: handing.model.clone(), to });
+                Elsewhere::Stored(to) if now < self.hand_over_until && handing.may_ask(to, now) => {
+                    let is_again = handing.asked.is_some_and(|asked| asked.to == to);
+                    if busy.insert(to.node) {
+                        let times = if is_again { handing.times() } else { 0 };
+                        handing.asked = Some(Asked { to, at: now, times: times + 1 });
+                        return Some(Step::HandOver { model: handing.model.clone(), to });
+                    }
                 }
                 Elsewhere::Ready | Elsewhere::Loading | Elsewhere::Stored(_) | Elsewhere::Nowhere => {}
             }
         }
-        let is_handed_over = now >= self.hand_over_until || !self.models.iter().any(Handing::is_under_way);
-        self.left = now >= self.deadline || (self.finished && is_handed_over);
-        self.left.then_some(Step::Leave)
+        None
     }
 
     /// When to poll again although nothing happened, and why.
@@ -192,8 +198,7 @@ impl Departure {
         if self.left {
             return None;
         }
-        let stored = self.models.iter().filter(|handing| matches!(handing.elsewhere, Elsewhere::Stored(_)));
-        let again = stored.filter_map(|handing| handing.asked_at).min().map(|at| at + ASK_AGAIN_AFTER);
+        let again = self.models.iter().filter_map(|handing| handing.ask_ends(now)).min();
         let wait = Some(self.hand_over_until).filter(|at| *at > now);
         [
             (Some(self.deadline), "leave, whatever is left"),
@@ -207,16 +212,36 @@ impl Departure {
 }
 
 impl Handing {
-    /// Whether who was asked should have begun.
-    fn is_late(&self, now: Instant) -> bool {
-        self.asked_at.is_some_and(|at| now >= at + ASK_AGAIN_AFTER)
+    fn times(&self) -> u32 {
+        self.asked.map_or(0, |asked| asked.times)
+    }
+
+    /// Whether this owner was not asked yet, or was and should have begun; not where it was asked often enough.
+    fn may_ask(&self, to: Place, now: Instant) -> bool {
+        let asked = self.asked.filter(|asked| asked.to == to);
+        asked.is_none_or(|asked| asked.times < ASKS_MAX && now >= asked.at + ASK_AGAIN_AFTER)
+    }
+
+    /// Until when who was asked is waited for, while it has not begun.
+    fn ask_ends(&self, now: Instant) -> Option<Instant> {
+        let Elsewhere::Stored(to) = self.elsewhere else {
+            return None;
+        };
+        let asked = self.asked.filter(|asked| asked.to == to)?;
+        Some(asked.at + ASK_AGAIN_AFTER).filter(|end| now < *end)
+    }
+
+    /// The node that loads it, or was asked to and may be about to.
+    fn loads_at(&self, now: Instant) -> Option<NodeId> {
+        let is_loading = self.elsewhere == Elsewhere::Loading || self.ask_ends(now).is_some();
+        self.asked.filter(|_| is_loading).map(|asked| asked.to.node)
     }
 
     /// Whether somebody is going to hold it.
-    fn is_under_way(&self) -> bool {
+    fn is_under_way(&self, now: Instant) -> bool {
         match self.elsewhere {
             Elsewhere::Loading => true,
-            Elsewhere::Stored(_) => self.asked_at.is_some(),
+            Elsewhere::Stored(to) => self.ask_ends(now).is_some() || self.may_ask(to, now),
             Elsewhere::Ready | Elsewhere::Nowhere => false,
         }
     }

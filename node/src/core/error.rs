@@ -44,6 +44,10 @@ pub enum RequestError {
     /// The device takes no new work, or left before this request was done. Ask another node.
     #[error("the node is leaving; ask another")]
     Draining,
+    /// The node is leaving and another holds the model: the request waited for its turn, and nothing of it was done. Ask
+    /// one of those.
+    #[error("the node is leaving, and another holds the model")]
+    HeldElsewhere,
     /// The model does not fit beside the pinned ones, however much is evicted. Nothing was done; give the device a
     /// larger budget or use a smaller dtype.
     #[error("the model needs {needed}, but at most {available} can be made free")]
@@ -83,6 +87,7 @@ impl RequestError {
                 ErrorCode::DeadlineExceeded
             }
             Self::Draining => ErrorCode::Draining,
+            Self::HeldElsewhere => ErrorCode::Redirect,
             Self::ModelTooLarge { .. } => ErrorCode::ModelUnsupported,
             Self::LoadFailed { code, .. } => *code,
             Self::DeviceFailed => ErrorCode::DeviceFailed,
@@ -100,6 +105,7 @@ impl RequestError {
             Self::TooLarge { .. }
             | Self::Expired
             | Self::Draining
+            | Self::HeldElsewhere
             | Self::ModelTooLarge { .. }
             | Self::DeviceFailed
             | Self::UnknownModel => None,

@@ -20,7 +20,7 @@ mod residency;
 mod testing;
 
 pub use config::CoreConfig;
-pub use departure::{Copy, Departure, Elsewhere, Step, hand_overs};
+pub use departure::{Copy, Departure, Step, hand_overs};
 pub use device::DeviceCore;
 pub use error::RequestError;
 pub use event::{

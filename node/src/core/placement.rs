@@ -7,7 +7,9 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use shoal_mesh::core::{Life, MemberState, Miss, Query, View, elsewhere, place_miss, sooner_holder};
+use shoal_mesh::core::{
+    Elsewhere, Life, MemberState, Miss, Query, View, elsewhere, place_miss, sooner_holder, standing_elsewhere,
+};
 use shoal_protocol::limits::REDIRECTS_MAX;
 use shoal_protocol::message::{Alternative, LoadRecord, ModelState, NodeFacts, Numerics, Priority};
 use shoal_protocol::{NodeId, Place};
@@ -162,5 +164,11 @@ impl Placement {
     #[must_use]
     pub fn alternatives(&self, arrival: &Arrival<'_>, now: Instant) -> Vec<Alternative> {
         elsewhere(&self.view, self.own.node, &arrival.query(), now)
+    }
+
+    /// What is left of a model that this node holds once it is gone.
+    #[must_use]
+    pub fn elsewhere(&self, model: &str, now: Instant) -> Elsewhere {
+        standing_elsewhere(&self.view, self.own.node, model, now)
     }
 }

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shoal_mesh::MeshState;
-use shoal_protocol::message::LoadRequest;
+use shoal_protocol::message::{LoadRequest, ModelState};
 use tokio::sync::{oneshot, watch};
 
-use super::{CLOSE_WAIT, Node, NodeMembership, elsewhere};
+use super::{CLOSE_WAIT, Node, NodeMembership};
 use crate::actors::device::DeviceMsg;
 use crate::actors::service::DrainAsked;
 use crate::clock;
@@ -70,8 +70,22 @@ impl Node {
         }
     }
 
+    /// What the device holds or loads, and where else each model is as of this state of the mesh.
     fn copies(&self, mesh: &MeshState, now: Instant) -> Vec<Copy> {
-        elsewhere::copies(mesh, |model| self.service.metrics.counters(model).requests, now)
+        // The task that follows the mesh may be a moment behind.
+        self.service.handle_mesh(mesh);
+        let place = self.service.place();
+        let shelf = self.service.published.shelf();
+        let held = shelf
+            .models
+            .iter()
+            .filter(|(_, standing)| matches!(standing.state, ModelState::Ready | ModelState::Loading));
+        let copy = |model: &str| Copy {
+            model: model.to_owned(),
+            requests: self.service.metrics.counters(model).requests,
+            elsewhere: place.elsewhere(model, now),
+        };
+        held.map(|(model, _)| copy(model)).collect()
     }
 
     async fn take_step(&self, step: Step, done: &mut Option<oneshot::Sender<()>>) {

@@ -29,7 +29,10 @@ pub use decision::{Candidate, Decision, DecisionError, Reason, Source};
 pub use estimate::Estimate;
 pub use no_route::NoRoute;
 use offers::{Found, Offer};
-pub use placement::{Holders, Miss, elsewhere, further_holder, holders, place_miss, sooner_holder};
+pub use placement::{
+    Elsewhere, Holders, Miss, elsewhere, further_holder, holders, place_miss, sooner_holder,
+    standing_elsewhere,
+};
 use pool::Pool;
 
 /// Holders asked in one round where the load of some was not heard of lately.
@@ -74,6 +77,22 @@ pub struct Query<'a> {
     pub excluded: &'a [NodeId],
     /// The time in the [`Route::Wait`] with which this query was answered first; `None` at first.
     pub waits_until: Option<Instant>,
+}
+
+impl<'a> Query<'a> {
+    /// Of nobody's work: where the model stands.
+    #[must_use]
+    pub fn of_any(model: &'a str, excluded: &'a [NodeId]) -> Self {
+        Self {
+            model,
+            numerics: Numerics::Any,
+            tokens: 0,
+            priority: Priority::Interactive,
+            deadline: None,
+            excluded,
+            waits_until: None,
+        }
+    }
 }
 
 /// Where an attempt goes.

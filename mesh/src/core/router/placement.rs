@@ -94,6 +94,41 @@ pub fn further_holder(view: &View, query: &Query<'_>, now: Instant) -> Option<Pl
     Some(Place { node: view.node(holding.slot).id, device: holding.device })
 }
 
+/// How a model stands beside one of its holders, among the nodes that are there and stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Another node holds it.
+    Ready,
+    /// Another node loads it.
+    Loading,
+    /// It is on disk where this names; that node would load it next.
+    Stored(Place),
+    /// Nobody else has it, or could load it.
+    Nowhere,
+}
+
+/// What is left of a model once `own` is gone. Where its last load failed it counts as not there.
+#[must_use]
+pub fn standing_elsewhere(view: &View, own: NodeId, model: &str, now: Instant) -> Elsewhere {
+    let excluded = [own];
+    let query = Query::of_any(model, &excluded);
+    let Some(model) = view.model(model) else {
+        return Elsewhere::Nowhere;
+    };
+    let staying =
+        model.holders.iter().filter(|held| offers::is_open(view, held, &query, Standing::Good, now));
+    match staying.map(|holding| holding.state).max() {
+        Some(ModelState::Ready) => Elsewhere::Ready,
+        Some(_) => Elsewhere::Loading,
+        None => match offers::owner(view, &model, &query, Standing::Good, now) {
+            Some((holding, _)) if holding.state != ModelState::Failed => {
+                Elsewhere::Stored(Place { node: view.node(holding.slot).id, device: holding.device })
+            }
+            _ => Elsewhere::Nowhere,
+        },
+    }
+}
+
 /// Who holds a model, as one of its holders counts them to judge whether there are enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holders {

@@ -79,6 +79,11 @@ impl NodeService {
         if failure.code.retry() == Retry::Later && failure.alternatives.is_empty() {
             failure.alternatives = self.place().alternatives(&placing.arrival(), clock::now());
         }
+        let can_follow = placing.redirects.is_some() && !failure.alternatives.is_empty();
+        if failure.code == ErrorCode::Redirect && !can_follow {
+            // Who held the model is gone as well, or the caller cannot go there.
+            failure.code = ErrorCode::Draining;
+        }
     }
 
     /// An attempt was served here.

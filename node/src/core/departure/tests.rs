@@ -64,8 +64,7 @@ fn an_owner_that_does_not_hear_is_asked_again_and_one_that_dies_is_replaced() {
     assert_eq!(departure.poll_timeout(now), Some((now + 2 * S, "ask for a load again")));
     assert_eq!(steps(&mut departure, now + 2 * S), [hand_over("a", 2)]);
     departure.handle_copies(vec![copy("a", 1, Elsewhere::Stored(place(3)))]);
-    assert_eq!(steps(&mut departure, now + 3 * S), []);
-    assert_eq!(steps(&mut departure, now + 4 * S), [hand_over("a", 3)]);
+    assert_eq!(steps(&mut departure, now + 3 * S), [hand_over("a", 3)]);
 }
 
 #[test]
@@ -75,6 +74,8 @@ fn it_waits_for_new_owners_half_of_its_time_and_for_its_own_work_all_of_it() {
     let mut departure = Departure::new(now + 20 * S, now);
     departure.handle_copies(stored());
     departure.handle_finished();
+    steps(&mut departure, now);
+    departure.handle_copies(vec![copy("a", 1, Elsewhere::Loading)]);
     assert!(!steps(&mut departure, now + 9 * S).contains(&Step::Leave));
     assert_eq!(steps(&mut departure, now + 10 * S), [Step::Leave]);
 
@@ -92,22 +93,75 @@ fn it_waits_for_new_owners_half_of_its_time_and_for_its_own_work_all_of_it() {
     assert_eq!(steps(&mut noticed, now + 2 * S), [Step::Leave]);
 }
 
+/// The models that these steps hand over.
+fn handed_over(steps: Vec<Step>) -> Vec<String> {
+    let model = |step| match step {
+        Step::HandOver { model, .. } => Some(model),
+        _ => None,
+    };
+    steps.into_iter().filter_map(model).collect()
+}
+
 #[test]
-fn the_most_used_are_handed_over_and_no_more_than_there_is_time_for() {
+fn the_most_used_are_handed_over_first_one_at_a_time_to_each_node() {
     let now = origin();
     let mut departure = Departure::new(now + 20 * S, now);
-    let sole = |number: u64| copy(&format!("m{number:02}"), number, Elsewhere::Stored(place(2)));
-    let held = |number: u64| copy(&format!("h{number:02}"), 100 + number, Elsewhere::Ready);
-    let copies: Vec<Copy> = (0..40).map(sole).chain((0..40).map(held)).collect();
-    let at_risk = hand_overs(copies.clone());
-    departure.handle_copies(copies);
-    let handed: Vec<_> = steps(&mut departure, now)
-        .into_iter()
-        .filter_map(|step| match step {
-            Step::HandOver { model, .. } => Some(model),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(handed, ["m39", "m38", "m37", "m36", "m35", "m34", "m33", "m32"]);
-    assert!(at_risk.iter().map(|(model, _)| model).eq(&handed), "{at_risk:?}");
+    let name = |number: u64| format!("m{number:02}");
+    let owner = |number: u64| place(2 + (number % 2) as u8);
+    // Those from this number on are held elsewhere.
+    let copies = |from: u64| -> Vec<Copy> {
+        let state = |number| if number < from { Elsewhere::Stored(owner(number)) } else { Elsewhere::Ready };
+        (0..40).map(|number| copy(&name(number), number, state(number))).collect()
+    };
+    departure.handle_copies(copies(40));
+    departure.handle_finished();
+    let at_risk = hand_overs(copies(40));
+    assert_eq!((at_risk.len(), &*at_risk[0].0, &*at_risk[7].0), (8, "m39", "m32"));
+    let mut order = handed_over(steps(&mut departure, now));
+    assert_eq!(order, ["m39", "m38"], "a node each");
+    for held in (1..40).rev() {
+        departure.handle_copies(copies(held));
+        let at = now + S * (40 - held as u32) / 8;
+        order.extend(handed_over(steps(&mut departure, at)));
+    }
+    assert_eq!(order, (0..40).rev().map(name).collect::<Vec<_>>());
+    departure.handle_copies(copies(0));
+    assert_eq!(steps(&mut departure, now + 6 * S).last(), Some(&Step::Leave));
+}
+
+#[test]
+fn what_the_time_does_not_suffice_for_is_left() {
+    let now = origin();
+    let mut departure = Departure::new(now + 20 * S, now);
+    let copies = |first| vec![copy("a", 2, first), copy("b", 1, Elsewhere::Stored(place(2)))];
+    departure.handle_copies(copies(Elsewhere::Stored(place(2))));
+    departure.handle_finished();
+    assert_eq!(handed_over(steps(&mut departure, now)), ["a"]);
+    departure.handle_copies(copies(Elsewhere::Loading));
+    assert_eq!(steps(&mut departure, now + 9 * S), [], "it loads one after the other");
+    assert_eq!(steps(&mut departure, now + 10 * S), [Step::Leave]);
+}
+
+#[test]
+fn a_copy_that_nobody_begins_to_load_holds_nobody_up() {
+    let now = origin();
+    let mut departure = Departure::new(now + 20 * S, now);
+    let copies =
+        || vec![copy("a", 2, Elsewhere::Stored(place(2))), copy("b", 1, Elsewhere::Stored(place(2)))];
+    departure.handle_copies(copies());
+    departure.handle_finished();
+    let mut asked = Vec::new();
+    let mut at = now;
+    while departure.poll_timeout(at).is_some() {
+        asked.extend(handed_over(steps(&mut departure, at)));
+        at = departure.poll_timeout(at).map_or(at, |(due, _)| due);
+    }
+    assert_eq!((asked.join(""), at - now), ("aabb".to_owned(), 8 * S));
+    // And one that failed wherever it is, not even that long.
+    let mut broken = Departure::new(now + 20 * S, now);
+    broken.handle_copies(vec![copy("a", 1, Elsewhere::Stored(place(2)))]);
+    broken.handle_finished();
+    assert_eq!(handed_over(steps(&mut broken, now)), ["a"]);
+    broken.handle_copies(vec![copy("a", 1, Elsewhere::Nowhere)]);
+    assert_eq!(steps(&mut broken, now + S), [Step::Leave]);
 }

@@ -241,7 +241,7 @@ impl DeviceCore {
     pub fn handle_held_elsewhere(&mut self, model: ModelKey, now: Instant) {
         if self.drain.is_draining() {
             let is_waiting = |request: &Request| request.model == model && !request.started;
-            self.fail_where(is_waiting, &RequestError::Draining, now);
+            self.fail_where(is_waiting, &RequestError::HeldElsewhere, now);
         }
         self.advance(now);
     }

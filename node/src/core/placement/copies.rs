@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use shoal_mesh::core::{Copies, CopyWindow, CopyWish, Query, further_holder, holders};
-use shoal_protocol::message::{LoadRecord, Numerics, Priority};
+use shoal_protocol::message::LoadRecord;
 use shoal_protocol::{NodeId, Place};
 
 use super::Placement;
@@ -158,16 +158,7 @@ impl Placement {
     /// Who holds the model next, where another node has it and could.
     fn next_holder(&self, model: &str, now: Instant) -> Option<Place> {
         let excluded: [NodeId; 1] = [self.own.node];
-        let query = Query {
-            model,
-            numerics: Numerics::Any,
-            tokens: 0,
-            priority: Priority::Interactive,
-            deadline: None,
-            excluded: &excluded,
-            waits_until: None,
-        };
-        further_holder(&self.view, &query, now)
+        further_holder(&self.view, &Query::of_any(model, &excluded), now)
     }
 
     /// The next thing to do about copies.

@@ -240,3 +240,29 @@ fn a_copy_is_given_back_under_pressure_by_the_last_in_order() {
     assert_eq!([0, 1].map(|own| given(own, &full)).iter().filter(|given| **given).count(), 1);
     assert_eq!([0, 1].map(|own| given(own, &load(2, 0))), [false; 2], "there is room");
 }
+
+#[test]
+fn a_model_is_elsewhere_where_somebody_who_stays_has_it() {
+    let now = origin();
+    let of = |others: &[ModelState], change: &dyn Fn(&mut Placement)| {
+        let states: Vec<_> = [READY].iter().chain(others).copied().collect();
+        let mut node = node(0, &states, now);
+        change(&mut node);
+        node.elsewhere("m", now)
+    };
+    let as_told = |_: &mut Placement| {};
+    assert_eq!(of(&[STORED, LOADING, READY], &as_told), Elsewhere::Ready);
+    assert_eq!(of(&[STORED, LOADING], &as_told), Elsewhere::Loading);
+    assert_eq!(of(&[STORED], &as_told), Elsewhere::Stored(place(1)));
+    assert_eq!(of(&[], &as_told), Elsewhere::Nowhere);
+    assert_eq!(of(&[ModelState::Failed], &as_told), Elsewhere::Nowhere, "asking once more helps nobody");
+    assert_eq!(of(&[ModelState::Failed, STORED], &as_told), Elsewhere::Stored(place(2)));
+    // Who leaves as well, or may be dead, is no owner.
+    let leaves =
+        |node: &mut Placement| node.handle_facts(&NodeFacts { draining: true, ..facts(1, 2, READY) }, now);
+    assert_eq!(of(&[READY, STORED], &leaves), Elsewhere::Stored(place(2)));
+    let suspect = |node: &mut Placement| {
+        node.handle_member(Life { node: id(1), generation: 1 }, MemberState::Suspect, now);
+    };
+    assert_eq!(of(&[READY], &suspect), Elsewhere::Nowhere);
+}

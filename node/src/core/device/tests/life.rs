@@ -240,7 +240,7 @@ fn what_waits_for_a_model_that_another_node_holds_goes_there() {
         "what runs, and what only this device holds"
     );
     for request in waiting.iter().filter(|request| !device.is_finished(**request)) {
-        assert_eq!(device.failure(*request), &RequestError::Draining);
+        assert_eq!(device.failure(*request), &RequestError::HeldElsewhere);
     }
     assert_eq!(device.signals.last().map(|(_, output)| output), Some(&Output::Drained));
 }
