@@ -5,7 +5,7 @@ use crate::pipeline::{AnyError, BATCH_TOKENS, Pipeline, Work};
 use crate::stats::{median, quantile};
 use serde::Serialize;
 use shoal_kernels::cpu::{CpuIsa, PeakLoop};
-use shoal_kernels::spec::{EncoderSpec, Ffn, LayerPattern};
+use shoal_kernels::spec::{EncoderSpec, LayerSpec, Mask};
 use shoal_kernels::{CpuModel, CpuOptions, ModelDescription};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -218,13 +218,20 @@ fn share_of_roofline(
     let Figures::Throughput { runs_s, .. } = figures else {
         return None;
     };
-    let LayerPattern::Uniform { count, layer } = &spec.layers;
-    let Ffn::Mlp { intermediate, .. } = layer.ffn;
-    let attention = layer.attention;
-    let [width_q, width_kv] = [attention.heads, attention.kv_heads].map(|heads| heads * attention.head_dim);
-    let weights = spec.hidden * (2 * width_q + 2 * width_kv + 2 * intermediate);
-    let flop_of = |&length: &usize| 2 * length * weights + 4 * length * length * width_q;
-    let flop = (count * lengths.iter().map(flop_of).sum::<usize>()) as f64;
+    let flop_of_layer = |layer: &LayerSpec| -> usize {
+        let LayerSpec { attention, ffn, .. } = layer;
+        let heads = [attention.heads, attention.kv_heads];
+        let [width_q, width_kv] = heads.map(|heads| heads * attention.head_dim);
+        let matrices = if ffn.gate.is_some() { 3 } else { 2 };
+        let weights = spec.hidden * (2 * width_q + 2 * width_kv + matrices * ffn.intermediate);
+        let scores = |length: usize| match attention.mask {
+            Mask::Bidirectional => length * length,
+            Mask::Causal => length * (length + 1) / 2,
+            Mask::Window { left, right } => length * length.min(left + 1 + right),
+        };
+        lengths.iter().map(|&length| 2 * length * weights + 4 * scores(length) * width_q).sum()
+    };
+    let flop = (0..spec.layer_count()).map(|index| flop_of_layer(spec.layer(index))).sum::<usize>() as f64;
     let peak = peak_gflops.map(|[before, after]| (before + after) / 2.0)?;
     Some(flop * 1e-9 / median(runs_s) / peak * 100.0)
 }

@@ -38,7 +38,8 @@ fn a_bare_encoder_assumes_the_mean() {
     let description = ModelDescription::from_dir(dir.path()).expect("covered");
     assert_eq!((&description.pooling, description.pooling_assumed), (&one(Pooling::Mean), true));
     assert_eq!((description.normalizes, description.tokens_max, description.dims), (false, 40, 4));
-    assert_eq!(description.names.embedding_norm.weight, "bert.embeddings.LayerNorm.gamma");
+    let norm = description.names.embedding_norm.as_ref().expect("BERT has one");
+    assert_eq!(norm.weight.name, "bert.embeddings.LayerNorm.gamma");
     assert_eq!(description.prompts, Prompts::default());
     assert_eq!(description.weight_bytes_estimate(Dtype::Bf16), 2 * description.spec.parameters());
 }

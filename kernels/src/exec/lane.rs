@@ -120,15 +120,22 @@ impl<T: Element> Pass<'_, '_, T> {
     fn embed(&mut self) -> Result<(), ExecError> {
         let EmbeddingWeights { token, position, token_type, norm, projection } =
             &self.model.weights.embeddings;
-        let tables = Embeddings { token, position: Some(position), token_type: token_type.as_ref() };
+        let tables = Embeddings { token, position: position.as_ref(), token_type: token_type.as_ref() };
         let Block { token_ids, positions, type_ids, .. } = self.block;
         let Some(projection) = projection else {
             let hidden = self.buffers.get_mut(Buffer::Hidden);
-            return Ok(self.ops.embed_norm(&tables, Some(norm), token_ids, positions, type_ids, hidden)?);
+            return Ok(self.ops.embed_norm(
+                &tables,
+                norm.as_ref(),
+                token_ids,
+                positions,
+                type_ids,
+                hidden,
+            )?);
         };
         let embedded = token_ids.len() * token.dims();
         let to = &mut self.buffers.get_mut(EmbedPlan::UNPROJECTED)[..embedded];
-        self.ops.embed_norm(&tables, Some(norm), token_ids, positions, type_ids, to)?;
+        self.ops.embed_norm(&tables, norm.as_ref(), token_ids, positions, type_ids, to)?;
         let (from, hidden) = self.buffers.pair(EmbedPlan::UNPROJECTED, Buffer::Hidden);
         let identity = Epilogue::Activate(Activation::Identity);
         Ok(self.ops.linear(projection, &from[..embedded], identity, hidden)?)

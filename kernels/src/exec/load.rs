@@ -1,8 +1,11 @@
 //! Maps, checks, converts, packs and unmaps a checkpoint.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::{
@@ -14,8 +17,8 @@ use crate::{
     cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias},
     describe::ModelDescription,
     dtype::DtypePolicy,
-    families::{Affine, LayerNames, WeightNames},
-    plan::{BiasPlan, EmbedPlan, LayerPlan, LinearPlan, LinearRole, NormRole, Plan},
+    families::{LayerNames, LinearNames, NormNames, Stored, WeightNames},
+    plan::{BiasPlan, EmbedPlan, LayerPlan, LinearRole, NormOp, NormPlan, NormRole, Plan},
     weights::{MappedCheckpoint, Tensor, WeightsError},
 };
 
@@ -59,7 +62,10 @@ impl CpuModel {
         }
         let plan = Plan::for_cpu(&description.spec, isa, options.dtype)?;
         let checkpoint = MappedCheckpoint::open(&description.dir)?;
-        let progress = Progress::new(progress, checkpoint.stored_bytes(description.names.all()));
+        let progress = Progress::new(
+            progress,
+            checkpoint.stored_bytes(description.names.all().map(|stored| stored.name.as_str())),
+        );
         let loader =
             Loader { plan: &plan, names: &description.names, checkpoint: &checkpoint, progress: &progress };
         let head = HeadWeights::load(&plan.head, isa, &description.head_names)?;
@@ -106,53 +112,57 @@ impl Loader<'_> {
     }
 
     fn embeddings(&self) -> Result<EmbeddingWeights, LoadError> {
-        let EmbedPlan { vocab, positions, positions_skipped, token_types, norm_eps, width, .. } =
-            self.plan.embed;
+        let EmbedPlan { vocab, ref position_rows, token_types, norm, .. } = self.plan.embed;
         let names = self.names;
+        let position = names.position.as_ref().zip(position_rows.clone());
         let token_type = names.token_type.as_ref().zip(token_types);
+        let norm = names.embedding_norm.as_ref().zip(norm);
         let projection = names.embedding_projection.as_ref();
-        let hidden = self.plan.hidden();
         Ok(EmbeddingWeights {
-            token: self.table(&names.token, 0, [vocab, width])?,
-            position: self.table(&names.position, positions_skipped, [positions, width])?,
-            token_type: token_type.map(|(name, rows)| self.table(name, 0, [rows, width])).transpose()?,
-            norm: self.norm(&names.embedding_norm, width, norm_eps)?,
-            projection: projection.map(|name| self.linear(&[hidden], width, &[name])).transpose()?,
+            token: self.table(&names.token, 0..vocab)?,
+            position: position.map(|(stored, rows)| self.table(stored, rows)).transpose()?,
+            token_type: token_type.map(|(stored, rows)| self.table(stored, 0..rows)).transpose()?,
+            norm: norm.map(|(names, op)| self.norm(names, op)).transpose()?,
+            projection: projection.map(|names| self.linear(&[names])).transpose()?,
         })
     }
 
     fn position_bias(&self) -> Result<Option<PositionBias>, LoadError> {
-        let Some((plan, name)) = self.plan.position_bias.zip(self.names.position_bias.as_ref()) else {
+        let Some((plan, stored)) = self.plan.position_bias.zip(self.names.position_bias.as_ref()) else {
             return Ok(None);
         };
-        let BiasPlan { buckets, heads, distance_max, tokens_max } = plan;
-        let table = self.read(name, &[buckets, heads])?;
+        let BiasPlan { heads, distance_max, tokens_max, .. } = plan;
+        let table = self.read(stored)?;
         Ok(Some(PositionBias::from_buckets(&table, heads, distance_max, tokens_max)?))
     }
 
     fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
-        let hidden = self.plan.hidden();
-        let linears = layer.linears.iter().map(|LinearPlan { role, outputs, inputs }| {
-            self.linear(outputs, *inputs, &names.of_linear(*role))
+        let linears = layer.linears.iter().map(|linear| self.linear(&names.of_linear(linear.role)));
+        let norms = layer.norms.iter().map(|NormPlan { role, op, .. }| {
+            let names = names.of_norm(*role).expect("a described norm has a name");
+            self.norm(names, *op)
         });
-        let norms = layer.norms.iter().map(|norm| self.norm(names.of_norm(norm.role), hidden, norm.eps));
         Ok(LayerWeights {
             linears: linears.collect::<Result<_, _>>()?,
             norms: norms.collect::<Result<_, _>>()?,
         })
     }
 
-    /// Packs the stored tensors of one product, each with its number of `outputs`, as if they were one, below each other.
-    fn linear(&self, outputs: &[usize], inputs: usize, names: &[&Affine]) -> Result<PackedLinear, LoadError> {
-        let mut bias = Vec::with_capacity(outputs.iter().sum());
-        let mut sources = Vec::with_capacity(bias.capacity());
-        for (name, &outputs) in names.iter().zip(outputs) {
-            bias.extend(self.read(&name.bias, &[outputs])?);
-            let tensor = self.checkpoint.tensor(&name.weight, &[outputs, inputs])?;
+    /// Packs the stored layers of one product as if they were one, below each other.
+    fn linear(&self, names: &[&LinearNames]) -> Result<PackedLinear, LoadError> {
+        let mut bias = Vec::new();
+        let mut sources = Vec::new();
+        for LinearNames { weight, bias: of_bias, rows } in names {
+            let outputs = rows.len();
+            match of_bias {
+                Some(stored) => bias.extend_from_slice(&self.read(stored)?[rows.clone()]),
+                None => bias.resize(bias.len() + outputs, 0.0),
+            }
+            let tensor = self.checkpoint.rows(&weight.name, &weight.shape, rows.clone())?;
             tensor.prefetch();
             sources.extend((0..outputs).map(|row| (tensor, row)));
         }
-        let (isa, dtype) = (self.plan.isa, self.plan.weights);
+        let (isa, dtype, inputs) = (self.plan.isa, self.plan.weights, names[0].weight.shape[1]);
         let mut failed = None;
         let packed = PackedLinear::pack(isa, dtype, sources.len(), inputs, Some(&bias), |output, row| {
             let (tensor, source) = sources[output];
@@ -164,30 +174,31 @@ impl Loader<'_> {
         failed.map_or(Ok(packed?), |error| Err(error.into()))
     }
 
-    /// A table `[rows, width]` that lies behind `skipped` rows.
-    fn table(
-        &self,
-        name: &str,
-        skipped: usize,
-        [rows, width]: [usize; 2],
-    ) -> Result<EmbeddingTable, LoadError> {
-        let tensor = self.checkpoint.tensor(name, &[skipped + rows, width])?;
+    /// Some rows of a stored table `[_, width]`.
+    fn table(&self, stored: &Stored, rows: Range<usize>) -> Result<EmbeddingTable, LoadError> {
+        let (count, width) = (rows.len(), stored.shape[1]);
+        let tensor = self.checkpoint.rows(&stored.name, &stored.shape, rows)?;
         let mut failed = None;
-        let packed = EmbeddingTable::pack(self.plan.weights, rows, width, |row, values| {
-            keep_first(&mut failed, tensor.read((skipped + row) * width, values));
+        let packed = EmbeddingTable::pack(self.plan.weights, count, width, |row, values| {
+            keep_first(&mut failed, tensor.read(row * width, values));
         });
         self.done(&tensor);
         failed.map_or(Ok(packed?), |error| Err(error.into()))
     }
 
-    fn norm(&self, names: &Affine, width: usize, eps: f32) -> Result<LayerNorm, LoadError> {
-        let [gamma, beta] = [&names.weight, &names.bias].map(|name| self.read(name, &[width]));
-        Ok(LayerNorm::new(gamma?, beta?, eps)?)
+    fn norm(&self, names: &NormNames, op: NormOp) -> Result<LayerNorm, LoadError> {
+        let gamma = self.read(&names.weight)?;
+        let zeros = || Ok(vec![0.0; gamma.len()]);
+        let beta = names.bias.as_ref().map_or_else(zeros, |stored| self.read(stored))?;
+        match op {
+            NormOp::Layer { eps } => Ok(LayerNorm::new(gamma, beta, eps)?),
+            NormOp::Rms { .. } => unreachable!("no plan has one yet"),
+        }
     }
 
     /// A whole tensor.
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
-        let tensor = self.checkpoint.tensor(name, shape)?;
+    fn read(&self, stored: &Stored) -> Result<Vec<f32>, WeightsError> {
+        let tensor = self.checkpoint.tensor(&stored.name, &stored.shape)?;
         let values = tensor.read_all();
         self.done(&tensor);
         values
@@ -200,19 +211,19 @@ impl Loader<'_> {
 }
 
 impl LayerNames {
-    fn of_linear(&self, role: LinearRole) -> Vec<&Affine> {
+    fn of_linear(&self, role: LinearRole) -> Vec<&LinearNames> {
         match role {
-            LinearRole::Qkv => vec![&self.query, &self.key, &self.value],
+            LinearRole::Qkv => self.qkv.iter().collect(),
             LinearRole::AttentionOutput => vec![&self.attention_output],
-            LinearRole::FfnUp => vec![&self.ffn_up],
+            LinearRole::FfnUp => self.ffn_up.iter().collect(),
             LinearRole::FfnDown => vec![&self.ffn_down],
         }
     }
 
-    fn of_norm(&self, role: NormRole) -> &Affine {
+    fn of_norm(&self, role: NormRole) -> Option<&NormNames> {
         match role {
-            NormRole::Attention => &self.attention_norm,
-            NormRole::Ffn => &self.ffn_norm,
+            NormRole::Attention => self.attention_norm.as_ref(),
+            NormRole::Ffn => self.ffn_norm.as_ref(),
         }
     }
 }

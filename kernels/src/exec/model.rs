@@ -25,9 +25,9 @@ pub(super) struct Weights {
 
 pub(super) struct EmbeddingWeights {
     pub(super) token: EmbeddingTable,
-    pub(super) position: EmbeddingTable,
+    pub(super) position: Option<EmbeddingTable>,
     pub(super) token_type: Option<EmbeddingTable>,
-    pub(super) norm: LayerNorm,
+    pub(super) norm: Option<LayerNorm>,
     pub(super) projection: Option<PackedLinear>,
 }
 
@@ -79,9 +79,10 @@ impl CpuModel {
 impl EmbeddingWeights {
     fn bytes(&self) -> usize {
         let Self { token, position, token_type, norm, projection } = self;
-        let token_type = token_type.as_ref().map_or(0, EmbeddingTable::bytes);
+        let tables = [position, token_type].into_iter().flatten().map(EmbeddingTable::bytes);
+        let norm = norm.as_ref().map_or(0, LayerNorm::bytes);
         let projection = projection.as_ref().map_or(0, PackedLinear::bytes);
-        token.bytes() + position.bytes() + token_type + norm.bytes() + projection
+        token.bytes() + tables.sum::<usize>() + norm + projection
     }
 }
 

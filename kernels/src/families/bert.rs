@@ -41,6 +41,7 @@ pub(super) const NAMING: Naming = Naming {
     ffn_up: "intermediate.dense",
     ffn_down: "output.dense",
     ffn_norm: "output.LayerNorm",
+    ..Naming::NONE
 };
 
 /// Fields that BERT shares with its descendants.

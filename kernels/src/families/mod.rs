@@ -10,7 +10,7 @@ mod roberta;
 
 use serde::Deserialize;
 
-pub(crate) use names::{Affine, LayerNames, WeightNames};
+pub(crate) use names::{Affine, LayerNames, LinearNames, NormNames, Stored, WeightNames};
 
 use crate::{
     spec::{EncoderSpec, Head, SpecError},
@@ -109,8 +109,7 @@ pub(crate) fn describe(
 ) -> Result<Described, FamilyError> {
     let family = family_of(config)?;
     let spec = family.valid_spec(config, head)?;
-    let names = family.naming.names(checkpoint, &spec);
-    names.check(&spec, checkpoint)?;
+    let names = family.naming.names(checkpoint, &spec)?;
     Ok(Described { spec, names })
 }
 

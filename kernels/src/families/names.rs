@@ -1,35 +1,18 @@
 //! What a checkpoint calls the weights that the forward pass asks for.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use super::FamilyError;
 use crate::{
-    spec::{Embeddings, EncoderSpec, Ffn, LayerSpec, Position, PositionBias},
+    spec::{
+        Attention, Embeddings, EncoderSpec, Ffn, Gate, LayerSpec, Norm, NormPlacement, PositionBias,
+        QkvLayout,
+    },
     weights::Checkpoint,
 };
 
-/// A weight and its bias: of a linear layer or of a norm.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Affine {
-    pub(crate) weight: String,
-    pub(crate) bias: String,
-}
-
-/// The weights of one block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LayerNames {
-    pub(crate) query: Affine,
-    pub(crate) key: Affine,
-    pub(crate) value: Affine,
-    pub(crate) attention_output: Affine,
-    pub(crate) attention_norm: Affine,
-    pub(crate) ffn_up: Affine,
-    pub(crate) ffn_down: Affine,
-    pub(crate) ffn_norm: Affine,
-}
-
 /// What a family calls its weights: below one of `prefixes` (the one that holds the token table), a layer's below
-/// `{layer}.{index}.`.
+/// `{layer}.{index}.`. A name that the family's descriptions never ask for is empty.
 #[derive(Clone, Copy)]
 pub(super) struct Naming {
     pub(super) prefixes: &'static [&'static str],
@@ -39,158 +22,310 @@ pub(super) struct Naming {
     pub(super) embedding_norm: &'static str,
     pub(super) embedding_projection: &'static str,
     pub(super) position_bias: &'static str,
+    pub(super) final_norm: &'static str,
     /// Below it the checkpoint holds nothing but what is named here.
     pub(super) stack: &'static str,
+    /// Endings of tensors below it that are no weights: the forward pass makes them itself.
+    pub(super) made: &'static [&'static str],
     pub(super) layer: &'static str,
     pub(super) query: &'static str,
     pub(super) key: &'static str,
     pub(super) value: &'static str,
+    /// All three in one.
+    pub(super) qkv: &'static str,
+    pub(super) query_norm: &'static str,
+    pub(super) key_norm: &'static str,
     pub(super) attention_output: &'static str,
     pub(super) attention_norm: &'static str,
+    /// The second one of a sandwich.
+    pub(super) attention_post_norm: &'static str,
+    pub(super) ffn_gate: &'static str,
+    /// Alone, or with the gate in one.
     pub(super) ffn_up: &'static str,
     pub(super) ffn_down: &'static str,
     pub(super) ffn_norm: &'static str,
+    /// The second one of a sandwich.
+    pub(super) ffn_post_norm: &'static str,
 }
 
-impl Naming {
-    /// The names of the weights that the description asks for.
-    pub(super) fn names(&self, checkpoint: &Checkpoint, spec: &EncoderSpec) -> WeightNames {
-        let holds = |prefix: &&&str| checkpoint.contains(&format!("{prefix}{}", self.token));
-        // Without the token table the check that follows names it as missing.
-        let prefix = self.prefixes.iter().find(holds).copied().unwrap_or_default();
-        let below = |name: &str| format!("{prefix}{name}");
-        let Embeddings { width, token_types, .. } = spec.embeddings;
-        WeightNames {
-            token: below(self.token),
-            position: below(self.position),
-            token_type: token_types.map(|_| below(self.token_type)),
-            embedding_norm: Affine::norm(checkpoint, &below(self.embedding_norm)),
-            embedding_projection: (width != spec.hidden)
-                .then(|| Affine::linear(&below(self.embedding_projection))),
-            position_bias: spec.position_bias.map(|_| below(self.position_bias)),
-            layers: (0..spec.layer_count())
-                .map(|index| self.layer(checkpoint, &below(&format!("{}.{index}", self.layer))))
-                .collect(),
-            stack_prefix: below(self.stack),
-        }
-    }
-
-    fn layer(&self, checkpoint: &Checkpoint, at: &str) -> LayerNames {
-        let linear = |name: &str| Affine::linear(&format!("{at}.{name}"));
-        let norm = |name: &str| Affine::norm(checkpoint, &format!("{at}.{name}"));
-        LayerNames {
-            query: linear(self.query),
-            key: linear(self.key),
-            value: linear(self.value),
-            attention_output: linear(self.attention_output),
-            attention_norm: norm(self.attention_norm),
-            ffn_up: linear(self.ffn_up),
-            ffn_down: linear(self.ffn_down),
-            ffn_norm: norm(self.ffn_norm),
-        }
-    }
-}
-
-/// The weights of an encoder.
+/// A weight and its bias, of a module that lies outside of the encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WeightNames {
-    pub(crate) token: String,
-    pub(crate) position: String,
-    pub(crate) token_type: Option<String>,
-    pub(crate) embedding_norm: Affine,
-    pub(crate) embedding_projection: Option<Affine>,
-    pub(crate) position_bias: Option<String>,
-    pub(crate) layers: Vec<LayerNames>,
-    /// Every tensor below this prefix must be one of the names above.
-    pub(crate) stack_prefix: String,
+pub(crate) struct Affine {
+    pub(crate) weight: String,
+    pub(crate) bias: String,
 }
 
 impl Affine {
     pub(crate) fn linear(name: &str) -> Self {
         Self { weight: format!("{name}.weight"), bias: format!("{name}.bias") }
     }
+}
 
-    /// Checkpoints converted from TensorFlow keep its names for the two parts of a norm.
-    fn norm(checkpoint: &Checkpoint, name: &str) -> Self {
-        let gamma = format!("{name}.gamma");
-        if checkpoint.contains(&gamma) {
-            Self { weight: gamma, bias: format!("{name}.beta") }
-        } else {
-            Self::linear(name)
+/// A tensor of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+}
+
+/// A linear layer, or some rows of one, with as many elements of its bias.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinearNames {
+    /// `[outputs, inputs]`.
+    pub(crate) weight: Stored,
+    pub(crate) bias: Option<Stored>,
+    pub(crate) rows: Range<usize>,
+}
+
+/// The weight and the bias of a norm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NormNames {
+    pub(crate) weight: Stored,
+    pub(crate) bias: Option<Stored>,
+}
+
+/// The weights of one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LayerNames {
+    /// Queries, keys and values.
+    pub(crate) qkv: [LinearNames; 3],
+    pub(crate) query_norm: Option<NormNames>,
+    pub(crate) key_norm: Option<NormNames>,
+    pub(crate) attention_output: LinearNames,
+    pub(crate) attention_norm: Option<NormNames>,
+    pub(crate) attention_post_norm: Option<NormNames>,
+    /// The upward projection, behind its gate where there is one.
+    pub(crate) ffn_up: Vec<LinearNames>,
+    pub(crate) ffn_down: LinearNames,
+    pub(crate) ffn_norm: Option<NormNames>,
+    pub(crate) ffn_post_norm: Option<NormNames>,
+}
+
+/// The weights of an encoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WeightNames {
+    pub(crate) token: Stored,
+    pub(crate) position: Option<Stored>,
+    pub(crate) token_type: Option<Stored>,
+    pub(crate) embedding_norm: Option<NormNames>,
+    pub(crate) embedding_projection: Option<LinearNames>,
+    pub(crate) position_bias: Option<Stored>,
+    pub(crate) layers: Vec<LayerNames>,
+    pub(crate) final_norm: Option<NormNames>,
+}
+
+impl Naming {
+    /// Nothing has a name.
+    pub(super) const NONE: Self = Self {
+        prefixes: &[""],
+        token: "",
+        position: "",
+        token_type: "",
+        embedding_norm: "",
+        embedding_projection: "",
+        position_bias: "",
+        final_norm: "",
+        stack: "",
+        made: &[],
+        layer: "",
+        query: "",
+        key: "",
+        value: "",
+        qkv: "",
+        query_norm: "",
+        key_norm: "",
+        attention_output: "",
+        attention_norm: "",
+        attention_post_norm: "",
+        ffn_gate: "",
+        ffn_up: "",
+        ffn_down: "",
+        ffn_norm: "",
+        ffn_post_norm: "",
+    };
+
+    /// The names of the weights that the description asks for: each is there with its shape, and the stack holds no
+    /// other.
+    pub(super) fn names(
+        &self,
+        checkpoint: &Checkpoint,
+        spec: &EncoderSpec,
+    ) -> Result<WeightNames, FamilyError> {
+        let holds = |prefix: &&&str| checkpoint.contains(&format!("{prefix}{}", self.token));
+        // Without the token table the check that follows names it as missing.
+        let prefix = self.prefixes.iter().find(holds).copied().unwrap_or_default();
+        let names = self.below(prefix, checkpoint, spec);
+        for Stored { name, shape } in names.all() {
+            checkpoint.find(name, shape)?;
+        }
+        let known = names.all().map(|stored| stored.name.as_str()).collect::<BTreeSet<_>>();
+        let stack = format!("{prefix}{}", self.stack);
+        let is_stray = |name: &&str| {
+            name.starts_with(&stack)
+                && !known.contains(name)
+                && !self.made.iter().any(|ending| name.ends_with(ending))
+        };
+        match checkpoint.names().find(is_stray) {
+            None => Ok(names),
+            Some(tensor) => Err(FamilyError::Unexplained { tensor: tensor.to_owned() }),
         }
     }
 
-    fn check(&self, checkpoint: &Checkpoint, weight: &[usize]) -> Result<(), FamilyError> {
-        checkpoint.find(&self.weight, weight)?;
-        checkpoint.find(&self.bias, &weight[..1])?;
-        Ok(())
+    fn below(&self, prefix: &str, checkpoint: &Checkpoint, spec: &EncoderSpec) -> WeightNames {
+        let Embeddings { vocab, width, token_types, norm, .. } = spec.embeddings;
+        let hidden = spec.hidden;
+        let below = |name: &str| format!("{prefix}{name}");
+        let table = |name: &str, rows| Stored { name: below(name), shape: vec![rows, width] };
+        let rows = spec.position.table_rows();
+        let norm_of = |name: &str, width, norm: Option<Norm>| {
+            norm.map(|norm| NormNames::new(checkpoint, &below(name), width, norm))
+        };
+        let position_bias = match spec.position_bias {
+            Some(PositionBias::Buckets { buckets, .. }) => {
+                let shape = vec![buckets, spec.layer(0).attention.heads];
+                Some(Stored { name: below(self.position_bias), shape })
+            }
+            Some(PositionBias::Alibi) | None => None,
+        };
+        let layer = |(index, layer)| {
+            let at = below(&format!("{}.{index}", self.layer));
+            LayerNaming { naming: self, checkpoint, at, layer, hidden }.names()
+        };
+        WeightNames {
+            token: table(self.token, vocab),
+            position: (rows > 0).then(|| table(self.position, rows)),
+            token_type: token_types.map(|rows| table(self.token_type, rows)),
+            embedding_norm: norm_of(self.embedding_norm, width, norm),
+            embedding_projection: (width != hidden)
+                .then(|| LinearNames::new(&below(self.embedding_projection), [hidden, width], true)),
+            position_bias,
+            layers: spec.each_layer().enumerate().map(layer).collect(),
+            final_norm: norm_of(self.final_norm, hidden, spec.final_norm),
+        }
+    }
+}
+
+/// One block on its way to its names.
+struct LayerNaming<'a> {
+    naming: &'a Naming,
+    checkpoint: &'a Checkpoint,
+    at: String,
+    layer: &'a LayerSpec,
+    hidden: usize,
+}
+
+impl LayerNaming<'_> {
+    fn names(&self) -> LayerNames {
+        let (naming, hidden) = (self.naming, self.hidden);
+        let LayerSpec { placement, attention_norm, attention, ffn_norm, ffn } = self.layer;
+        let second = |norm: Option<Norm>| norm.filter(|_| *placement == NormPlacement::Sandwich);
+        let Attention { head_dim, qk_norm, output_bias, .. } = *attention;
+        let query = attention.widths().0;
+        LayerNames {
+            qkv: self.qkv(),
+            query_norm: self.norm(naming.query_norm, head_dim, qk_norm),
+            key_norm: self.norm(naming.key_norm, head_dim, qk_norm),
+            attention_output: self.linear(naming.attention_output, [hidden, query], output_bias),
+            attention_norm: self.norm(naming.attention_norm, hidden, *attention_norm),
+            attention_post_norm: self.norm(naming.attention_post_norm, hidden, second(*attention_norm)),
+            ffn_up: self.ffn_up(),
+            ffn_down: self.linear(naming.ffn_down, [hidden, ffn.intermediate], ffn.down_bias),
+            ffn_norm: self.norm(naming.ffn_norm, hidden, *ffn_norm),
+            ffn_post_norm: self.norm(naming.ffn_post_norm, hidden, second(*ffn_norm)),
+        }
     }
 
-    fn names(&self) -> [&str; 2] {
-        [&self.weight, &self.bias]
+    fn qkv(&self) -> [LinearNames; 3] {
+        let Naming { query, key, value, qkv, .. } = *self.naming;
+        let Attention { qkv: layout, qkv_bias, .. } = self.layer.attention;
+        let (width, kv) = self.layer.attention.widths();
+        match layout {
+            QkvLayout::Split => [(query, width), (key, kv), (value, kv)]
+                .map(|(name, outputs)| self.linear(name, [outputs, self.hidden], qkv_bias)),
+            QkvLayout::Fused => [0..width, width..width + kv, width + kv..width + 2 * kv]
+                .map(|rows| self.linear(qkv, [width + 2 * kv, self.hidden], qkv_bias).rows(rows)),
+        }
+    }
+
+    fn ffn_up(&self) -> Vec<LinearNames> {
+        let Naming { ffn_gate, ffn_up, .. } = *self.naming;
+        let Ffn { intermediate, gate, up_bias, .. } = self.layer.ffn;
+        let one = |name| self.linear(name, [intermediate, self.hidden], up_bias);
+        let half = |start| {
+            let both = self.linear(ffn_up, [2 * intermediate, self.hidden], up_bias);
+            both.rows(start..start + intermediate)
+        };
+        match gate {
+            None => vec![one(ffn_up)],
+            Some(Gate::Split) => vec![one(ffn_gate), one(ffn_up)],
+            Some(Gate::GateUp) => vec![half(0), half(intermediate)],
+            Some(Gate::UpGate) => vec![half(intermediate), half(0)],
+        }
+    }
+
+    fn linear(&self, name: &str, shape: [usize; 2], bias: bool) -> LinearNames {
+        LinearNames::new(&format!("{}.{name}", self.at), shape, bias)
+    }
+
+    fn norm(&self, name: &str, width: usize, norm: Option<Norm>) -> Option<NormNames> {
+        norm.map(|norm| NormNames::new(self.checkpoint, &format!("{}.{name}", self.at), width, norm))
+    }
+}
+
+impl LinearNames {
+    /// All rows of `{name}.weight [outputs, inputs]`.
+    pub(crate) fn new(name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Self {
+        let names = Affine::linear(name);
+        Self {
+            weight: Stored { name: names.weight, shape: vec![outputs, inputs] },
+            bias: bias.then_some(Stored { name: names.bias, shape: vec![outputs] }),
+            rows: 0..outputs,
+        }
+    }
+
+    fn rows(self, rows: Range<usize>) -> Self {
+        Self { rows, ..self }
+    }
+
+    fn stored(&self) -> impl Iterator<Item = &Stored> {
+        [&self.weight].into_iter().chain(&self.bias)
+    }
+}
+
+impl NormNames {
+    /// Checkpoints converted from TensorFlow keep its names for the two parts of a norm.
+    fn new(checkpoint: &Checkpoint, name: &str, width: usize, norm: Norm) -> Self {
+        let [old, new] = [["gamma", "beta"], ["weight", "bias"]]
+            .map(|parts| parts.map(|part| Stored { name: format!("{name}.{part}"), shape: vec![width] }));
+        let [weight, bias] = if checkpoint.contains(&old[0].name) { old } else { new };
+        let has_bias = matches!(norm, Norm::LayerNorm { bias: true, .. });
+        Self { weight, bias: has_bias.then_some(bias) }
+    }
+
+    fn stored(&self) -> impl Iterator<Item = &Stored> {
+        [&self.weight].into_iter().chain(&self.bias)
     }
 }
 
 impl LayerNames {
-    fn check(&self, layer: &LayerSpec, hidden: usize, checkpoint: &Checkpoint) -> Result<(), FamilyError> {
-        let attention = layer.attention;
-        let (query, kv) = (attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim);
-        let Ffn::Mlp { intermediate, .. } = layer.ffn;
-        self.query.check(checkpoint, &[query, hidden])?;
-        self.key.check(checkpoint, &[kv, hidden])?;
-        self.value.check(checkpoint, &[kv, hidden])?;
-        self.attention_output.check(checkpoint, &[hidden, query])?;
-        self.attention_norm.check(checkpoint, &[hidden])?;
-        self.ffn_up.check(checkpoint, &[intermediate, hidden])?;
-        self.ffn_down.check(checkpoint, &[hidden, intermediate])?;
-        self.ffn_norm.check(checkpoint, &[hidden])
-    }
-
-    fn affines(&self) -> [&Affine; 8] {
-        let Self { query, key, value, attention_output, attention_norm, ffn_up, ffn_down, ffn_norm } = self;
-        [query, key, value, attention_output, attention_norm, ffn_up, ffn_down, ffn_norm]
+    fn stored(&self) -> impl Iterator<Item = &Stored> {
+        let norms = [&self.attention_norm, &self.attention_post_norm, &self.ffn_norm, &self.ffn_post_norm];
+        let norms = norms.into_iter().chain([&self.query_norm, &self.key_norm]).flatten();
+        let linears = self.qkv.iter().chain(&self.ffn_up).chain([&self.attention_output, &self.ffn_down]);
+        linears.flat_map(LinearNames::stored).chain(norms.flat_map(NormNames::stored))
     }
 }
 
 impl WeightNames {
-    /// Every weight that the description needs is there with its shape, and the stack holds no other.
-    pub(super) fn check(&self, spec: &EncoderSpec, checkpoint: &Checkpoint) -> Result<(), FamilyError> {
-        let hidden = spec.hidden;
-        let Position::Learned { rows, .. } = spec.position;
-        let Embeddings { vocab, width, token_types, .. } = spec.embeddings;
-        checkpoint.find(&self.token, &[vocab, width])?;
-        checkpoint.find(&self.position, &[rows, width])?;
-        if let (Some(name), Some(rows)) = (&self.token_type, token_types) {
-            checkpoint.find(name, &[rows, width])?;
-        }
-        self.embedding_norm.check(checkpoint, &[width])?;
-        self.embedding_projection.as_ref().map_or(Ok(()), |name| name.check(checkpoint, &[hidden, width]))?;
-        if let (Some(name), Some(PositionBias::Buckets { buckets, .. })) =
-            (&self.position_bias, spec.position_bias)
-        {
-            checkpoint.find(name, &[buckets, spec.layer(0).attention.heads])?;
-        }
-        for (index, layer) in self.layers.iter().enumerate() {
-            layer.check(spec.layer(index), hidden, checkpoint)?;
-        }
-        self.check_stack(checkpoint)
-    }
-
-    /// Every tensor that is loaded.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
-        let tables = [Some(&self.token), Some(&self.position), self.token_type.as_ref()];
-        let tables = tables.into_iter().chain([self.position_bias.as_ref()]).flatten().map(String::as_str);
-        let affines = self.layers.iter().flat_map(LayerNames::affines).chain([&self.embedding_norm]);
-        tables.chain(affines.chain(&self.embedding_projection).flat_map(Affine::names))
-    }
-
-    fn check_stack(&self, checkpoint: &Checkpoint) -> Result<(), FamilyError> {
-        let known = self.all().collect::<BTreeSet<_>>();
-        let stray =
-            checkpoint.names().find(|name| name.starts_with(&self.stack_prefix) && !known.contains(name));
-        match stray {
-            None => Ok(()),
-            Some(tensor) => Err(FamilyError::Unexplained { tensor: tensor.to_owned() }),
-        }
+    /// Every tensor that is loaded; one that several layers take rows of as often as they do.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Stored> {
+        let tables = [&self.position, &self.token_type, &self.position_bias].into_iter().flatten();
+        let norms = [&self.embedding_norm, &self.final_norm].into_iter().flatten();
+        [&self.token]
+            .into_iter()
+            .chain(tables)
+            .chain(norms.flat_map(NormNames::stored))
+            .chain(self.embedding_projection.iter().flat_map(LinearNames::stored))
+            .chain(self.layers.iter().flat_map(LayerNames::stored))
     }
 }

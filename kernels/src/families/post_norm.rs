@@ -28,24 +28,36 @@ impl PostNorm<'_> {
     ) -> Result<EncoderSpec, FamilyError> {
         let ((_, hidden), (_, heads)) = (self.hidden, self.heads);
         multiple(self.hidden, self.heads)?;
-        let norm = Norm::LayerNorm { eps: self.eps };
+        let norm = Some(Norm::LayerNorm { eps: self.eps, bias: true });
         let attention = Attention {
             heads,
             kv_heads: heads,
             head_dim: hidden / heads,
+            scale: None,
             qkv: QkvLayout::Split,
-            bias: true,
+            qkv_bias: true,
+            output_bias: true,
+            qk_norm: None,
+            rope: None,
             mask: Mask::Bidirectional,
         };
         let (field, name) = self.activation;
-        let ffn = Ffn::Mlp { intermediate: self.intermediate, activation: activation(field, name)? };
-        let layer = LayerSpec { norm, placement: NormPlacement::Post, attention, ffn };
+        let ffn = Ffn {
+            intermediate: self.intermediate,
+            activation: activation(field, name)?,
+            gate: None,
+            up_bias: true,
+            down_bias: true,
+        };
+        let placement = NormPlacement::Post;
+        let layer = LayerSpec { placement, attention_norm: norm, attention, ffn_norm: norm, ffn };
         Ok(EncoderSpec {
             hidden,
-            embeddings: Embeddings { vocab: self.vocab, width: hidden, token_types, norm },
+            embeddings: Embeddings { vocab: self.vocab, width: hidden, token_types, scale: None, norm },
             position,
             position_bias: None,
             layers: LayerPattern::Uniform { count: self.layers, layer },
+            final_norm: None,
             head,
         })
     }
@@ -61,7 +73,7 @@ pub(super) fn refuse<T>(
 }
 
 /// The names of `transformers/activations.py`, of which several mean the same function.
-fn activation(field: &'static str, name: &str) -> Result<Activation, FamilyError> {
+pub(super) fn activation(field: &'static str, name: &str) -> Result<Activation, FamilyError> {
     match name {
         "gelu" | "gelu_python" => Ok(Activation::GeluErf),
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_accurate" | "gelu_python_tanh" => {

@@ -2,15 +2,16 @@
 
 use std::fmt;
 
-use super::{BiasPlan, EmbedPlan, LayerPlan, Plan, Step};
-use crate::cpu::Epilogue;
+use super::{BiasPlan, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan, Step};
+use crate::{cpu::Epilogue, spec::Kinds};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { isa, weights, activations, embed, position_bias, layers, head, widths, starts } = self;
         writeln!(f, "plan: cpu {isa}, weights {weights}, activations {activations}, sums f32")?;
-        let EmbedPlan { vocab, positions, token_types, width, .. } = embed;
-        write!(f, "  embed_norm: [{vocab}, {width}] + [{positions}, {width}]")?;
+        let EmbedPlan { vocab, position_rows, token_types, width, .. } = embed;
+        write!(f, "  embed_norm: [{vocab}, {width}]")?;
+        position_rows.as_ref().map_or(Ok(()), |rows| write!(f, " + [{}, {width}]", rows.len()))?;
         token_types.map_or(Ok(()), |rows| write!(f, " + [{rows}, {width}]"))?;
         if embed.projects {
             write!(f, " -> linear {width} -> {}", self.hidden())?;
@@ -20,19 +21,14 @@ impl fmt::Display for Plan {
             write!(f, "  position_bias: [{buckets}, {heads}] up to distance {distance_max}")?;
             writeln!(f, " -> [{heads}, {}]", 2 * tokens_max - 1)?;
         }
-        for (count, layer) in runs(layers) {
-            writeln!(f, "  {count} x")?;
-            layer.steps.iter().try_for_each(|step| layer.write_step(step, f))?;
+        for kind in Kinds::of(layers).0 {
+            writeln!(f, "  {kind}")?;
+            kind.layer.steps.iter().try_for_each(|step| kind.layer.write_step(step, f))?;
         }
         write!(f, "{head}")?;
         let bytes = self.workspace_bytes(1);
         writeln!(f, "  buffers per token: {widths:?} at {starts:?} x {activations} = {bytes} bytes")
     }
-}
-
-/// Equal neighbours, counted.
-fn runs(layers: &[LayerPlan]) -> impl Iterator<Item = (usize, &LayerPlan)> {
-    layers.chunk_by(|a, b| a == b).map(|run| (run.len(), &run[0]))
 }
 
 impl LayerPlan {
@@ -53,8 +49,11 @@ impl LayerPlan {
                 writeln!(f, " of {from:?} at {columns:?}")
             }
             Step::Norm { norm, buffer } => {
-                let norm = self.norms[*norm];
-                writeln!(f, "    {buffer:?} = layer_norm {:?} eps {:e}", norm.role, norm.eps)
+                let NormPlan { role, op, .. } = self.norms[*norm];
+                match op {
+                    NormOp::Layer { eps } => writeln!(f, "    {buffer:?} = layer_norm {role:?} eps {eps:e}"),
+                    NormOp::Rms { eps, .. } => writeln!(f, "    {buffer:?} = rms_norm {role:?} eps {eps:e}"),
+                }
             }
         }
     }

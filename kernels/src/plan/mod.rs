@@ -12,6 +12,8 @@ mod select;
 pub use error::PlanError;
 pub(crate) use head::{HeadPlan, HeadStep, PooledPlan};
 
+use std::ops::Range;
+
 use crate::{
     cpu::{AttentionShape, CpuIsa, Epilogue},
     dtype::Dtype,
@@ -40,11 +42,12 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EmbedPlan {
     pub(crate) vocab: usize,
+    /// Positions that the model knows.
     pub(crate) positions: usize,
-    /// Rows at the start of the stored position table that are not loaded.
-    pub(crate) positions_skipped: usize,
+    /// The rows of the stored table that hold them, where they are looked up.
+    pub(crate) position_rows: Option<Range<usize>>,
     pub(crate) token_types: Option<usize>,
-    pub(crate) norm_eps: f32,
+    pub(crate) norm: Option<NormOp>,
     pub(crate) width: usize,
     pub(crate) projects: bool,
 }
@@ -92,7 +95,15 @@ pub(crate) enum LinearRole {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct NormPlan {
     pub(crate) role: NormRole,
-    pub(crate) eps: f32,
+    pub(crate) width: usize,
+    pub(crate) op: NormOp,
+}
+
+/// What a norm computes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum NormOp {
+    Layer { eps: f32 },
+    Rms { eps: f32, plus_one: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

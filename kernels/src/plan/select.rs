@@ -1,13 +1,13 @@
 //! The only `match` over a spec's axes.
 
 use super::{
-    BiasPlan, Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, Plan,
-    PlanError, Step, layout,
+    BiasPlan, Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormOp, NormPlan, NormRole,
+    Plan, PlanError, Step, layout,
 };
 use crate::{
     cpu::{self, AttentionShape, CpuIsa, Epilogue, HEAD_DIM_MAX},
     dtype::{Dtype, DtypePolicy},
-    spec::{self, EncoderSpec, LayerSpec, NormPlacement, Position, PositionBias, QkvLayout},
+    spec::{self, EncoderSpec, LayerSpec, NormPlacement, Position, PositionBias},
 };
 
 impl Plan {
@@ -17,7 +17,8 @@ impl Plan {
     /// What the device cannot do.
     pub fn for_cpu(spec: &EncoderSpec, isa: CpuIsa, policy: DtypePolicy) -> Result<Self, PlanError> {
         let weights = Self::dtype_on(isa, policy)?;
-        let layers = (0..spec.layer_count()).map(|index| layer(spec.layer(index), spec.hidden));
+        refuse(spec)?;
+        let layers = spec.each_layer().map(|each| layer(each, spec.hidden));
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let mut widths = [0; Buffer::COUNT];
         widths[Buffer::Hidden as usize] = spec.hidden;
@@ -61,22 +62,51 @@ impl Plan {
     }
 }
 
+/// What is described but not computed.
+fn refuse(spec: &EncoderSpec) -> Result<(), PlanError> {
+    let layers = || spec.each_layer();
+    let norms = || layers().flat_map(|layer| [layer.attention_norm, layer.ffn_norm]);
+    let rms = |norm: Option<spec::Norm>| matches!(norm, Some(spec::Norm::RmsNorm { .. }));
+    let missing = [
+        ("positions inside of attention", matches!(spec.position, Position::InAttention { .. })),
+        ("distances times slopes", spec.position_bias == Some(PositionBias::Alibi)),
+        ("a scale of the embeddings", spec.embeddings.scale.is_some()),
+        ("embeddings without a norm", spec.embeddings.norm.is_none()),
+        ("a final norm", spec.final_norm.is_some()),
+        ("blocks without norms", norms().any(|norm| norm.is_none())),
+        ("root mean square norms", norms().chain([spec.embeddings.norm]).any(rms)),
+        ("norms of queries and keys", layers().any(|layer| layer.attention.qk_norm.is_some())),
+        ("rotary positions", layers().any(|layer| layer.attention.rope.is_some())),
+        ("masked attention", layers().any(|layer| layer.attention.mask != spec::Mask::Bidirectional)),
+        ("norms before a block", layers().any(|layer| layer.placement != NormPlacement::Post)),
+        ("gated networks", layers().any(|layer| layer.ffn.gate.is_some())),
+    ];
+    match missing.into_iter().find(|(_, needed)| *needed) {
+        Some((property, _)) => Err(PlanError::NoKernel { property }),
+        None => Ok(()),
+    }
+}
+
 fn embed(spec: &EncoderSpec) -> EmbedPlan {
-    let Position::Learned { rows, offset } = spec.position;
-    let spec::Norm::LayerNorm { eps: norm_eps } = spec.embeddings.norm;
+    let position_rows = match spec.position {
+        Position::Learned { rows, offset } => Some(offset..rows),
+        Position::InAttention { .. } => None,
+    };
     EmbedPlan {
         vocab: spec.embeddings.vocab,
-        positions: rows - offset,
-        positions_skipped: offset,
+        positions: spec.position.tokens_max(),
+        position_rows,
         token_types: spec.embeddings.token_types,
-        norm_eps,
+        norm: spec.embeddings.norm.map(norm),
         width: spec.embeddings.width,
         projects: spec.embeddings.width != spec.hidden,
     }
 }
 
 fn position_bias(spec: &EncoderSpec) -> Option<BiasPlan> {
-    let PositionBias::Buckets { buckets, distance_max } = spec.position_bias?;
+    let PositionBias::Buckets { buckets, distance_max } = spec.position_bias? else {
+        return None;
+    };
     let heads = spec.layer(0).attention.heads;
     Some(BiasPlan { buckets, heads, distance_max, tokens_max: spec.position.tokens_max() })
 }
@@ -86,16 +116,23 @@ fn layer(layer: &LayerSpec, hidden: usize) -> Result<LayerPlan, PlanError> {
     if head_dim > HEAD_DIM_MAX || !head_dim.is_multiple_of(2) {
         return Err(PlanError::HeadDim { head_dim, max: HEAD_DIM_MAX });
     }
-    let spec::Norm::LayerNorm { eps } = layer.norm;
-    let norms = vec![NormPlan { role: NormRole::Attention, eps }, NormPlan { role: NormRole::Ffn, eps }];
-    Ok(LayerPlan { linears: linears(layer, hidden), norms, steps: steps(layer) })
+    let norms = [(NormRole::Attention, layer.attention_norm), (NormRole::Ffn, layer.ffn_norm)];
+    let norms =
+        norms.into_iter().filter_map(|(role, of)| Some(NormPlan { role, width: hidden, op: norm(of?) }));
+    Ok(LayerPlan { linears: linears(layer, hidden), norms: norms.collect(), steps: steps(layer) })
+}
+
+const fn norm(norm: spec::Norm) -> NormOp {
+    match norm {
+        spec::Norm::LayerNorm { eps, .. } => NormOp::Layer { eps },
+        spec::Norm::RmsNorm { eps, plus_one } => NormOp::Rms { eps, plus_one },
+    }
 }
 
 /// In the order in which `steps` names them.
 fn linears(layer: &LayerSpec, hidden: usize) -> Vec<LinearPlan> {
-    let spec::Attention { heads, kv_heads, head_dim, qkv: QkvLayout::Split, .. } = layer.attention;
-    let (query, kv) = (heads * head_dim, kv_heads * head_dim);
-    let spec::Ffn::Mlp { intermediate, .. } = layer.ffn;
+    let (query, kv) = layer.attention.widths();
+    let spec::Ffn { intermediate, .. } = layer.ffn;
     let linear = |role, outputs: &[usize], inputs| LinearPlan { role, outputs: outputs.to_vec(), inputs };
     vec![
         linear(LinearRole::Qkv, &[query, kv, kv], hidden),
@@ -107,33 +144,28 @@ fn linears(layer: &LayerSpec, hidden: usize) -> Vec<LinearPlan> {
 
 fn steps(layer: &LayerSpec) -> Vec<Step> {
     use Buffer::{Context, Hidden, Intermediate, Qkv};
-    let spec::Ffn::Mlp { activation, .. } = layer.ffn;
+    let spec::Ffn { activation, .. } = layer.ffn;
     let identity = Epilogue::Activate(cpu::Activation::Identity);
     let activate = Epilogue::Activate(function(activation));
     let linear = |linear, from, epilogue, to| Step::Linear { linear, from, epilogue, to };
     let norm = |norm| Step::Norm { norm, buffer: Hidden };
-    match layer.placement {
-        NormPlacement::Post => vec![
-            linear(0, Hidden, identity, Qkv),
-            attention(layer),
-            linear(1, Context, Epilogue::Add, Hidden),
-            norm(0),
-            linear(2, Hidden, activate, Intermediate),
-            linear(3, Intermediate, Epilogue::Add, Hidden),
-            norm(1),
-        ],
-    }
+    vec![
+        linear(0, Hidden, identity, Qkv),
+        attention(layer),
+        linear(1, Context, Epilogue::Add, Hidden),
+        norm(0),
+        linear(2, Hidden, activate, Intermediate),
+        linear(3, Intermediate, Epilogue::Add, Hidden),
+        norm(1),
+    ]
 }
 
 fn attention(layer: &LayerSpec) -> Step {
-    let spec::Attention { heads, kv_heads, head_dim, mask, .. } = layer.attention;
-    let (query, kv) = (heads * head_dim, kv_heads * head_dim);
-    let mask = match mask {
-        spec::Mask::Bidirectional => cpu::Mask::Bidirectional,
-    };
-    let scale = (head_dim as f32).sqrt().recip();
+    let spec::Attention { heads, kv_heads, head_dim, .. } = layer.attention;
+    let (query, kv) = layer.attention.widths();
+    let scale = layer.attention.score_scale();
     Step::Attention {
-        shape: AttentionShape { heads, kv_heads, head_dim, scale, mask },
+        shape: AttentionShape { heads, kv_heads, head_dim, scale, mask: cpu::Mask::Bidirectional },
         columns: [0, query, query + kv],
         from: Buffer::Qkv,
         to: Buffer::Context,

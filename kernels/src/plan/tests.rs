@@ -71,8 +71,9 @@ fn an_exact_format_is_taken_where_it_is_covered() {
 #[test]
 fn an_odd_head_is_refused() {
     let mut spec = spec(MINILM);
-    let LayerPattern::Uniform { layer, .. } = &mut spec.layers;
+    let mut layer = spec.layer(0).clone();
     layer.attention.head_dim = 33;
+    spec.layers = LayerPattern::Uniform { count: 1, layer };
     let error = Plan::for_cpu(&spec, CpuIsa::Portable, DtypePolicy::Auto).expect_err("no kernel");
     assert_eq!(error, PlanError::HeadDim { head_dim: 33, max: crate::cpu::HEAD_DIM_MAX });
 }

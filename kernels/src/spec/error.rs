@@ -62,10 +62,12 @@ pub enum SpecError {
     /// No head was described.
     #[error("the model has no head: there is nothing that it could answer")]
     NoHead,
-    /// The norm would divide by zero or by nonsense.
-    #[error("norm eps is {eps}; it must be finite and positive")]
-    Eps {
+    /// A number that must be above zero is not, or is none.
+    #[error("{field} is {value}; it must be finite and positive")]
+    NotPositive {
+        /// What it is of.
+        field: &'static str,
         /// The given value.
-        eps: f32,
+        value: f64,
     },
 }

@@ -134,7 +134,7 @@ fn validate(modules: &[HeadModule], inputs: usize) -> Result<(), SpecError> {
         width = module.outputs(width);
         within("dense outputs", width, DIMS_MAX)?;
         if let HeadModule::LayerNorm { eps } = *module {
-            Norm::LayerNorm { eps }.validate()?;
+            Norm::LayerNorm { eps, bias: true }.validate()?;
         }
     }
     within("dims", width, DIMS_MAX)
@@ -193,7 +193,7 @@ impl fmt::Display for HeadModule {
                 let bias = if *bias { " + bias" } else { "" };
                 write!(f, "dense {outputs}{bias}, {activation}")
             }
-            Self::LayerNorm { eps } => write!(f, "{}", Norm::LayerNorm { eps: *eps }),
+            Self::LayerNorm { eps } => write!(f, "{}", Norm::LayerNorm { eps: *eps, bias: true }),
             Self::Normalize => f.write_str("l2"),
         }
     }

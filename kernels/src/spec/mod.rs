@@ -7,10 +7,17 @@
 mod display;
 mod error;
 mod head;
+mod layer;
+mod position;
 mod validate;
 
+pub(crate) use display::Kinds;
 pub use error::SpecError;
 pub use head::{Head, HeadModule, PooledHead, Pooling, Poolings};
+pub use layer::{
+    Activation, Attention, Ffn, Gate, LayerPattern, LayerSpec, Mask, Norm, NormPlacement, QkvLayout,
+};
+pub use position::{Position, PositionBias, Rope, RopeScaling};
 pub(crate) use validate::multiple;
 
 /// A transformer encoder with its head: `[tokens]` ids in, `[sequences, hidden]` vectors out.
@@ -26,6 +33,8 @@ pub struct EncoderSpec {
     pub position_bias: Option<PositionBias>,
     /// The stack.
     pub layers: LayerPattern,
+    /// Of the residual stream behind the last layer, where norms stand before what they are for.
+    pub final_norm: Option<Norm>,
     /// What turns the last hidden states into the answer.
     pub head: Head,
 }
@@ -40,195 +49,44 @@ pub struct Embeddings {
     pub width: usize,
     /// Rows of the segment table `[token_types, width]`, where there is one.
     pub token_types: Option<usize>,
+    /// What a token's row is multiplied with (Gemma: the square root of `hidden`).
+    pub scale: Option<f32>,
     /// Applied to the sum.
-    pub norm: Norm,
-}
-
-/// How positions enter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// A table `[rows, width]` added to the embeddings; position `p` reads row `p + offset`
-    /// (BERT: offset 0, Devlin et al. 2018; RoBERTa: offset 2).
-    Learned {
-        /// Rows of the table.
-        rows: usize,
-        /// Rows at its start that no position uses.
-        offset: usize,
-    },
-}
-
-impl Position {
-    /// The longest sequence that has a position for every token.
-    pub const fn tokens_max(self) -> usize {
-        match self {
-            Self::Learned { rows, offset } => rows.saturating_sub(offset),
-        }
-    }
-}
-
-/// A learned number per head, added to the scaled score of a query and a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PositionBias {
-    /// Looked up by the bucket of their distance (Raffel et al. 2020, section 2.1): one half of the buckets for keys behind
-    /// the query, one for keys before it; of each half, one half for single distances, the others ever wider up to
-    /// `distance_max`, the last for all beyond. A table `[buckets, heads]`.
-    Buckets {
-        /// Of both directions together.
-        buckets: usize,
-        /// From here on distances are no longer told apart.
-        distance_max: usize,
-    },
-}
-
-/// Which layers stand where.
-#[derive(Clone, Debug, PartialEq)]
-pub enum LayerPattern {
-    /// `count` times the same layer.
-    Uniform {
-        /// Number of layers.
-        count: usize,
-        /// Each of them.
-        layer: LayerSpec,
-    },
-}
-
-/// One block: attention, then feed-forward, each with a residual.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerSpec {
-    /// Both norms of the block.
-    pub norm: Norm,
-    /// Where they stand.
-    pub placement: NormPlacement,
-    /// Token mixing.
-    pub attention: Attention,
-    /// Channel mixing.
-    pub ffn: Ffn,
-}
-
-/// Normalisation over `hidden`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Norm {
-    /// `(x - mean) / sqrt(var + eps) * weight + bias` (Ba et al. 2016).
-    LayerNorm {
-        /// Added to the variance.
-        eps: f32,
-    },
-}
-
-/// Where a block's norms stand relative to its residuals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormPlacement {
-    /// `norm(x + f(x))` (Vaswani et al. 2017; BERT).
-    Post,
-}
-
-/// Multi-head attention (Vaswani et al. 2017), scaled by `1 / sqrt(head_dim)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attention {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; equal to `heads` without grouped queries.
-    pub kv_heads: usize,
-    /// Width of one head.
-    pub head_dim: usize,
-    /// How the checkpoint stores the three input projections.
-    pub qkv: QkvLayout,
-    /// Whether the four projections add a bias.
-    pub bias: bool,
-    /// Who sees whom inside one sequence.
-    pub mask: Mask,
-}
-
-/// How a checkpoint stores the query, key and value projections; the plan fuses them whatever the layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QkvLayout {
-    /// Three tensors.
-    Split,
-}
-
-/// Who attends to whom inside one sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mask {
-    /// Every token sees every token of its sequence.
-    Bidirectional,
-}
-
-/// The feed-forward network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ffn {
-    /// `down(activation(up(x)))`, both with bias.
-    Mlp {
-        /// Width between the two projections.
-        intermediate: usize,
-        /// Applied in between.
-        activation: Activation,
-    },
-}
-
-/// Element-wise non-linearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * Phi(x)` with the exact normal distribution (Hendrycks and Gimpel 2016).
-    GeluErf,
-    /// The same paper's tanh approximation.
-    GeluTanh,
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// `max(x, 0)`.
-    Relu,
-    /// The hyperbolic tangent.
-    Tanh,
-    /// `x`.
-    Identity,
+    pub norm: Option<Norm>,
 }
 
 impl EncoderSpec {
     /// The number of layers.
     pub const fn layer_count(&self) -> usize {
-        match &self.layers {
-            LayerPattern::Uniform { count, .. } => *count,
-        }
+        self.layers.count()
     }
 
     /// The layer that stands at `index`.
-    pub const fn layer(&self, _index: usize) -> &LayerSpec {
-        match &self.layers {
-            LayerPattern::Uniform { layer, .. } => layer,
-        }
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn layer(&self, index: usize) -> &LayerSpec {
+        self.layers.get(index)
+    }
+
+    /// The layers in their order.
+    pub(crate) fn each_layer(&self) -> impl Iterator<Item = &LayerSpec> {
+        (0..self.layer_count()).map(|index| self.layer(index))
     }
 
     /// The number of weights, tables and norms included.
     pub fn parameters(&self) -> u64 {
-        let Position::Learned { rows, .. } = self.position;
-        let Embeddings { vocab, width, token_types, norm } = self.embeddings;
-        let tables = (vocab + token_types.unwrap_or(0) + rows) * width + norm.parameters(width);
+        let Embeddings { vocab, width, token_types, .. } = self.embeddings;
+        let norm = |norm: Option<Norm>, width| norm.map_or(0, |norm| norm.parameters(width));
+        let rows = vocab + token_types.unwrap_or(0) + self.position.table_rows();
+        let tables = rows * width + norm(self.embeddings.norm, width);
         let projection = if width == self.hidden { 0 } else { (width + 1) * self.hidden };
         let bias = match self.position_bias {
             Some(PositionBias::Buckets { buckets, .. }) => buckets * self.layer(0).attention.heads,
-            None => 0,
+            Some(PositionBias::Alibi) | None => 0,
         };
-        let layers: usize =
-            (0..self.layer_count()).map(|index| self.layer(index).parameters(self.hidden)).sum();
-        (tables + projection + bias + layers + self.head.parameters(self.hidden)) as u64
-    }
-}
-
-impl Norm {
-    const fn parameters(self, hidden: usize) -> usize {
-        match self {
-            Self::LayerNorm { .. } => 2 * hidden,
-        }
-    }
-}
-
-impl LayerSpec {
-    fn parameters(&self, hidden: usize) -> usize {
-        let Attention { heads, kv_heads, head_dim, bias, .. } = self.attention;
-        let (query, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
-        let projections = hidden * (query + kv) + query * hidden;
-        let biases = if bias { query + kv + hidden } else { 0 };
-        let Ffn::Mlp { intermediate, .. } = self.ffn;
-        let ffn = 2 * hidden * intermediate + intermediate + hidden;
-        projections + biases + ffn + 2 * self.norm.parameters(hidden)
+        let layers: usize = self.each_layer().map(|layer| layer.parameters(self.hidden)).sum();
+        let after = norm(self.final_norm, self.hidden) + self.head.parameters(self.hidden);
+        (tables + projection + bias + layers + after) as u64
     }
 }

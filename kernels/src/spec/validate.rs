@@ -1,6 +1,8 @@
 //! Refuses descriptions that no kernel could run, before memory is sized after them.
 
-use super::{Attention, Embeddings, EncoderSpec, Ffn, LayerSpec, Norm, Position, PositionBias, SpecError};
+use super::{
+    Attention, Embeddings, EncoderSpec, LayerSpec, Norm, Position, PositionBias, Rope, RopeScaling, SpecError,
+};
 
 /// Bounds far above any published encoder and low enough that no product of two of them overflows 64 bits.
 pub(super) const HIDDEN_MAX: usize = 1 << 16;
@@ -18,15 +20,29 @@ impl EncoderSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         within("hidden", self.hidden, HIDDEN_MAX)?;
         self.embeddings.validate()?;
-        let Position::Learned { rows, offset } = self.position;
-        within("position rows", rows, POSITIONS_MAX)?;
-        if offset >= rows {
-            return Err(SpecError::NoPositions { offset, rows });
-        }
+        self.position.validate()?;
+        layer_count(self.layer_count())?;
         self.position_bias.map_or(Ok(()), |bias| bias.validate(self))?;
-        within("layers", self.layer_count(), LAYERS_MAX)?;
-        (0..self.layer_count()).try_for_each(|index| self.layer(index).validate())?;
+        self.each_layer().try_for_each(LayerSpec::validate)?;
+        self.final_norm.map_or(Ok(()), Norm::validate)?;
         self.head.validate(self.hidden)
+    }
+}
+
+/// Refuses stacks that are empty or higher than any model's.
+pub(super) fn layer_count(count: usize) -> Result<(), SpecError> {
+    within("layers", count, LAYERS_MAX)
+}
+
+impl Position {
+    fn validate(self) -> Result<(), SpecError> {
+        match self {
+            Self::Learned { rows, offset } => {
+                within("position rows", rows, POSITIONS_MAX)?;
+                if offset < rows { Ok(()) } else { Err(SpecError::NoPositions { offset, rows }) }
+            }
+            Self::InAttention { tokens_max } => within("positions", tokens_max, POSITIONS_MAX),
+        }
     }
 }
 
@@ -35,22 +51,24 @@ impl Embeddings {
         within("vocab", self.vocab, VOCAB_MAX)?;
         within("embedding width", self.width, HIDDEN_MAX)?;
         self.token_types.map_or(Ok(()), |rows| within("token types", rows, TOKEN_TYPES_MAX))?;
-        self.norm.validate()
+        self.scale.map_or(Ok(()), |scale| positive("embedding scale", scale.into()))?;
+        self.norm.map_or(Ok(()), Norm::validate)
     }
 }
 
 impl PositionBias {
     /// Every layer adds the same numbers, so each needs as many heads as the first.
     fn validate(self, spec: &EncoderSpec) -> Result<(), SpecError> {
-        let Self::Buckets { buckets, distance_max } = self;
-        within("relative buckets", buckets, BUCKETS_MAX)?;
-        multiple(("relative buckets", buckets), ("directions and spacings", 4))?;
-        within("relative distance", distance_max, POSITIONS_MAX)?;
-        if distance_max <= buckets / 4 {
-            return Err(SpecError::NoBuckets { buckets, distance_max });
+        if let Self::Buckets { buckets, distance_max } = self {
+            within("relative buckets", buckets, BUCKETS_MAX)?;
+            multiple(("relative buckets", buckets), ("directions and spacings", 4))?;
+            within("relative distance", distance_max, POSITIONS_MAX)?;
+            if distance_max <= buckets / 4 {
+                return Err(SpecError::NoBuckets { buckets, distance_max });
+            }
         }
         let heads = spec.layer(0).attention.heads;
-        let mut all = (0..spec.layer_count()).map(|index| spec.layer(index).attention.heads);
+        let mut all = spec.each_layer().map(|layer| layer.attention.heads);
         let differs = all.find(|other| *other != heads);
         differs.map_or(Ok(()), |other| Err(SpecError::Heads { heads, other }))
     }
@@ -58,22 +76,53 @@ impl PositionBias {
 
 impl LayerSpec {
     fn validate(&self) -> Result<(), SpecError> {
-        let Attention { heads, kv_heads, head_dim, .. } = self.attention;
+        self.attention.validate()?;
+        within("intermediate", self.ffn.intermediate, INTERMEDIATE_MAX)?;
+        let mut norms = [self.attention_norm, self.ffn_norm].into_iter().flatten();
+        norms.try_for_each(Norm::validate)
+    }
+}
+
+impl Attention {
+    fn validate(&self) -> Result<(), SpecError> {
+        let Self { heads, kv_heads, head_dim, .. } = *self;
         within("heads", heads, HEADS_MAX)?;
         within("kv_heads", kv_heads, HEADS_MAX)?;
         within("head_dim", head_dim, HIDDEN_MAX)?;
         multiple(("heads", heads), ("kv_heads", kv_heads))?;
-        let Ffn::Mlp { intermediate, .. } = self.ffn;
-        within("intermediate", intermediate, INTERMEDIATE_MAX)?;
-        self.norm.validate()
+        self.scale.map_or(Ok(()), |scale| positive("attention scale", scale.into()))?;
+        self.qk_norm.map_or(Ok(()), Norm::validate)?;
+        self.rope.map_or(Ok(()), |rope| rope.validate(head_dim))
+    }
+}
+
+impl Rope {
+    fn validate(&self, head_dim: usize) -> Result<(), SpecError> {
+        within("rope dims", self.dims, head_dim)?;
+        multiple(("rope dims", self.dims), ("the two halves", 2))?;
+        positive("rope theta", self.theta)?;
+        match self.scaling {
+            RopeScaling::None => Ok(()),
+            RopeScaling::Linear { factor } | RopeScaling::Ntk { factor } => positive("rope factor", factor),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, tokens_original } => {
+                positive("rope factor", factor)?;
+                positive("rope low_freq_factor", low_freq_factor)?;
+                positive("rope high_freq_factor less low_freq_factor", high_freq_factor - low_freq_factor)?;
+                within("rope original positions", tokens_original, POSITIONS_MAX)
+            }
+        }
     }
 }
 
 impl Norm {
     pub(super) fn validate(self) -> Result<(), SpecError> {
-        let Self::LayerNorm { eps } = self;
-        if eps.is_finite() && eps > 0.0 { Ok(()) } else { Err(SpecError::Eps { eps }) }
+        let (Self::LayerNorm { eps, .. } | Self::RmsNorm { eps, .. }) = self;
+        positive("norm eps", eps.into())
     }
+}
+
+fn positive(field: &'static str, value: f64) -> Result<(), SpecError> {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(SpecError::NotPositive { field, value }) }
 }
 
 pub(super) fn within(field: &'static str, value: usize, max: usize) -> Result<(), SpecError> {
@@ -98,26 +147,33 @@ pub(crate) fn multiple(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Activation, Head, LayerPattern, Mask, NormPlacement, Pooling, QkvLayout};
+    use crate::spec::{Activation, Ffn, Gate, Head, LayerPattern, Mask, NormPlacement, Pooling, QkvLayout};
 
     fn spec() -> EncoderSpec {
-        let norm = Norm::LayerNorm { eps: 1e-12 };
+        let norm = Some(Norm::LayerNorm { eps: 1e-12, bias: true });
         let attention = Attention {
             heads: 4,
             kv_heads: 4,
             head_dim: 8,
+            scale: None,
             qkv: QkvLayout::Split,
-            bias: true,
+            qkv_bias: true,
+            output_bias: true,
+            qk_norm: None,
+            rope: None,
             mask: Mask::Bidirectional,
         };
-        let ffn = Ffn::Mlp { intermediate: 64, activation: Activation::Relu };
-        let layer = LayerSpec { norm, placement: NormPlacement::Post, attention, ffn };
+        let (intermediate, activation) = (64, Activation::Relu);
+        let ffn = Ffn { intermediate, activation, gate: None, up_bias: true, down_bias: true };
+        let placement = NormPlacement::Post;
+        let layer = LayerSpec { placement, attention_norm: norm, attention, ffn_norm: norm, ffn };
         EncoderSpec {
             hidden: 32,
-            embeddings: Embeddings { vocab: 100, width: 32, token_types: Some(2), norm },
+            embeddings: Embeddings { vocab: 100, width: 32, token_types: Some(2), scale: None, norm },
             position: Position::Learned { rows: 16, offset: 0 },
             position_bias: None,
             layers: LayerPattern::Uniform { count: 2, layer },
+            final_norm: None,
             head: Head::pooled(Pooling::Mean, true),
         }
     }
@@ -125,9 +181,9 @@ mod tests {
     /// What `validate` says once `change` was made to a valid description.
     fn refusal(change: impl FnOnce(&mut EncoderSpec, &mut LayerSpec)) -> String {
         let mut spec = spec();
-        let LayerPattern::Uniform { count, mut layer } = spec.layers.clone();
+        let mut layer = spec.layer(0).clone();
         change(&mut spec, &mut layer);
-        spec.layers = LayerPattern::Uniform { count, layer };
+        spec.layers = LayerPattern::Uniform { count: spec.layer_count(), layer };
         spec.validate().expect_err("the changed description is not valid").to_string()
     }
 
@@ -162,13 +218,62 @@ mod tests {
             "relative buckets (30) is not a multiple of directions and spacings (4)"
         );
         assert_eq!(
-            refusal(|_, layer| layer.norm = Norm::LayerNorm { eps: f32::NAN }),
+            refusal(|_, layer| layer.ffn_norm = Some(Norm::RmsNorm { eps: f32::NAN, plus_one: false })),
             "norm eps is NaN; it must be finite and positive"
         );
+        assert_eq!(refusal(|_, layer| layer.ffn.intermediate = 0), "intermediate is 0; it must be positive");
+        let scaling = RopeScaling::Linear { factor: 0.0 };
+        let rope = |dims, theta| Some(Rope { theta, dims, scaling });
         assert_eq!(
-            refusal(|_, layer| layer.ffn = Ffn::Mlp { intermediate: 0, activation: Activation::Silu }),
-            "intermediate is 0; it must be positive"
+            refusal(|_, layer| layer.attention.rope = rope(10, 1e4)),
+            "rope dims is 10; the largest value covered is 8"
         );
+        assert_eq!(
+            refusal(|_, layer| layer.attention.rope = rope(8, 1e4)),
+            "rope factor is 0; it must be finite and positive"
+        );
+        assert_eq!(
+            refusal(|_, layer| layer.attention.rope = rope(8, f64::INFINITY)),
+            "rope theta is inf; it must be finite and positive"
+        );
+        assert_eq!(
+            refusal(|spec, _| spec.embeddings.scale = Some(-1.0)),
+            "embedding scale is -1; it must be finite and positive"
+        );
+    }
+
+    #[test]
+    fn a_stack_of_layers_that_differ_is_bounded_before_it_is_built() {
+        let layer = |_| -> LayerSpec { unreachable!("no layer is asked for") };
+        let refused = LayerPattern::listed(usize::MAX, layer).expect_err("far too many");
+        assert_eq!(refused.to_string(), "layers is 18446744073709551615; the largest value covered is 1024");
+        assert!(LayerPattern::listed(0, layer).is_err());
+    }
+
+    #[test]
+    fn parameters_of_modern_blocks_are_counted() {
+        let mut spec = spec();
+        let mut layer = spec.layer(0).clone();
+        layer.placement = NormPlacement::Sandwich;
+        layer.attention_norm = Some(Norm::RmsNorm { eps: 1e-6, plus_one: true });
+        layer.ffn_norm = Some(Norm::LayerNorm { eps: 1e-6, bias: false });
+        layer.ffn.gate = Some(Gate::Split);
+        layer.ffn.up_bias = false;
+        layer.attention.kv_heads = 2;
+        layer.attention.output_bias = false;
+        layer.attention.qk_norm = layer.attention_norm;
+        let bare = LayerSpec { attention_norm: None, ..layer.clone() };
+        let attention = (32 + 16 + 16) * 32 + (32 + 16 + 16) + 32 * 32 + 2 * 8;
+        let ffn = 3 * 32 * 64 + 32;
+        spec.layers = LayerPattern::listed(3, |index| if index == 0 { bare.clone() } else { layer.clone() })
+            .expect("few layers");
+        spec.position = Position::InAttention { tokens_max: 16 };
+        spec.position_bias = Some(PositionBias::Alibi);
+        spec.final_norm = layer.ffn_norm;
+        let norms = 2 * 32 + 2 * (4 * 32) + 32;
+        assert_eq!(spec.parameters() as usize, (100 + 2 + 2) * 32 + 3 * (attention + ffn) + norms);
+        let printed = spec.to_string();
+        assert!(printed.contains("  1 x (0)\n") && printed.contains("  2 x (1-2)\n"), "{printed}");
     }
 
     #[test]

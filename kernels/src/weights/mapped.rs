@@ -1,6 +1,6 @@
 //! Reads tensors out of mapped files.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 
@@ -44,6 +44,22 @@ impl MappedCheckpoint {
             storage: info.storage,
         };
         Ok(tensor)
+    }
+
+    /// Some rows of a tensor of the given shape, as if they were all.
+    ///
+    /// # Panics
+    /// When the rows are not rows of the shape.
+    pub(crate) fn rows<'a>(
+        &'a self,
+        name: &'a str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Tensor<'a>, WeightsError> {
+        let tensor = self.tensor(name, shape)?;
+        assert!(rows.end <= shape[0], "tensor {name:?} has not as many rows");
+        let row_bytes = tensor.len / shape[0].max(1);
+        Ok(Tensor { start: tensor.start + rows.start * row_bytes, len: rows.len() * row_bytes, ..tensor })
     }
 }
 
