@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shoal_kernels::{DescribeError, Dtype, DtypePolicy, Matryoshka, ModelDescription};
+use shoal_kernels::{DescribeError, Dtype, DtypePolicy, Matryoshka, ModelDescription, Prompts};
 use shoal_protocol::ErrorCode;
 use tokio::sync::oneshot;
 
@@ -178,6 +178,14 @@ fn check_widths(stated: &Matryoshka, dims: u32) -> Result<(), FrontError> {
     }
 }
 
+/// What the model's own files say wins.
+fn add_prompts(own: &mut Prompts, of_catalogue: Prompts) {
+    for (name, prompt) in of_catalogue.by_name {
+        own.by_name.entry(name).or_insert(prompt);
+    }
+    own.default_name = own.default_name.take().or(of_catalogue.default_name);
+}
+
 fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Front, FrontError> {
     let started_at = clock::now();
     let mut description = ModelDescription::from_dir(&resolved.dir).map_err(|error| {
@@ -191,6 +199,7 @@ fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Fro
         check_widths(&stated, description.dims)?;
         description.matryoshka = stated;
     }
+    add_prompts(&mut description.prompts, resolved.prompts);
     let policy = resolved.dtype.unwrap_or(rules.dtype);
     let dtype = rules
         .backend

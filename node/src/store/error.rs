@@ -16,10 +16,12 @@ pub enum StoreError {
         known: Vec<String>,
     },
     /// The catalogue knows it, but its files are not here.
-    #[error("model {name} is not installed; fetch it with `shoal pull {name}`")]
+    #[error("model {name} is not installed; fetch it with `shoal pull {name}` ({})", sources.join(", then "))]
     NotInstalled {
         /// Canonical name.
         name: String,
+        /// Where its files may come from.
+        sources: Vec<String>,
     },
     /// A catalogue entry is unreadable or wrong.
     #[error(transparent)]

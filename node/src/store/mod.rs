@@ -12,9 +12,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use shoal_kernels::{DtypePolicy, Matryoshka};
+use shoal_kernels::{DtypePolicy, Matryoshka, Prompts};
 
-pub use catalogue::{CatalogueEntry, ModelFile, Source};
+pub use catalogue::{Card, CatalogueEntry, ModelFile, Source, Task};
 pub use error::StoreError;
 
 use crate::config::StoreConfig;
@@ -32,6 +32,8 @@ pub struct ResolvedModel {
     pub dtype: Option<DtypePolicy>,
     /// To which widths its vectors may be cut, as its catalogue entry says; `None`: as its files do.
     pub matryoshka: Option<Matryoshka>,
+    /// Prompts that its catalogue entry has, beside those of its files.
+    pub prompts: Prompts,
 }
 
 /// A model that is known by name.
@@ -41,11 +43,13 @@ pub struct KnownModel {
     pub name: String,
     /// Other names that reach it.
     pub aliases: Vec<String>,
-    /// One line for people; empty for a directory.
-    pub description: String,
+    /// What the catalogue says of it; empty for a directory of the configuration.
+    pub card: Card,
+    /// Where its files may come from, for people.
+    pub sources: Vec<String>,
     /// Where it lies; `None`: it is in the catalogue but not installed (`shoal pull` fetches it).
     pub dir: Option<PathBuf>,
-    /// Bytes of its files: on disk if installed, else to fetch.
+    /// Bytes of its files: on disk if installed, else to fetch; 0 where nobody says.
     pub bytes: u64,
 }
 
@@ -84,17 +88,21 @@ impl ModelStore {
                 dir: local.dir.clone(),
                 dtype: None,
                 matryoshka: None,
+                prompts: Prompts::default(),
             });
         }
         let entry = self.entry(name)?;
-        let dir =
-            self.installed(entry).ok_or_else(|| StoreError::NotInstalled { name: entry.name.clone() })?;
+        let dir = self.installed(entry).ok_or_else(|| StoreError::NotInstalled {
+            name: entry.name.clone(),
+            sources: entry.sources.iter().map(Source::describe).collect(),
+        })?;
         Ok(ResolvedModel {
             name: entry.name.clone(),
             aliases: entry.aliases.clone(),
             dir,
             dtype: entry.dtype,
             matryoshka: entry.matryoshka.clone(),
+            prompts: entry.prompts.clone(),
         })
     }
 
@@ -104,16 +112,21 @@ impl ModelStore {
         let of_config = self.config.local.iter().map(|local| KnownModel {
             name: local.name.clone(),
             aliases: local.aliases.clone(),
-            description: String::new(),
+            card: Card::default(),
+            sources: vec![format!("directory {}", local.dir.display())],
             dir: Some(local.dir.clone()),
             bytes: bytes_of(&local.dir),
         });
         let of_catalogue = self.entries.values().map(|entry| KnownModel {
             name: entry.name.clone(),
             aliases: entry.aliases.clone(),
-            description: entry.description.clone(),
+            card: entry.card.clone(),
+            sources: entry.sources.iter().map(Source::describe).collect(),
+            bytes: match self.installed(entry) {
+                Some(dir) if entry.files.is_empty() => bytes_of(&dir),
+                _ => entry.bytes(),
+            },
             dir: self.installed(entry),
-            bytes: entry.bytes(),
         });
         let mut models: Vec<_> = of_config.chain(of_catalogue).collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
@@ -150,7 +163,10 @@ impl ModelStore {
             Source::Directory { path } => Some(path.clone()),
             _ => None,
         });
-        dirs.chain([self.install_dir(entry)]).find(|dir| dir.join("config.json").is_file())
+        // sentence-transformers once kept the encoder in a folder of its own, so that the root has no config.json.
+        let holds = |dir: &PathBuf, name| dir.join(name).is_file();
+        let is_model = |dir: &PathBuf| holds(dir, "config.json") || holds(dir, "modules.json");
+        dirs.chain([self.install_dir(entry)]).find(is_model)
     }
 }
 

@@ -104,8 +104,11 @@ fn a_wrong_entry_is_named_with_its_rule() {
         let refused = entry_error(&format!("version = 1\nname = \"x\"\n{source}"));
         assert!(refused.contains("not a plain name"), "{refused}");
     }
-    let sources = "[[sources]]\nkind = \"hub\"\nrepository = \"a/b\"\nrevision = \"main\"\n";
+    let sources = "[[sources]]\nkind = \"wheel\"\npackage = \"a\"\nversion = \"1\"\ndirectory = \"b\"\n";
     assert!(entry_error(&format!("version = 1\nname = \"x\"\n{sources}")).contains("must list its files"));
+    let prompt = entry_error("version = 1\nname = \"x\"\ndefault_prompt = \"q\"\n[prompts]\nother = \"o\"\n");
+    assert!(prompt.contains("must be one of the entry's prompts"), "{prompt}");
+    assert!(entry_error("version = 1\nname = \"x\"\ntask = \"sing\"\n").contains("task"));
 }
 
 #[test]
@@ -114,7 +117,7 @@ fn the_digest_changes_with_every_file() {
     let store = ModelStore::open(store_in(home.path())).expect("opens");
     let entry = store.entry("all-minilm-l6-v2").expect("known");
     let mut other = entry.clone();
-    other.files[0].sha256[0] ^= 1;
+    other.files[0].sha256 = Some([1; 32]);
     assert_ne!(entry.digest(), other.digest());
     assert_eq!(entry.digest().len(), 16);
 }

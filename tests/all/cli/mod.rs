@@ -10,6 +10,7 @@ mod mesh;
 mod operators;
 mod serve;
 mod usage;
+mod verify;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

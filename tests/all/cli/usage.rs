@@ -39,7 +39,7 @@ fn a_wrong_command_line_is_code_two() {
 fn models_are_listed_for_people_and_for_scripts() {
     let home = Home::new();
     let table = home.run(["models"]).expect(0).out;
-    assert!(table.contains("all-minilm-l6-v2") && table.contains("not installed"), "{table}");
+    assert!(table.contains("all-minilm-l6-v2") && table.contains("to pull"), "{table}");
     let json: Value = serde_json::from_str(&home.run(["models", "--json"]).expect(0).out).expect("JSON");
     assert_eq!((&json["version"], &json["models"][0]["installed"]), (&1.into(), &false.into()));
 }

@@ -2,6 +2,7 @@
 
 mod hub;
 mod server;
+mod unlisted;
 mod wheel;
 
 use std::fs;

@@ -52,6 +52,32 @@ pub enum SourceError {
         /// The file.
         path: String,
     },
+    /// The repository lacks a file without which nothing can be loaded.
+    #[error("has no {path} at this revision{}", if hint.is_empty() { String::new() } else { format!(": {hint}") })]
+    Absent {
+        /// The file.
+        path: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A file that names others cannot be understood.
+    #[error("{path}: {message}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        message: String,
+    },
+    /// The content is not as long as the source says. It was removed.
+    #[error("{path}: {found} bytes arrived of {expected}; it was removed")]
+    Length {
+        /// The file.
+        path: String,
+        /// Bytes that the source states.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
     /// Nobody answers.
     #[error("unreachable: {url}: {source}")]
     Unreachable {

@@ -12,11 +12,13 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response, header};
 
 use super::agents::Agents;
+use super::discover::Shelf;
 use super::hub_cache::HubCache;
 use super::staging::verify;
 use super::transfer::download;
 use super::{ModelFile, Patience, Progress, SourceError};
 use crate::config::HubConfig;
+use crate::store::catalogue::unhex;
 
 /// Redirects within the hub.
 const REDIRECTS_MAX: usize = 5;
@@ -69,10 +71,19 @@ impl<'a> Hub<'a> {
         file: &ModelFile,
         progress: &mut dyn Progress,
     ) -> Result<PathBuf, SourceError> {
-        let metadata = self.metadata(file, progress)?;
+        let metadata = self.metadata(&file.path, progress)?;
         if metadata.bytes.is_some_and(|bytes| bytes != file.bytes) {
             return Err(SourceError::Missing { path: file.path.clone() });
         }
+        self.fetch_blob(file, &metadata, progress)
+    }
+
+    fn fetch_blob(
+        &self,
+        file: &ModelFile,
+        metadata: &Metadata,
+        progress: &mut dyn Progress,
+    ) -> Result<PathBuf, SourceError> {
         let _lock = self.cache.lock(&metadata.etag)?;
         let blob = self.cache.blob(&metadata.etag);
         // What another tool put there is checked; content that is damaged is fetched again.
@@ -89,9 +100,9 @@ impl<'a> Hub<'a> {
         Ok(blob)
     }
 
-    fn metadata(&self, file: &ModelFile, progress: &mut dyn Progress) -> Result<Metadata, SourceError> {
+    fn metadata(&self, path: &str, progress: &mut dyn Progress) -> Result<Metadata, SourceError> {
         let endpoint = &self.config.endpoint;
-        let mut url = format!("{endpoint}/{}/resolve/{}/{}", self.repository, self.revision, file.path);
+        let mut url = format!("{endpoint}/{}/resolve/{}/{}", self.repository, self.revision, path);
         for _ in 0..=REDIRECTS_MAX {
             let response = self.persist(&url, progress, || {
                 let mut request = self.agents.asking.head(&url);
@@ -174,6 +185,27 @@ impl<'a> Hub<'a> {
             404 => Err(SourceError::NotFound { url: url() }),
             status => Err(SourceError::Status { url: url(), status }),
         }
+    }
+}
+
+impl Shelf for Hub<'_> {
+    /// The hub states the SHA-256 of large files as their ETag; of the others only the length is checked.
+    fn find(
+        &self,
+        path: &str,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<(ModelFile, PathBuf)>, SourceError> {
+        let metadata = match self.metadata(path, progress) {
+            Err(SourceError::NotFound { .. }) => return Ok(None),
+            metadata => metadata?,
+        };
+        let Some(bytes) = metadata.bytes else {
+            let message = "the answer has no length".to_owned();
+            return Err(SourceError::Protocol { url: metadata.url, message });
+        };
+        let file = ModelFile { path: path.to_owned(), sha256: unhex(&metadata.etag), bytes };
+        let blob = self.fetch_blob(&file, &metadata, progress)?;
+        Ok(Some((file, blob)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::staging::verify;
 use super::{ModelFile, SourceError};
-use crate::store::catalogue::hex;
+use crate::store::catalogue::{hex, is_plain_name};
 
 /// Snapshots that are looked through for a file.
 const SNAPSHOTS_MAX: usize = 256;
@@ -31,7 +31,7 @@ impl HubCache {
     /// A file with the right content, whichever snapshot it belongs to.
     pub(super) fn find(&self, file: &ModelFile) -> Result<PathBuf, SourceError> {
         // Large files are stored under their SHA-256; small ones under their git hash, found through the snapshots.
-        let blob = self.blob(&hex(&file.sha256));
+        let blob = file.sha256.map(|sha256| self.blob(&hex(&sha256)));
         let snapshots = fs::read_dir(self.repository().join("snapshots"));
         let in_snapshots = snapshots
             .into_iter()
@@ -39,12 +39,19 @@ impl HubCache {
             .take(SNAPSHOTS_MAX)
             .filter_map(Result::ok)
             .map(|snapshot| snapshot.path().join(&file.path));
-        [blob]
-            .into_iter()
+        blob.into_iter()
             .chain(in_snapshots)
             .filter(|path| fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() == file.bytes))
             .find(|path| verify(file, path).is_ok())
             .ok_or_else(|| SourceError::Missing { path: file.path.clone() })
+    }
+
+    /// The files of a commit, or of what a branch last stood at.
+    pub(super) fn snapshot(&self, revision: &str) -> Option<PathBuf> {
+        let commit = fs::read_to_string(self.repository().join("refs").join(revision));
+        let commit = commit.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
+        let snapshot = self.repository().join("snapshots").join(&commit);
+        (is_plain_name(&commit) && snapshot.is_dir()).then_some(snapshot)
     }
 
     /// Where the content with this ETag is kept.

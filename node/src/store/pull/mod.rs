@@ -3,9 +3,11 @@
 //! Blocking: call it from a thread of its own, never from an async one.
 
 mod agents;
+mod discover;
 mod error;
 mod hub;
 mod hub_cache;
+mod record;
 mod staging;
 mod transfer;
 mod wheel;
@@ -16,10 +18,12 @@ use std::time::Duration;
 
 pub use error::{PullError, SourceError};
 
+use self::discover::{Snapshot, stage};
 use self::error::is_disk_full;
 use self::hub::Hub;
 use self::hub_cache::HubCache;
-use self::staging::Staging;
+use self::record::FileRecord;
+use self::staging::{Staging, verify};
 use super::{CatalogueEntry, ModelFile, ModelStore, ResolvedModel, Source};
 
 /// Who wants to know how far a pull is. Called from the pulling thread.
@@ -111,7 +115,13 @@ impl ModelStore {
         let mut attempts = Vec::new();
         for source in &entry.sources {
             progress.note(&format!("{}: asking {}", entry.name, source.describe()));
-            match self.fetch_from(source, &mut missing, &staging, patience, progress) {
+            let fetched = if entry.files.is_empty() {
+                staging.clear().map_err(|source| disk(entry, dir, source))?;
+                self.fetch_unlisted(source, &staging, patience, progress)
+            } else {
+                self.fetch_from(source, &mut missing, &staging, patience, progress)
+            };
+            match fetched {
                 Ok(()) => {
                     staging.install().map_err(|source| disk(entry, dir, source))?;
                     return Ok(source.describe());
@@ -160,6 +170,49 @@ impl ModelStore {
                 })
             }
         }
+    }
+}
+
+impl ModelStore {
+    /// Stages whatever `source` has of the model, and writes down what that was. Files of two sources are not mixed:
+    /// nobody says that they belong together.
+    fn fetch_unlisted(
+        &self,
+        source: &Source,
+        staging: &Staging,
+        patience: Patience,
+        progress: &mut dyn Progress,
+    ) -> Result<(), SourceError> {
+        let hub = &self.config().hub;
+        let files = match source {
+            Source::HubCache { repository, revision } => {
+                let snapshot = HubCache::new(&hub.cache_dir, repository).snapshot(revision);
+                let absent = || SourceError::Absent { path: format!("snapshot of {revision}"), hint: "" };
+                stage(&Snapshot(snapshot.ok_or_else(absent)?), staging, progress)?
+            }
+            Source::Hub { .. } if hub.offline => return Err(SourceError::Offline),
+            Source::Hub { repository, revision } => {
+                stage(&Hub::new(hub, repository, revision, patience)?, staging, progress)?
+            }
+            // Used in place, and refused by the catalogue.
+            Source::Directory { .. } | Source::Wheel { .. } => {
+                return Err(SourceError::Absent { path: "config.json".to_owned(), hint: "" });
+            }
+        };
+        staging.record(&FileRecord::of(source.describe(), files, staging)?)
+    }
+}
+
+impl ModelStore {
+    /// Hashes the files of an installed model that the catalogue or its pull wrote down; each is right or says what is
+    /// wrong with it.
+    ///
+    /// # Errors
+    /// The record of the pull cannot be read.
+    pub fn check_files(&self, model: &ResolvedModel) -> Result<Vec<Result<(), SourceError>>, SourceError> {
+        let listed = self.entry(&model.name).ok().map(|entry| entry.files.clone()).unwrap_or_default();
+        let files = if listed.is_empty() { FileRecord::files_of(&model.dir)? } else { listed };
+        Ok(files.iter().map(|file| verify(file, &model.dir.join(&file.path))).collect())
     }
 }
 

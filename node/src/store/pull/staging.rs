@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::record::FileRecord;
 use super::{ModelFile, Progress, SourceError};
 use crate::store::catalogue::hex;
 
@@ -75,7 +76,49 @@ impl Staging {
             progress.advance(count as u64);
         }
         out.sync_all().map_err(SourceError::io(&to))?;
-        expect_hash(file, hasher).inspect_err(|_| drop(fs::remove_file(&to)))
+        expect_hash(file, &hasher.finalize().into()).inspect_err(|_| drop(fs::remove_file(&to)))
+    }
+
+    /// What a staged file holds, if it is there and no longer than `bytes_max`.
+    pub(super) fn read(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        let path = self.files.join(path);
+        let mut content = Vec::new();
+        match File::open(&path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut content)) {
+            Ok(_) if content.len() as u64 > bytes_max => {
+                let message = format!("longer than {bytes_max} bytes");
+                Err(SourceError::Unreadable { path: path.display().to_string(), message })
+            }
+            Ok(_) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SourceError::io(path)(error)),
+        }
+    }
+
+    /// Writes down what was fetched, with every file's hash, for whoever checks the model later.
+    pub(super) fn record(&self, record: &FileRecord) -> Result<(), SourceError> {
+        let path = self.files.join(FileRecord::NAME);
+        let json = serde_json::to_vec_pretty(record).map_err(io::Error::from);
+        let written = json.and_then(|json| {
+            let mut file = File::create(&path)?;
+            file.write_all(&json)?;
+            file.sync_all()
+        });
+        written.map_err(SourceError::io(path))
+    }
+
+    /// The same files, each with its hash: those that nobody stated are counted from what is staged.
+    pub(super) fn hashed(&self, files: Vec<ModelFile>) -> Result<Vec<ModelFile>, SourceError> {
+        let hashed = files.into_iter().map(|file| {
+            let sha256 = file.sha256.map_or_else(|| hash_of(&self.files.join(&file.path)), Ok)?;
+            Ok(ModelFile { sha256: Some(sha256), ..file })
+        });
+        hashed.collect()
+    }
+
+    /// Empties it, for another source to begin anew.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.files)?;
+        fs::create_dir_all(&self.files)
     }
 
     /// Makes the files durable and visible, all at once.
@@ -123,24 +166,38 @@ fn sync_directories(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Checks the length and the hash of a file that is on disk.
-pub(super) fn verify(file: &ModelFile, path: &Path) -> Result<(), SourceError> {
+/// Checks a file that is on disk: its length, and its hash where somebody stated one.
+pub(in crate::store) fn verify(file: &ModelFile, path: &Path) -> Result<(), SourceError> {
+    if file.sha256.is_some() {
+        return expect_hash(file, &hash_of(path)?);
+    }
+    let found = fs::metadata(path).map_err(SourceError::io(path))?.len();
+    if found == file.bytes {
+        return Ok(());
+    }
+    Err(SourceError::Length { path: file.path.clone(), expected: file.bytes, found })
+}
+
+/// SHA-256 of a file.
+fn hash_of(path: &Path) -> Result<[u8; 32], SourceError> {
     let mut content = File::open(path).map_err(SourceError::io(path))?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let count = content.read(&mut chunk).map_err(SourceError::io(path))?;
         if count == 0 {
-            return expect_hash(file, hasher);
+            return Ok(hasher.finalize().into());
         }
         hasher.update(&chunk[..count]);
     }
 }
 
-fn expect_hash(file: &ModelFile, hasher: Sha256) -> Result<(), SourceError> {
-    let found = hasher.finalize();
-    if found.as_slice() == file.sha256 {
-        return Ok(());
+fn expect_hash(file: &ModelFile, found: &[u8; 32]) -> Result<(), SourceError> {
+    match &file.sha256 {
+        Some(expected) if expected != found => {
+            let (expected, found) = (hex(expected), hex(found));
+            Err(SourceError::Mismatch { path: file.path.clone(), expected, found })
+        }
+        _ => Ok(()),
     }
-    Err(SourceError::Mismatch { path: file.path.clone(), expected: hex(&file.sha256), found: hex(&found) })
 }

@@ -1,0 +1,54 @@
+//! The entries that come with the binary, so that it works alone, and golden answers of some.
+
+macro_rules! entry {
+    ($name:literal) => {
+        (
+            concat!("configs/models/", $name, ".toml"),
+            include_str!(concat!("../../../../configs/models/", $name, ".toml")),
+        )
+    };
+}
+
+/// File and content, in order of name.
+pub(super) const EMBEDDED: [(&str, &str); 36] = [
+    entry!("all-minilm-l12-v2"),
+    entry!("all-minilm-l6-v2"),
+    entry!("all-mpnet-base-v2"),
+    entry!("bge-base-en-v1.5"),
+    entry!("bge-large-en-v1.5"),
+    entry!("bge-m3"),
+    entry!("bge-reranker-v2-m3"),
+    entry!("bge-small-en-v1.5"),
+    entry!("bge-small-zh-v1.5"),
+    entry!("colbertv2.0"),
+    entry!("e5-base-v2"),
+    entry!("e5-large-v2"),
+    entry!("e5-small-v2"),
+    entry!("gist-embedding-v0"),
+    entry!("gist-small-embedding-v0"),
+    entry!("granite-embedding-30m-english"),
+    entry!("gte-base"),
+    entry!("gte-large"),
+    entry!("gte-small"),
+    entry!("ms-marco-minilm-l6-v2"),
+    entry!("multi-qa-minilm-l6-cos-v1"),
+    entry!("multilingual-e5-base"),
+    entry!("multilingual-e5-large"),
+    entry!("multilingual-e5-large-instruct"),
+    entry!("multilingual-e5-small"),
+    entry!("mxbai-embed-large-v1"),
+    entry!("opensearch-neural-sparse-encoding-doc-v2-distill"),
+    entry!("paraphrase-multilingual-minilm-l12-v2"),
+    entry!("paraphrase-multilingual-mpnet-base-v2"),
+    entry!("snowflake-arctic-embed-l-v2.0"),
+    entry!("snowflake-arctic-embed-m"),
+    entry!("snowflake-arctic-embed-m-v1.5"),
+    entry!("snowflake-arctic-embed-s"),
+    entry!("snowflake-arctic-embed-xs"),
+    entry!("splade-v3"),
+    entry!("uae-large-v1"),
+];
+
+/// Canonical name, and answers of another implementation in the form that `shoal verify` reads.
+pub(super) const GOLDEN: [(&str, &str); 1] =
+    [("all-minilm-l6-v2", include_str!("../../../../configs/models/golden/all-minilm-l6-v2.json"))];
