@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use super::*;
 
+mod kinds;
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/bert")).join(name)
 }
