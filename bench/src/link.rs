@@ -11,7 +11,7 @@ use shoal_mesh::{
     Reply, Service,
 };
 use shoal_protocol::message::{
-    DenseBlock, DenseDtype, EncodeRequest, EncodeResult, End, ItemOutcome, Numerics, Role, ServedBy, Timings,
+    DenseBlock, DenseDtype, End, ItemOutcome, Numerics, Role, ServedBy, TaskRequest, TaskResult, Timings,
 };
 use shoal_protocol::{DeviceIndex, ErrorCode, Frame, Message, NodeId};
 use tokio::runtime::{Builder, Runtime};
@@ -49,23 +49,24 @@ struct Echo {
 }
 
 impl Echo {
-    async fn answer(&self, request: EncodeRequest, mut reply: Reply) -> Result<(), shoal_mesh::LinkError> {
+    async fn answer(&self, request: TaskRequest, mut reply: Reply) -> Result<(), shoal_mesh::LinkError> {
         let items = u32::try_from(request.items.len()).unwrap_or(u32::MAX);
         for first in (0..items).step_by(ROWS_MAX) {
             let indices: Vec<_> = (first..items.min(first + ROWS_MAX as u32)).collect();
             let rows = indices.len();
-            let outcome = ItemOutcome::Encoded { tokens: 16, truncated: false };
-            let result = EncodeResult {
+            let outcome = ItemOutcome::Answered { tokens: 16, truncated: false };
+            let result = TaskResult {
                 outcomes: vec![outcome; rows],
-                dense: DenseBlock {
+                answers: DenseBlock {
                     dtype: DenseDtype::F32,
                     dims: self.dims,
                     rows: rows as u32,
                     data: vec![0; rows * DenseDtype::F32.row_bytes(self.dims)],
-                },
+                }
+                .into(),
                 indices,
             };
-            reply.send(Message::EncodeResult(result)).await?;
+            reply.send(Message::TaskResult(result)).await?;
         }
         let end = End {
             request_id: request.request_id,
@@ -88,7 +89,7 @@ impl Service for Echo {
         Box::pin(async move {
             // An answer that is not delivered shows at the caller, which stops the bench.
             let _told = match request.message {
-                Message::EncodeRequest(request) => self.answer(request, reply).await,
+                Message::TaskRequest(request) => self.answer(request, reply).await,
                 _ => reply.fail(ErrorCode::InvalidRequest, "encodes only").await,
             };
         })

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use shoal_mesh::{Client, ConnectOptions, Encode, Identity, ItemResult};
+use shoal_mesh::{Client, ConnectOptions, Encode, Identity, ItemResult, Vector};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -29,8 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut results = client.encode_stream(call);
     while let Some(result) = results.next().await {
         match result? {
-            (index, ItemResult::Vector { tokens, vector, .. }) => {
-                let values = vector.as_f32().ok_or("f32 was asked for")?;
+            (index, item @ ItemResult::Answered { tokens, .. }) => {
+                let values = item.vector().and_then(Vector::as_f32).ok_or("f32 was asked for")?;
                 let first = &values[..values.len().min(4)];
                 println!("{index}: {tokens} tokens, {} values: {first:?} …", values.len());
             }

@@ -22,8 +22,8 @@ mod testing;
 #[cfg(feature = "link")]
 pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded, MemberClientOptions};
 pub use core::{
-    ClientError, ItemResult, Lease, Life, LoadSequence, MemberSeen, OwnFacts, Standing, Vector,
-    WhenOverloaded,
+    Answer, Class, ClientError, ItemResult, Lease, Life, LoadSequence, MemberSeen, Multivector, OwnFacts,
+    Span, SparseVector, Standing, Vector, Vectors, WhenOverloaded,
 };
 #[cfg(feature = "link")]
 pub use identity::{

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use shoal_protocol::limits::EXPLAINED_ATTEMPTS_MAX;
-use shoal_protocol::message::{AttemptRecord, EncodeRequest, Timings};
+use shoal_protocol::message::{AttemptRecord, TaskRequest, Timings};
 use shoal_protocol::{DeviceIndex, ErrorCode, Micros, RequestId};
 
 /// Attempts that a node remembers; the oldest gives way. With names and decision records of the largest size these are
@@ -27,7 +27,7 @@ pub(crate) struct Arrived {
 impl Arrived {
     /// Takes the decision record out of the request: nothing else reads it. `device` is asked where the request names
     /// none.
-    pub(crate) fn take(request: &mut EncodeRequest, device: DeviceIndex) -> Self {
+    pub(crate) fn take(request: &mut TaskRequest, device: DeviceIndex) -> Self {
         Self {
             request_id: request.request_id,
             part: request.part,

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use shoal_kernels::{CpuIsa, Plan};
 use shoal_mesh::{
     BindError, Client, ClientError, Encode, Identity, ItemResult, LinkLimits, LiveIdentity, LoadSequence,
-    MemberClientOptions, Net, QuicServer, QuicServerOptions, Service, TokioNet,
+    MemberClientOptions, Net, QuicServer, QuicServerOptions, Service, TokioNet, Vector,
 };
 use shoal_protocol::message::{Status, Truncate};
 use shoal_protocol::{Bytes, NodeId, Place};
@@ -230,12 +230,12 @@ impl Node {
                 name: name.to_owned(),
                 message: error.to_string(),
             })?;
-            let vectors = encoded.items.into_iter().map(|item| match item {
-                ItemResult::Vector { vector, .. } => {
-                    let values = vector.as_f32();
+            let vectors = encoded.items.into_iter().map(|item| match &item {
+                ItemResult::Answered { .. } => {
+                    let values = item.vector().and_then(Vector::as_f32);
                     values.map(Cow::into_owned).ok_or_else(|| failed("it answers no f32".to_owned()))
                 }
-                ItemResult::Failed { message, .. } => Err(failed(message)),
+                ItemResult::Failed { message, .. } => Err(failed(message.clone())),
             });
             vectors.collect::<Result<Vec<_>, _>>()
         };

@@ -2,21 +2,21 @@
 
 use crate::header::{Header, Kind};
 use crate::message::{
-    Beacon, DrainRequest, EncodeRequest, EncodeResult, End, ExplainRequest, Explanation, FactsDelta,
-    FactsDigest, FactsPull, Failure, Hello, JoinGrant, JoinRefusal, JoinRequest, JoinToken, LoadProbe,
-    LoadRecord, LoadReply, LoadRequest, MeshUpdate, NodeFacts, RenewRequest, Status, StatusRequest,
+    Beacon, DrainRequest, End, ExplainRequest, Explanation, FactsDelta, FactsDigest, FactsPull, Failure,
+    Hello, JoinGrant, JoinRefusal, JoinRequest, JoinToken, LoadProbe, LoadRecord, LoadReply, LoadRequest,
+    MeshUpdate, NodeFacts, RenewRequest, Status, StatusRequest, TaskRequest, TaskResult,
 };
 use crate::wire::{DecodeError, EncodeError, VersionRange, Wire};
 
 /// Everything that can be said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     /// First frame of a connection.
     Hello(Hello),
-    /// Texts to encode.
-    EncodeRequest(EncodeRequest),
-    /// Vectors.
-    EncodeResult(EncodeResult),
+    /// Texts and what to do with them.
+    TaskRequest(TaskRequest),
+    /// Answers.
+    TaskResult(TaskResult),
     /// Proof of progress.
     Beacon(Beacon),
     /// Terminal: complete.
@@ -69,8 +69,8 @@ impl Message {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Hello(_) => Kind::Hello,
-            Self::EncodeRequest(_) => Kind::EncodeRequest,
-            Self::EncodeResult(_) => Kind::EncodeResult,
+            Self::TaskRequest(_) => Kind::TaskRequest,
+            Self::TaskResult(_) => Kind::TaskResult,
             Self::Beacon(_) => Kind::Beacon,
             Self::End(_) => Kind::End,
             Self::Failure(_) => Kind::Error,
@@ -98,7 +98,7 @@ impl Message {
 }
 
 /// A message with the part of its header that is not derived from it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     /// Forwardings so far.
     pub hops: u8,
@@ -119,8 +119,8 @@ impl From<Message> for Frame {
 pub fn encode(frame: &Frame, version: u16, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let body = match &frame.message {
         Message::Hello(message) => message.to_body(version),
-        Message::EncodeRequest(message) => message.to_body(version),
-        Message::EncodeResult(message) => message.to_body(version),
+        Message::TaskRequest(message) => message.to_body(version),
+        Message::TaskResult(message) => message.to_body(version),
         Message::Beacon(message) => message.to_body(version),
         Message::End(message) => message.to_body(version),
         Message::Failure(message) => message.to_body(version),
@@ -169,8 +169,8 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, DecodeError> {
     }
     let message = match kind {
         Kind::Hello => Message::Hello(checked(schema, body, Hello::check)?),
-        Kind::EncodeRequest => Message::EncodeRequest(checked(schema, body, EncodeRequest::check)?),
-        Kind::EncodeResult => Message::EncodeResult(checked(schema, body, EncodeResult::check)?),
+        Kind::TaskRequest => Message::TaskRequest(checked(schema, body, TaskRequest::check)?),
+        Kind::TaskResult => Message::TaskResult(checked(schema, body, TaskResult::check)?),
         Kind::Beacon => Message::Beacon(Beacon::from_body(schema, body)?),
         Kind::End => Message::End(End::from_body(schema, body)?),
         Kind::Error => {

@@ -23,10 +23,10 @@ const MAGIC: [u8; 2] = *b"SH";
 pub enum Kind {
     /// First frame of a connection, both ways.
     Hello = 1,
-    /// Texts to encode; first frame of an attempt's stream.
-    EncodeRequest = 2,
-    /// Vectors of some items of the attempt.
-    EncodeResult = 3,
+    /// Texts and what to do with them; first frame of an attempt's stream.
+    TaskRequest = 2,
+    /// Answers to some items of the attempt.
+    TaskResult = 3,
     /// Proof of progress while the attempt is queued or its model loads.
     Beacon = 4,
     /// Terminal: the attempt is complete. Carries timings.
@@ -77,8 +77,8 @@ impl Kind {
     /// Every kind, in wire order.
     pub const ALL: [Self; 25] = [
         Self::Hello,
-        Self::EncodeRequest,
-        Self::EncodeResult,
+        Self::TaskRequest,
+        Self::TaskResult,
         Self::Beacon,
         Self::End,
         Self::Error,
@@ -107,8 +107,8 @@ impl Kind {
     #[must_use]
     pub const fn body_bytes_max(self) -> u32 {
         match self {
-            Self::EncodeRequest => REQUEST_BODY_BYTES_MAX,
-            Self::EncodeResult => RESULT_BODY_BYTES_MAX,
+            Self::TaskRequest => REQUEST_BODY_BYTES_MAX,
+            Self::TaskResult => RESULT_BODY_BYTES_MAX,
             Self::Status => STATUS_BODY_BYTES_MAX,
             Self::Explanation => EXPLANATION_BODY_BYTES_MAX,
             Self::Facts | Self::FactsDelta | Self::FactsDigest | Self::MeshUpdate => FACTS_BODY_BYTES_MAX,
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Header {
-        Header { kind: Kind::EncodeRequest, schema: 1, length: 77, hops: 1 }
+        Header { kind: Kind::TaskRequest, schema: 1, length: 77, hops: 1 }
     }
 
     #[test]

@@ -22,6 +22,16 @@ pub const REQUEST_ITEMS_MAX: usize = 2048;
 pub const ITEM_TEXT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Token ids in one item that carries ids instead of text.
 pub const ITEM_TOKEN_IDS_MAX: usize = 128 * 1024;
+/// Bytes of the query that documents are scored against.
+pub const QUERY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a caller's own prompt or instruction.
+pub const PROMPT_BYTES_MAX: usize = 16 * 1024;
+/// Labels of one request, and of a model that classifies.
+pub const LABELS_MAX: usize = 1024;
+/// Bytes of one label.
+pub const LABEL_BYTES_MAX: usize = 1024;
+/// Bytes of all labels of a request, or of a model.
+pub const LABELS_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a model's name.
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
 /// Bytes of the router's decision record that travels with an attempt.
@@ -34,6 +44,12 @@ pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 pub const HOPS_MAX: u8 = 1;
 /// Values of one dense vector.
 pub const DENSE_DIMS_MAX: u32 = 65_536;
+/// Entries of one sparse vector: the largest vocabulary that is covered.
+pub const SPARSE_ENTRIES_MAX: usize = 262_144;
+/// Vectors of one text, where a model gives one for each token.
+pub const MULTIVECTOR_ROWS_MAX: usize = 32_768;
+/// Spans of one text.
+pub const SPANS_PER_ITEM_MAX: usize = 8192;
 /// Models in one node's facts.
 pub const FACTS_MODELS_MAX: usize = 4096;
 /// Other names of one model.

@@ -194,7 +194,7 @@ impl Client {
             request_id: RequestId::new(call.request_unique.unwrap_or(unique)),
             deadline: call.deadline_after().and_then(|after| now.checked_add(after)),
             model: call.model,
-            options: call.options,
+            task: call.options.into(),
             priority: call.priority,
             when_overloaded: call.when_overloaded,
             seed: unique,

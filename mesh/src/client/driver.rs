@@ -19,6 +19,7 @@ use crate::core::{
 use crate::link::{BoxFuture, Exchange, now};
 
 /// What an attempt's future comes back with.
+#[expect(clippy::large_enum_variant, reason = "moved once, at once: a box would be an allocation a frame")]
 enum Event {
     Sent(Exchange),
     Frame(Exchange, Message),
@@ -119,7 +120,7 @@ impl EncodeStream {
         while let Some(Submit { key, to, request }) = core.poll_submit(self.call, now) {
             let client = self.client.clone();
             let event = Box::pin(async move {
-                match client.send(to, Message::EncodeRequest(request).into()).await {
+                match client.send(to, Message::TaskRequest(request).into()).await {
                     Ok(exchange) => Event::Sent(exchange),
                     Err(failure) => Event::Failed(failure),
                 }

@@ -65,7 +65,7 @@ impl Dispatch {
         let (bytes, ids, items) = part.weight();
         Query {
             model: &spec.model,
-            numerics: spec.options.numerics,
+            numerics: spec.task.numerics(),
             tokens: self.shared.tokens_estimate(&spec.model, bytes, items).saturating_add(ids),
             priority: spec.priority,
             deadline: spec.deadline,

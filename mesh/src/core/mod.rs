@@ -4,6 +4,7 @@
 //! application, each with its attempts in flight and the order of its answers. A driver feeds events in (`handle_*`) and
 //! takes outputs out (`poll_*`); the order in which it asks is written at [`ClientCore`].
 
+mod answer;
 mod attempts;
 mod call;
 mod chance;
@@ -24,6 +25,7 @@ mod spec;
 mod split;
 mod view;
 
+pub use answer::{Answer, Class, Multivector, Span, SparseVector, Vector, Vectors};
 pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
 #[cfg(feature = "link")]
 pub(crate) use chance::Chance;
@@ -32,7 +34,7 @@ pub use error::ClientError;
 pub use facts::{
     Facts, FactsCounters, FactsMessage, FactsRefused, FactsSend, Feed, FeedBroken, Following, OwnFacts,
 };
-pub use item::{ItemResult, Vector};
+pub use item::ItemResult;
 pub use load_gossip::{LoadGossip, LoadSend};
 pub use load_sequence::LoadSequence;
 #[cfg(feature = "link")]

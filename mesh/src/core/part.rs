@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use shoal_protocol::limits::{ITEM_TEXT_BYTES_MAX, ITEM_TOKEN_IDS_MAX};
-use shoal_protocol::message::{EncodeResult, Input};
+use shoal_protocol::message::{Input, Task, TaskResult};
 use shoal_protocol::{ErrorCode, NodeId, Place};
 
-use super::item::{ItemResult, items_of};
+use super::answer::AnswerRows;
+use super::item::ItemResult;
 use super::spec::Target;
 
 /// How often a node proves progress at the latest.
@@ -121,10 +122,6 @@ enum Slot {
     Answered(ItemResult),
     HandedOut,
 }
-
-/// A result frame that names an item which was not in the request: the peer is broken.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct UnaskedItem;
 
 #[derive(Debug)]
 pub(super) struct Part {
@@ -306,20 +303,23 @@ impl Part {
     }
 
     /// Takes the results that are new; those of items that are answered already are dropped. Gives back how many
-    /// were new and the tokens that they took.
-    pub(super) fn take(&mut self, result: EncodeResult) -> Result<(u64, u64), UnaskedItem> {
+    /// were new and the tokens that they took, or how the peer broke its word.
+    pub(super) fn take(&mut self, result: TaskResult, task: &Task) -> Result<(u64, u64), &'static str> {
         let State::Flying(flight) = &mut self.state else {
             return Ok((0, 0));
         };
+        let mut rows = AnswerRows::from(result.answers);
         let (mut answered, mut tokens) = (0, 0);
-        for (position, item) in items_of(result) {
-            let position = *flight.positions.get(position as usize).ok_or(UnaskedItem)? as usize;
+        for (position, outcome) in result.indices.into_iter().zip(result.outcomes) {
+            let position = flight.positions.get(position as usize);
+            let position = *position.ok_or("a result for an item that was not sent")? as usize;
             let slot = &mut self.slots[position];
-            if !matches!(slot, Slot::Open) {
+            let input = matches!(slot, Slot::Open).then_some(&self.items[position]);
+            let Some(item) = rows.next(outcome, task, input)? else {
                 continue;
-            }
+            };
             let seen = u64::from(item.tokens_seen());
-            if let (Input::Text(text), ItemResult::Vector { truncated: false, .. }) =
+            if let (Input::Text(text), ItemResult::Answered { truncated: false, .. }) =
                 (&self.items[position], &item)
             {
                 flight.text_bytes += text.len() as u64;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use shoal_protocol::message::{EncodeOptions, EncodeRequest, Priority, ServedBy, Timings};
+use shoal_protocol::message::{Priority, ServedBy, Task, TaskRequest, Timings};
 use shoal_protocol::{DeviceIndex, Micros, NodeId, RequestId, TraceContext};
 
 use super::attempts::AttemptKey;
@@ -24,8 +24,8 @@ pub struct CallSpec {
     pub request_id: RequestId,
     /// Model name or alias.
     pub model: String,
-    /// How to encode.
-    pub options: EncodeOptions,
+    /// What to do with the texts.
+    pub task: Task,
     /// Who waits.
     pub priority: Priority,
     /// When the caller gives up.
@@ -65,7 +65,7 @@ pub struct Submit {
     /// Where to.
     pub to: Target,
     /// What to send.
-    pub request: EncodeRequest,
+    pub request: TaskRequest,
 }
 
 /// A call that answered every item.

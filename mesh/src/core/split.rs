@@ -1,6 +1,9 @@
 //! Which texts travel together: a long call is cut into parts of some batches of work each.
 
-use shoal_protocol::limits::{REQUEST_BODY_BYTES_MAX, REQUEST_ITEMS_MAX};
+use shoal_protocol::limits::{
+    LABELS_BYTES_MAX, LABELS_MAX, PROMPT_BYTES_MAX, QUERY_BYTES_MAX, REQUEST_BODY_BYTES_MAX,
+    REQUEST_ITEMS_MAX,
+};
 use shoal_protocol::message::Input;
 
 use super::shared::Shared;
@@ -8,10 +11,15 @@ use super::shared::Shared;
 /// Work in one part: some batches of a small device, about a second of two CPU cores. Larger parts gain nothing and
 /// lose more when a node dies; smaller ones pay the request's fixed cost more often.
 pub(super) const PART_TOKENS_TARGET: u64 = 8192;
-/// Bytes of a request frame that are not items: ids, model and prompt names, options, decision record.
-const FRAME_BYTES_FIXED: usize = 8 * 1024;
+/// Bytes of a request frame that are not items: ids, model and prompt names, decision record, and the largest task.
+const FRAME_BYTES_FIXED: usize = 8 * 1024 + QUERY_BYTES_MAX + PROMPT_BYTES_MAX;
 /// Bytes that the wire form adds to an item (enum tag, length, offset).
 const ITEM_BYTES_FIXED: usize = 16;
+
+const _: () = assert!(
+    LABELS_BYTES_MAX + LABELS_MAX * ITEM_BYTES_FIXED <= QUERY_BYTES_MAX + PROMPT_BYTES_MAX,
+    "a task of labels is no larger than one with a query"
+);
 
 /// Cuts a stream of inputs into parts: at most [`REQUEST_ITEMS_MAX`] items, within the frame's bytes, and about
 /// 8192 tokens by the learnt ratio (the client has no tokenizer; the node re-cuts exactly). An item alone may exceed

@@ -9,16 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use shoal_protocol::message::{
-    Beacon, DenseBlock, EncodeOptions, EncodeRequest, EncodeResult, End, Failure, Input, ItemOutcome,
-    Numerics, Phase, Priority, ServedBy, Timings,
+    Beacon, DenseBlock, End, Failure, Input, ItemOutcome, Numerics, Phase, Priority, ServedBy, Task,
+    TaskRequest, TaskResult, Timings,
 };
 use shoal_protocol::{DeviceIndex, ErrorCode, Message, Micros, NodeId, RequestId};
 
 use super::chance::Chance;
 use super::fleet::origin;
-use super::{
-    AttemptFailure, AttemptKey, CallId, CallSpec, ClientCore, ClientError, ItemResult, View, WhenOverloaded,
-};
+use super::{AttemptFailure, AttemptKey, CallId, CallSpec, ClientCore, ClientError, View, WhenOverloaded};
 
 enum Event {
     Sent,
@@ -43,7 +41,7 @@ impl World {
         self.events.insert((when, self.sequence), (key, event));
     }
 
-    fn serve(&mut self, now: Instant, key: AttemptKey, request: &EncodeRequest) {
+    fn serve(&mut self, now: Instant, key: AttemptKey, request: &TaskRequest) {
         let when = now + Duration::from_millis(self.chance.below(20));
         let hostile = self.chance.percent(self.hostile_percent);
         let kind = if hostile { 1 + self.chance.below(9) } else { 0 };
@@ -68,7 +66,7 @@ impl World {
     }
 
     /// Results in any order and in frames of any size, with the fault of `kind`.
-    fn answer(&mut self, kind: u64, mut when: Instant, key: AttemptKey, request: &EncodeRequest) {
+    fn answer(&mut self, kind: u64, mut when: Instant, key: AttemptKey, request: &TaskRequest) {
         let mut order: Vec<u32> = (0..request.items.len() as u32).collect();
         for slot in (1..order.len()).rev() {
             order.swap(slot, self.chance.below(slot as u64 + 1) as usize);
@@ -84,7 +82,7 @@ impl World {
                 frame.indices[0] = u32::MAX; // an item that was not asked for
             }
             for _ in 0..1 + u64::from(self.chance.percent(20)) {
-                self.at(when, key, Event::Frame(Message::EncodeResult(frame.clone())));
+                self.at(when, key, Event::Frame(Message::TaskResult(frame.clone())));
             }
             if self.chance.percent(30) {
                 self.at(when, key, Event::Frame(beacon()));
@@ -127,22 +125,23 @@ fn value(input: &Input) -> f32 {
     text.split_once(' ').expect("a number first").0.parse().expect("a number")
 }
 
-fn result(request: &EncodeRequest, rows: &[u32]) -> EncodeResult {
+fn result(request: &TaskRequest, rows: &[u32]) -> TaskResult {
     let data = rows.iter().map(|row| value(&request.items[*row as usize]));
-    let outcome = ItemOutcome::Encoded { tokens: 3, truncated: false };
-    EncodeResult {
+    let outcome = ItemOutcome::Answered { tokens: 3, truncated: false };
+    TaskResult {
         indices: rows.to_vec(),
         outcomes: vec![outcome; rows.len()],
-        dense: DenseBlock {
+        answers: DenseBlock {
             dims: 1,
             rows: rows.len() as u32,
             data: data.flat_map(f32::to_le_bytes).collect(),
             ..DenseBlock::default()
-        },
+        }
+        .into(),
     }
 }
 
-fn end(request: &EncodeRequest) -> Message {
+fn end(request: &TaskRequest) -> Message {
     Message::End(End {
         request_id: request.request_id,
         items: request.items.len() as u32,
@@ -192,7 +191,7 @@ impl Scene {
         let spec = CallSpec {
             request_id: RequestId::new(seed),
             model: "m".to_owned(),
-            options: EncodeOptions::default(),
+            task: Task::default(),
             priority: Priority::Bulk,
             deadline: deadline.map(|after| start + after),
             when_overloaded: WhenOverloaded::Wait,
@@ -242,9 +241,7 @@ impl Scene {
                 break;
             };
             assert_eq!(index, self.given, "seed {seed}: in input order, once");
-            let ItemResult::Vector { vector, .. } = item else {
-                panic!("seed {seed}: no item was failed");
-            };
+            let vector = item.vector().unwrap_or_else(|| panic!("seed {seed}: no item was failed"));
             assert_eq!(vector.as_f32().expect("f32")[0], index as f32, "seed {seed}");
             self.given += 1;
         }

@@ -297,7 +297,7 @@ async fn read_request(recv: &mut RecvStream, shared: &Shared) -> Result<Frame, R
         let header = FrameSource::header(recv).await?;
         let is_request = matches!(
             header.kind,
-            Kind::EncodeRequest
+            Kind::TaskRequest
                 | Kind::StatusRequest
                 | Kind::ExplainRequest
                 | Kind::DrainRequest

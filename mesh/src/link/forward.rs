@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use shoal_protocol::limits::HOPS_MAX;
-use shoal_protocol::message::EncodeRequest;
+use shoal_protocol::message::TaskRequest;
 use shoal_protocol::{ErrorCode, Frame, Message, Micros, NodeId};
 
 use super::codes::Code;
@@ -21,7 +21,7 @@ pub(super) fn destination(
     own: NodeId,
     service: &dyn Service,
 ) -> Option<(NodeId, Vec<String>)> {
-    let Message::EncodeRequest(EncodeRequest { to: Some(place), .. }) = &frame.message else {
+    let Message::TaskRequest(TaskRequest { to: Some(place), .. }) = &frame.message else {
         return None;
     };
     if place.node == own || frame.hops >= HOPS_MAX {
@@ -46,7 +46,7 @@ pub(super) async fn serve(
     tokio::pin!(gone);
     let sending = async {
         let linked = links.linked(node, &addresses).await?;
-        if let Message::EncodeRequest(EncodeRequest { deadline_us: Some(left), .. }) = &mut frame.message {
+        if let Message::TaskRequest(TaskRequest { deadline_us: Some(left), .. }) = &mut frame.message {
             *left = left.saturating_sub(Micros::from(now().saturating_duration_since(arrived)));
         }
         linked.request(frame).await

@@ -21,7 +21,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The server side: what a node implements.
 pub trait Service: Send + Sync + 'static {
-    /// Serves one attempt. `request` holds an `EncodeRequest`, `StatusRequest`, `ExplainRequest` or `DrainRequest`, decoded and
+    /// Serves one attempt. `request` holds an `TaskRequest`, `StatusRequest`, `ExplainRequest` or `DrainRequest`, decoded and
     /// within its limits. What a caller may do by its role is for the service to check.
     ///
     /// Must end with exactly one terminal frame through [`Reply::end`]. Runs in a task of the link, which never drops

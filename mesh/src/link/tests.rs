@@ -8,9 +8,7 @@ use std::time::Duration;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream};
 use shoal_protocol::header::Header;
 use shoal_protocol::limits::REQUEST_BODY_BYTES_MAX;
-use shoal_protocol::message::{
-    EncodeOptions, EncodeRequest, Failure, Hello, Input, Priority, Role, StatusRequest,
-};
+use shoal_protocol::message::{Failure, Hello, Input, Priority, Role, StatusRequest, Task, TaskRequest};
 use shoal_protocol::{ErrorCode, Frame, Kind, Message, NodeId, RequestId, WIRE_VERSION, encode};
 use tokio::runtime::Handle;
 
@@ -55,7 +53,7 @@ fn hello(node: NodeId, version_min: u16, version_max: u16) -> Message {
 }
 
 fn request() -> Message {
-    Message::EncodeRequest(EncodeRequest {
+    Message::TaskRequest(TaskRequest {
         request_id: RequestId::new(1),
         part: 0,
         attempt: 0,
@@ -63,7 +61,7 @@ fn request() -> Message {
         redirects: 0,
         model: "m".to_owned(),
         items: vec![Input::Text("a".to_owned())],
-        options: EncodeOptions::default(),
+        task: Task::default(),
         deadline_us: None,
         priority: Priority::Interactive,
         decision: Vec::new(),
@@ -124,9 +122,9 @@ async fn what_is_not_a_request_gets_a_typed_answer_and_harms_nothing_else() {
         ("garbage", vec![0xa5; 4096]),
         ("half a header", whole[..9].to_vec()),
         ("half a body", whole[..whole.len() / 2].to_vec()),
-        ("too large", header(Kind::EncodeRequest, REQUEST_BODY_BYTES_MAX + 1)),
+        ("too large", header(Kind::TaskRequest, REQUEST_BODY_BYTES_MAX + 1)),
         ("an answer", header(Kind::End, 8)),
-        ("an empty body", header(Kind::EncodeRequest, 0)),
+        ("an empty body", header(Kind::TaskRequest, 0)),
         ("rotten", rotten),
         ("two requests", [whole.clone(), status].concat()),
     ];
@@ -136,7 +134,7 @@ async fn what_is_not_a_request_gets_a_typed_answer_and_harms_nothing_else() {
     }
     let mut answer = FrameSource::Quic(write(&connection, &whole).await);
     let served = answer.read().await.expect("the connection still serves");
-    assert!(matches!(served.message, Message::EncodeResult(_)));
+    assert!(matches!(served.message, Message::TaskResult(_)));
     assert_eq!(*service.serving.borrow(), 0);
     assert_eq!(service.requests.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
@@ -255,7 +253,7 @@ async fn a_replaced_certificate_is_shown_and_old_connections_go_on() {
     assert_eq!(renewed.key_id, live.current().node_id(), "the key is who it is");
     assert!(renewed.lease.until_unix_s > brief.until_unix_s);
     let answer = FrameSource::Quic(write(&old, &bytes_of(request())).await).read().await;
-    assert!(matches!(answer.unwrap().message, Message::EncodeResult(_)));
+    assert!(matches!(answer.unwrap().message, Message::TaskResult(_)));
     assert!(live.replace(identity(Role::Node)).is_err(), "another key is another node");
     assert_eq!(shown().await.lease, renewed.lease);
 }
@@ -285,11 +283,11 @@ async fn attempts_and_bytes_beyond_the_limits_are_told_overloaded_at_once() {
 
     service.mood.send_replace(Mood::Work);
     let other = greeted(&server).await;
-    let header = Header { kind: Kind::EncodeRequest, schema: WIRE_VERSION, length: 100_000, hops: 0 };
+    let header = Header { kind: Kind::TaskRequest, schema: WIRE_VERSION, length: 100_000, hops: 0 };
     let refused = failure(write(&other, &header.encode()).await).await;
     assert_eq!(refused.code, ErrorCode::Overloaded);
     let small = FrameSource::Quic(write(&other, &bytes_of(request())).await).read().await;
-    assert!(matches!(small.unwrap().message, Message::EncodeResult(_)));
+    assert!(matches!(small.unwrap().message, Message::TaskResult(_)));
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shoal_protocol::message::{
-    Alternative, Beacon, DenseBlock, DenseDtype, EncodeRequest, EncodeResult, End, Failure, Input,
-    ItemOutcome, LoadProbe, LoadRecord, LoadReply, ModelState, Numerics, Phase, ServedBy, Status, Timings,
+    Alternative, Beacon, DenseBlock, DenseDtype, End, Failure, Input, ItemOutcome, LoadProbe, LoadRecord,
+    LoadReply, ModelState, Numerics, Phase, ServedBy, Status, TaskRequest, TaskResult, Timings,
 };
 use shoal_protocol::{DeviceIndex, ErrorCode, Frame, Message, Micros, NodeId};
 use tokio::sync::watch;
@@ -97,7 +97,7 @@ impl TestService {
             .expect("the service lives");
     }
 
-    async fn work(&self, request: EncodeRequest, mut reply: Reply) -> Result<(), LinkError> {
+    async fn work(&self, request: TaskRequest, mut reply: Reply) -> Result<(), LinkError> {
         if *self.mood.borrow() == Mood::Hold {
             let mut mood = self.mood.subscribe();
             while *mood.borrow() == Mood::Hold {
@@ -117,7 +117,7 @@ impl TestService {
                 self.mood.send_replace(Mood::Work);
                 return Ok(());
             }
-            reply.send(Message::EncodeResult(result(rows))).await?;
+            reply.send(Message::TaskResult(result(rows))).await?;
         }
         if no_end {
             return Ok(());
@@ -183,7 +183,7 @@ fn beacon() -> Message {
     Message::Beacon(Beacon { phase: Phase::Queued, queue_tokens: 1, batches_done: 1, eta_us: Micros(1000) })
 }
 
-fn result(rows: &[(u32, &Input)]) -> EncodeResult {
+fn result(rows: &[(u32, &Input)]) -> TaskResult {
     let mut dense = DenseBlock { dtype: DenseDtype::F32, dims: DIMS as u32, ..DenseBlock::default() };
     let outcomes = rows.iter().map(|(_, input)| match input {
         Input::Text(text) if text == "too long" => ItemOutcome::Failed {
@@ -195,7 +195,7 @@ fn result(rows: &[(u32, &Input)]) -> EncodeResult {
         Input::Text(text) => {
             dense.rows += 1;
             dense.data.extend(vector(text).iter().flat_map(|value| value.to_le_bytes()));
-            ItemOutcome::Encoded { tokens: text.len() as u32 / 4 + 2, truncated: false }
+            ItemOutcome::Answered { tokens: text.len() as u32 / 4 + 2, truncated: false }
         }
         Input::TokenIds(_) => ItemOutcome::Failed {
             code: ErrorCode::InvalidRequest,
@@ -205,7 +205,7 @@ fn result(rows: &[(u32, &Input)]) -> EncodeResult {
         },
     });
     let outcomes = outcomes.collect();
-    EncodeResult { indices: rows.iter().map(|(index, _)| *index).collect(), outcomes, dense }
+    TaskResult { indices: rows.iter().map(|(index, _)| *index).collect(), outcomes, answers: dense.into() }
 }
 
 /// Counts a request for as long as it is being served.
@@ -249,7 +249,7 @@ impl Service for TestService {
             self.requests.fetch_add(1, Ordering::SeqCst);
             // Gone callers are what some tests are about.
             let _told = match request.message {
-                Message::EncodeRequest(request) => self.work(request, reply).await,
+                Message::TaskRequest(request) => self.work(request, reply).await,
                 Message::StatusRequest(_) => {
                     let status = Status {
                         node: self.node,

@@ -111,7 +111,7 @@ impl Service for NodeService {
     fn serve(self: Arc<Self>, peer: Peer, request: Frame, reply: Reply) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             match request.message {
-                Message::EncodeRequest(request) => {
+                Message::TaskRequest(request) => {
                     let span = tracing::info_span!(
                         "encode",
                         request = %request.request_id,

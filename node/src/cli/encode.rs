@@ -7,7 +7,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use half::f16;
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 use serde_json::json;
-use shoal_mesh::{ClientError, Encode, EncodeStream, ItemResult, Vector};
+use shoal_mesh::{Answer, ClientError, Encode, EncodeStream, ItemResult, Vector};
 use shoal_protocol::RequestId;
 use shoal_protocol::message::{DenseDtype, EncodeOptions, Input, Priority, ServedBy, Truncate};
 use tokio::sync::{mpsc, oneshot};
@@ -42,10 +42,10 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
         .options(EncodeOptions {
             dims: args.dims,
             output_dtype: args.output_dtype.into(),
-            normalize: None,
             prompt_name: args.prompt_name.clone(),
             truncate: if args.truncate { Truncate::Right } else { Truncate::Refuse },
             numerics: target.numerics,
+            ..EncodeOptions::default()
         })
         // Somebody who types texts waits for them; a file yields to those who wait.
         .priority(if args.input.input.is_none() { Priority::Interactive } else { Priority::Bulk });
@@ -163,8 +163,12 @@ impl Printer {
         self.texts += 1;
         self.progress.advance(1);
         match item {
-            ItemResult::Vector { tokens, truncated, vector } => {
-                self.output.json(&VectorLine { index, tokens, truncated, dense: Values(vector) })
+            ItemResult::Answered { tokens, truncated, answer } => {
+                let Answer::Vectors(vectors) = answer else {
+                    return Err(Stop::new(Exit::Unavailable, "a text was answered with no vector"));
+                };
+                let dense = vectors.dense.map(Values);
+                self.output.json(&VectorLine { index, tokens, truncated, dense })
             }
             ItemResult::Failed { code, message, tokens, limit } => {
                 self.failed += 1;
@@ -238,7 +242,8 @@ struct VectorLine {
     tokens: u32,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
-    dense: Values,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dense: Option<Values>,
 }
 
 /// A vector as a JSON array of its elements: numbers, or bytes for packed bits.

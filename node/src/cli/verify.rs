@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use shoal_mesh::{Encode, ItemResult};
+use shoal_mesh::{Encode, ItemResult, Vector};
 use shoal_protocol::message::{Numerics, ServedBy};
 
 use super::args::{DeviceArgs, MeshArgs, VerifyArgs};
@@ -137,7 +137,9 @@ async fn compare(golden: Golden, model: &str, device: &DeviceArgs) -> Result<Clo
         let call = Encode::new(&target.model, [case.text]).prompt_name(case.prompt_name).no_deadline();
         let answer = target.client().encode(call).await?;
         let values = match answer.items.first() {
-            Some(ItemResult::Vector { vector, .. }) => vector.as_f32().unwrap_or_default().into_owned(),
+            Some(item @ ItemResult::Answered { .. }) => {
+                item.vector().and_then(Vector::as_f32).unwrap_or_default().into_owned()
+            }
             Some(ItemResult::Failed { message, .. }) => return Err(Stop::new(Exit::Model, message.clone())),
             None => Vec::new(),
         };

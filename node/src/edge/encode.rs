@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use futures_util::StreamExt;
 use shoal_mesh::core::Summary;
-use shoal_mesh::{ClientError, Encode, ItemResult, Vector, WhenOverloaded};
+use shoal_mesh::{Answer as ItemAnswer, ClientError, Encode, ItemResult, Vector, WhenOverloaded};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::limits::MODEL_NAME_BYTES_MAX;
 use shoal_protocol::message::{EncodeOptions, Input};
@@ -97,10 +97,12 @@ fn vector_of(
     remedy: &'static str,
 ) -> Result<(Vector, bool), EdgeError> {
     match item {
-        ItemResult::Vector { truncated, vector, .. } => {
+        ItemResult::Answered { truncated, answer: ItemAnswer::Vectors(vectors), .. } => {
+            let vector = vectors.dense.ok_or_else(|| internal("a text has no dense vector".to_owned()))?;
             check_vector(&vector)?;
             Ok((vector, truncated))
         }
+        ItemResult::Answered { .. } => Err(internal("a text was answered with no vector".to_owned())),
         ItemResult::Failed { code: ErrorCode::TooLong, tokens, limit, .. } if limit > 0 => {
             Err(EdgeError::TooLong { param, index, tokens, limit, remedy })
         }

@@ -3,7 +3,9 @@
 use shoal_kernels::{Matryoshka, Prompts};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::limits::ERROR_MESSAGE_BYTES_MAX;
-use shoal_protocol::message::{DenseBlock, EncodeOptions, EncodeResult, Input, ItemOutcome, Numerics};
+use shoal_protocol::message::{
+    Answers, DenseBlock, Input, ItemOutcome, Numerics, Task, TaskResult, VectorSet,
+};
 
 use crate::config::TokenIdsPolicy;
 use crate::tasks::tokenizer::ItemFailure;
@@ -35,6 +37,18 @@ pub(crate) enum AskError {
     /// There is nothing to encode.
     #[error("the request holds no text")]
     NoItems,
+    /// The model has no head for the primitive.
+    #[error("the model gives dense vectors and has no head for {task}")]
+    NoHead {
+        /// The primitive.
+        task: &'static str,
+    },
+    /// The model has no head for a representation.
+    #[error("the model gives dense vectors only, and {wanted:?} was asked for")]
+    Outputs {
+        /// Asked for.
+        wanted: VectorSet,
+    },
     /// More values than the model has, none, or fewer than it was trained for.
     #[error("{wanted} dims were asked for; this model's vectors have {dims} dims and {matryoshka}")]
     Dims {
@@ -72,7 +86,7 @@ impl AskError {
     /// The code on the wire.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
-            Self::Numerics { .. } => ErrorCode::ModelUnsupported,
+            Self::Numerics { .. } | Self::NoHead { .. } | Self::Outputs { .. } => ErrorCode::ModelUnsupported,
             Self::NoItems | Self::Dims { .. } | Self::Prompt { .. } | Self::TokenIds => {
                 ErrorCode::InvalidRequest
             }
@@ -94,14 +108,16 @@ impl<'a> Ask<'a> {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub(crate) fn new(
-        options: &EncodeOptions,
-        items: &[Input],
-        abilities: Abilities<'a>,
-    ) -> Result<Self, AskError> {
+    pub(crate) fn new(task: &Task, items: &[Input], abilities: Abilities<'a>) -> Result<Self, AskError> {
         let Abilities { dims, matryoshka, normalizes, numerics, prompts, token_ids } = abilities;
         if items.is_empty() {
             return Err(AskError::NoItems);
+        }
+        let Task::Encode(options) = task else {
+            return Err(AskError::NoHead { task: task.name() });
+        };
+        if options.outputs.sparse || options.outputs.multivector {
+            return Err(AskError::Outputs { wanted: options.outputs });
         }
         let kept = options.dims.unwrap_or(dims);
         if kept != dims && !((1..dims).contains(&kept) && matryoshka.allows(kept)) {
@@ -150,30 +166,27 @@ pub(crate) struct EncodedRow<'a> {
 pub(crate) fn result_frame<'a>(
     form: VectorForm,
     rows: impl ExactSizeIterator<Item = EncodedRow<'a>>,
-) -> EncodeResult {
+) -> TaskResult {
     let count = rows.len();
-    let mut frame = EncodeResult {
-        indices: Vec::with_capacity(count),
-        outcomes: Vec::with_capacity(count),
-        dense: DenseBlock {
-            dtype: form.dtype,
-            dims: form.dims,
-            rows: u32::try_from(count).expect("bounded by the items of a request"),
-            data: Vec::with_capacity(count * form.dtype.row_bytes(form.dims)),
-        },
+    let (mut indices, mut outcomes) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut dense = DenseBlock {
+        dtype: form.dtype,
+        dims: form.dims,
+        rows: u32::try_from(count).expect("bounded by the items of a request"),
+        data: Vec::with_capacity(count * form.dtype.row_bytes(form.dims)),
     };
     let mut scratch = Vec::new();
     for row in rows {
-        frame.indices.push(row.index);
-        frame.outcomes.push(ItemOutcome::Encoded { tokens: row.tokens, truncated: row.truncated });
-        form.append_row(row.vector, &mut scratch, &mut frame.dense.data);
+        indices.push(row.index);
+        outcomes.push(ItemOutcome::Answered { tokens: row.tokens, truncated: row.truncated });
+        form.append_row(row.vector, &mut scratch, &mut dense.data);
     }
-    frame
+    TaskResult { indices, outcomes, answers: dense.into() }
 }
 
 /// Frames that tell of texts that failed by themselves.
-pub(crate) fn failure_frames(failures: Vec<(u32, ItemFailure)>) -> Vec<EncodeResult> {
-    let frames = failures.chunks(FAILURES_PER_FRAME).map(|failures| EncodeResult {
+pub(crate) fn failure_frames(failures: Vec<(u32, ItemFailure)>) -> Vec<TaskResult> {
+    let frames = failures.chunks(FAILURES_PER_FRAME).map(|failures| TaskResult {
         indices: failures.iter().map(|(index, _)| *index).collect(),
         outcomes: failures
             .iter()
@@ -184,7 +197,7 @@ pub(crate) fn failure_frames(failures: Vec<(u32, ItemFailure)>) -> Vec<EncodeRes
                 limit: failure.limit,
             })
             .collect(),
-        dense: DenseBlock::default(),
+        answers: Answers::NONE,
     });
     frames.collect()
 }

@@ -8,9 +8,9 @@ use crate::limits::{
     ADDRESS_BYTES_MAX, FACTS_ADDRESSES_MAX, FACTS_ALIASES_MAX, FACTS_DEVICES_MAX, FACTS_DIGEST_MAX,
     FACTS_MODELS_MAX, MODEL_NAME_BYTES_MAX,
 };
-use crate::message::encode::Numerics;
 use crate::message::rule;
 use crate::message::status::{LoadRecord, ModelState};
+use crate::message::task::Numerics;
 use crate::units::{Bytes, Micros};
 use crate::wire::{DecodeError, wire_message};
 

@@ -6,9 +6,9 @@ use crate::code::ErrorCode;
 use crate::header::Kind;
 use crate::ids::{DeviceIndex, NodeId, RequestId};
 use crate::limits::{ADDRESS_BYTES_MAX, ALTERNATIVES_MAX};
-use crate::message::encode::Numerics;
 use crate::message::rule;
 use crate::message::status::LoadRecord;
+use crate::message::task::Numerics;
 use crate::units::Micros;
 use crate::wire::{DecodeError, VersionRange, wire_message};
 

@@ -4,7 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::header::Kind;
 use crate::ids::{DeviceIndex, NodeId};
-use crate::message::encode::Numerics;
+use crate::message::task::Numerics;
 use crate::units::{Bytes, Micros, Tokens};
 use crate::wire::wire_message;
 

@@ -54,7 +54,7 @@ impl HashService {
         self.waiting.send_modify(|count| *count -= 1);
     }
 
-    async fn encode(&self, request: EncodeRequest, mut reply: Reply) {
+    async fn encode(&self, request: TaskRequest, mut reply: Reply) {
         *self.trace.lock().expect("no panic under it") = request.trace;
         if request.model == "slow" {
             self.wait(&reply).await;
@@ -64,16 +64,23 @@ impl HashService {
             Some(failure) => reply.end(Message::Failure(failure)).await,
             None => {
                 let (result, tokens) = results(&request);
-                let _left = reply.send(Message::EncodeResult(result)).await;
+                let _left = reply.send(Message::TaskResult(result)).await;
                 reply.end(Message::End(end(&request, tokens))).await
             }
         };
     }
 }
 
+fn options(request: &TaskRequest) -> &EncodeOptions {
+    match &request.task {
+        Task::Encode(options) => options,
+        other => panic!("only vectors are asked for, not {other:?}"),
+    }
+}
+
 /// A model whose name is an error's code fails with it.
-fn refusal(request: &EncodeRequest) -> Option<Failure> {
-    let cut = request.options.dims.is_some_and(|dims| dims as usize != DIMS);
+fn refusal(request: &TaskRequest) -> Option<Failure> {
+    let cut = options(request).dims.is_some_and(|dims| dims as usize != DIMS);
     let (code, message) = match request.model.as_str() {
         "hash" if cut => (ErrorCode::InvalidRequest, "hash has 8 dims, which cannot be cut"),
         "hash" | "org/hash" | "nan" | "mrl" | "slow" => return None,
@@ -89,7 +96,7 @@ fn refusal(request: &EncodeRequest) -> Option<Failure> {
     })
 }
 
-fn end(request: &EncodeRequest, tokens: u64) -> End {
+fn end(request: &TaskRequest, tokens: u64) -> End {
     End {
         request_id: request.request_id.answered_by(NODE),
         items: u32::try_from(request.items.len()).expect("few"),
@@ -110,30 +117,27 @@ fn end(request: &EncodeRequest, tokens: u64) -> End {
     }
 }
 
-fn results(request: &EncodeRequest) -> (EncodeResult, u64) {
-    let dims = request.options.dims.unwrap_or(DIMS as u32);
-    let mut result = EncodeResult {
-        indices: Vec::new(),
-        outcomes: Vec::new(),
-        dense: DenseBlock { dims, ..DenseBlock::default() },
-    };
+fn results(request: &TaskRequest) -> (TaskResult, u64) {
+    let dims = options(request).dims.unwrap_or(DIMS as u32);
+    let (mut indices, mut outcomes) = (Vec::new(), Vec::new());
+    let mut dense = DenseBlock { dims, ..DenseBlock::default() };
     let mut tokens_seen = 0;
     for (index, item) in (0..).zip(&request.items) {
-        let outcome = outcome(item, request.options.truncate);
-        if let ItemOutcome::Encoded { tokens, .. } = outcome {
+        let outcome = outcome(item, request.task.truncate());
+        if let ItemOutcome::Answered { tokens, .. } = outcome {
             tokens_seen += u64::from(tokens);
-            result.dense.rows += 1;
+            dense.rows += 1;
             let vector = match request.model.as_str() {
                 "nan" => [f32::NAN; DIMS],
                 _ => vector(item),
             };
             let values = vector.iter().take(dims as usize);
-            result.dense.data.extend(values.flat_map(|value| value.to_le_bytes()));
+            dense.data.extend(values.flat_map(|value| value.to_le_bytes()));
         }
-        result.indices.push(index);
-        result.outcomes.push(outcome);
+        indices.push(index);
+        outcomes.push(outcome);
     }
-    (result, tokens_seen)
+    (TaskResult { indices, outcomes, answers: dense.into() }, tokens_seen)
 }
 
 fn outcome(item: &Input, truncate: Truncate) -> ItemOutcome {
@@ -157,7 +161,7 @@ fn outcome(item: &Input, truncate: Truncate) -> ItemOutcome {
         let message = "too long".to_owned();
         return ItemOutcome::Failed { code: ErrorCode::TooLong, message, tokens, limit };
     }
-    ItemOutcome::Encoded { tokens: tokens.min(TOKENS_MAX), truncated: tokens > TOKENS_MAX }
+    ItemOutcome::Answered { tokens: tokens.min(TOKENS_MAX), truncated: tokens > TOKENS_MAX }
 }
 
 /// The vector of an item: a byte of its FNV-1a hash a value.
@@ -228,7 +232,7 @@ impl Service for HashService {
     fn serve(self: Arc<Self>, _: Peer, request: Frame, reply: Reply) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             match request.message {
-                Message::EncodeRequest(request) => self.encode(request, reply).await,
+                Message::TaskRequest(request) => self.encode(request, reply).await,
                 Message::StatusRequest(_) => drop(reply.end(Message::Status(Box::new(status()))).await),
                 _ => drop(reply.fail(ErrorCode::InvalidRequest, "not for a node").await),
             }

@@ -18,10 +18,8 @@ async fn start(dtype: DtypePolicy) -> (Node, Ground) {
 }
 
 fn vector_of(item: &ItemResult) -> Vec<f32> {
-    match item {
-        ItemResult::Vector { vector, .. } => vector.as_f32().expect("asked for f32").into_owned(),
-        ItemResult::Failed { message, .. } => panic!("{message}"),
-    }
+    let vector = item.vector().unwrap_or_else(|| panic!("{item:?}"));
+    vector.as_f32().expect("asked for f32").into_owned()
 }
 
 async fn items(client: &Client, texts: &[&str]) -> Vec<ItemResult> {

@@ -6,7 +6,7 @@ use shoal_mesh::Life;
 use shoal_mesh::core::{CallSpec, ClientCore, ClientError, ItemResult, Summary, View, WhenOverloaded};
 use shoal_protocol::message::FactsVersion;
 use shoal_protocol::message::{
-    DenseBlock, EncodeOptions, EncodeResult, End, Input, ItemOutcome, Numerics, Priority, ServedBy, Timings,
+    DenseBlock, End, Input, ItemOutcome, Numerics, Priority, ServedBy, Task, TaskResult, Timings,
 };
 use shoal_protocol::{DeviceIndex, Message, NodeId, RequestId};
 use shoal_tests::sim::{Graves, History, disagreement};
@@ -26,7 +26,7 @@ fn answered(values: [f32; 2], now: Instant) -> (Vec<(u64, ItemResult)>, Summary)
     let spec = CallSpec {
         request_id: RequestId::default(),
         model: "model-0".to_owned(),
-        options: EncodeOptions::default(),
+        task: Task::default(),
         priority: Priority::Interactive,
         deadline: None,
         trace: None,
@@ -40,15 +40,16 @@ fn answered(values: [f32; 2], now: Instant) -> (Vec<(u64, ItemResult)>, Summary)
     }
     client.handle_input_end(call);
     let key = client.poll_submit(call, now).expect("a part to send").key;
-    let result = EncodeResult {
+    let result = TaskResult {
         indices: vec![0, 1],
-        outcomes: vec![ItemOutcome::Encoded { tokens: 1, truncated: false }; 2],
-        dense: DenseBlock {
+        outcomes: vec![ItemOutcome::Answered { tokens: 1, truncated: false }; 2],
+        answers: DenseBlock {
             dims: 1,
             rows: 2,
             data: values.into_iter().flat_map(f32::to_le_bytes).collect(),
             ..DenseBlock::default()
-        },
+        }
+        .into(),
     };
     let served_by = ServedBy {
         node: NodeId::default(),
@@ -58,7 +59,7 @@ fn answered(values: [f32; 2], now: Instant) -> (Vec<(u64, ItemResult)>, Summary)
     };
     let request_id = RequestId::default();
     let end = End { request_id, items: 2, tokens: 2, served_by, timings: Timings::default() };
-    client.handle_frame(call, key, Message::EncodeResult(result), now);
+    client.handle_frame(call, key, Message::TaskResult(result), now);
     client.handle_frame(call, key, Message::End(end), now);
     let items = std::iter::from_fn(|| client.poll_item(call)).collect();
     (items, client.poll_outcome(call).expect("an outcome").expect("a good one").clone())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
-use shoal_mesh::{Client, Encode, ItemResult};
+use shoal_mesh::{Client, Encode, ItemResult, Vector};
 use shoal_protocol::message::Truncate;
 use tokio::task::JoinSet;
 
@@ -122,9 +122,9 @@ impl Asking {
         let mut stream = client.encode_stream(call);
         while let Some(item) = stream.next().await {
             match item {
-                Ok((index, ItemResult::Vector { vector, tokens: seen, .. })) => {
-                    tokens += u64::from(seen);
-                    ended.items.push((index, hash(vector.bytes())));
+                Ok((index, item @ ItemResult::Answered { .. })) => {
+                    tokens += u64::from(item.tokens_seen());
+                    ended.items.push((index, hash(item.vector().map_or(&[], Vector::bytes))));
                 }
                 // One text that fails fails the request: none of them is at fault.
                 Ok((_, ItemResult::Failed { code, message, .. })) => {

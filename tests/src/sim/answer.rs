@@ -6,8 +6,8 @@ use shoal::core::{BatchItem, StageTimes};
 use shoal_mesh::core::OwnFacts;
 use shoal_mesh::simulation::node_id;
 use shoal_protocol::message::{
-    DenseBlock, DeviceFact, EncodeRequest, EncodeResult, End, Input, ItemOutcome, ModelFact, ModelState,
-    Numerics, ServedBy, Timings,
+    DenseBlock, DeviceFact, End, Input, ItemOutcome, ModelFact, ModelState, Numerics, ServedBy, TaskRequest,
+    TaskResult, Timings,
 };
 use shoal_protocol::{Bytes, DeviceIndex, Message, Micros};
 
@@ -53,29 +53,30 @@ pub(super) fn facts(
 }
 
 /// The vectors of a request's items in a batch: each is the first token of its item, so that a mix-up shows.
-pub(super) fn result(request: &EncodeRequest, items: &[BatchItem]) -> Message {
+pub(super) fn result(request: &TaskRequest, items: &[BatchItem]) -> Message {
     let first_token = |item: &BatchItem| match request.items.get(item.index as usize) {
         Some(Input::TokenIds(ids)) => ids.first().copied().unwrap_or(0),
         _ => 0,
     };
     let rows = items.iter().flat_map(|item| (first_token(item) as f32).to_le_bytes());
-    Message::EncodeResult(EncodeResult {
+    Message::TaskResult(TaskResult {
         indices: items.iter().map(|item| item.index).collect(),
         outcomes: items
             .iter()
-            .map(|item| ItemOutcome::Encoded { tokens: item.tokens, truncated: false })
+            .map(|item| ItemOutcome::Answered { tokens: item.tokens, truncated: false })
             .collect(),
-        dense: DenseBlock {
+        answers: DenseBlock {
             dims: 1,
             rows: items.len() as u32,
             data: rows.collect(),
             ..DenseBlock::default()
-        },
+        }
+        .into(),
     })
 }
 
 /// The terminal frame.
-pub(super) fn end(node: u16, request: &EncodeRequest, stages: &StageTimes, took: Duration) -> Message {
+pub(super) fn end(node: u16, request: &TaskRequest, stages: &StageTimes, took: Duration) -> Message {
     let tokens = |item: &Input| match item {
         Input::TokenIds(ids) => ids.len() as u64,
         Input::Text(text) => text.len() as u64,

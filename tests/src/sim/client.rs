@@ -9,7 +9,7 @@ use shoal_mesh::core::{
     Following, ItemResult, Probe, Summary, View, WhenOverloaded,
 };
 use shoal_mesh::simulation::{node_id, node_number};
-use shoal_protocol::message::{EncodeOptions, EncodeRequest, FactsDigest, Input, LoadReply, Priority};
+use shoal_protocol::message::{FactsDigest, Input, LoadReply, Priority, Task, TaskRequest};
 use shoal_protocol::{Message, NodeId, RequestId};
 
 use super::answer::model_name;
@@ -27,7 +27,7 @@ pub(super) fn client_of(stream: u64) -> u16 {
 #[derive(Debug)]
 pub(super) enum Act {
     /// Open a stream to a node and send the request.
-    Open { stream: u64, node: u16, request: EncodeRequest },
+    Open { stream: u64, node: u16, request: TaskRequest },
     /// Stop a stream, because the node was silent or because its answer is not wanted any more.
     Stop { stream: u64, node: u16, is_silent: bool },
     /// Ask a device for its load.
@@ -113,7 +113,7 @@ impl Client {
         let spec = CallSpec {
             request_id: RequestId(u128::from(new.id).to_be_bytes()),
             model: model_name(new.model),
-            options: EncodeOptions::default(),
+            task: Task::default(),
             priority: Priority::Interactive,
             deadline: Some(new.deadline),
             trace: None,
@@ -180,7 +180,7 @@ impl Client {
         &mut self,
         call: CallId,
         now: Instant,
-        mut choose: impl FnMut(&EncodeRequest) -> Option<u16>,
+        mut choose: impl FnMut(&TaskRequest) -> Option<u16>,
     ) -> Vec<Act> {
         while self.core.wants_input(call) {
             match self.calls.get_mut(&call).and_then(|running| running.inputs.next()) {

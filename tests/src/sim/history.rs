@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use shoal_mesh::Vector;
 use shoal_mesh::core::{ClientError, ItemResult, Summary};
 use shoal_protocol::ErrorCode;
 
@@ -87,10 +88,8 @@ impl History {
         if index != expected {
             self.violated(now, format!("item {index} of request {id} where {expected} was next"));
         }
-        let value = match item {
-            ItemResult::Vector { vector, .. } => vector.as_f32().and_then(|values| values.first().copied()),
-            ItemResult::Failed { .. } => None,
-        };
+        let values = item.vector().and_then(Vector::as_f32);
+        let value = values.and_then(|values| values.first().copied());
         if value != Some(index as f32) {
             self.violated(now, format!("item {index} of request {id} has another's vector: {value:?}"));
         }

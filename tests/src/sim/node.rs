@@ -12,7 +12,7 @@ use shoal::core::{
 };
 use shoal_mesh::core::{LoadSequence, OwnFacts};
 use shoal_mesh::simulation::node_id;
-use shoal_protocol::message::{EncodeRequest, Failure, Input, LoadProbe, LoadRecord, LoadReply, ModelState};
+use shoal_protocol::message::{Failure, Input, LoadProbe, LoadRecord, LoadReply, ModelState, TaskRequest};
 use shoal_protocol::{BatchId, DeviceIndex, ErrorCode, Message, Micros, Place};
 
 use super::answer;
@@ -56,7 +56,7 @@ pub(super) enum Deed {
 #[derive(Debug)]
 struct Job {
     stream: u64,
-    request: EncodeRequest,
+    request: TaskRequest,
     arrived: Instant,
 }
 
@@ -169,7 +169,7 @@ impl Node {
     }
 
     /// A request came in whole.
-    pub(super) fn handle_request(&mut self, stream: u64, request: EncodeRequest, now: Instant) {
+    pub(super) fn handle_request(&mut self, stream: u64, request: TaskRequest, now: Instant) {
         let Some(model) = answer::model_number(&request.model).filter(|model| self.has(*model)) else {
             let failure = Failure::new(ErrorCode::ModelNotFound, request.model);
             return self.deeds.push(Deed::Send(stream, Message::Failure(failure)));

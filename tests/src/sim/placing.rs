@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shoal::core::{Arrival, OwnStanding, Verdict};
 use shoal_mesh::{MeshState, News};
-use shoal_protocol::message::{EncodeRequest, Failure, ModelState};
+use shoal_protocol::message::{Failure, ModelState, TaskRequest};
 use shoal_protocol::{ErrorCode, Micros};
 
 use super::node::Node;
@@ -43,7 +43,7 @@ impl Node {
     pub(super) fn check_place(
         &mut self,
         model: u16,
-        request: &EncodeRequest,
+        request: &TaskRequest,
         deadline: Option<Instant>,
         now: Instant,
     ) -> Result<(), Failure> {
@@ -65,10 +65,10 @@ impl Node {
     }
 }
 
-fn arrival(request: &EncodeRequest, deadline: Option<Instant>) -> Arrival<'_> {
+fn arrival(request: &TaskRequest, deadline: Option<Instant>) -> Arrival<'_> {
     Arrival {
         model: &request.model,
-        numerics: request.options.numerics,
+        numerics: request.task.numerics(),
         bytes: request.items.iter().map(|item| item.bytes() as u64).sum(),
         priority: request.priority,
         deadline,

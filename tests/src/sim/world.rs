@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use shoal_mesh::core::LoadSequence;
 use shoal_mesh::simulation::{Clock, Members, Network, Peer, Timeline};
 use shoal_protocol::Message;
-use shoal_protocol::message::{EncodeRequest, FactsDigest, LoadProbe, LoadReply};
+use shoal_protocol::message::{FactsDigest, LoadProbe, LoadReply, TaskRequest};
 
 use self::entries::Entry;
 use super::client::Client;
@@ -36,7 +36,7 @@ const QUIESCENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) enum Packet {
     /// A whole request on a new stream.
-    Request { stream: u64, request: EncodeRequest },
+    Request { stream: u64, request: TaskRequest },
     /// The reader of a stream stopped it.
     Stop { stream: u64 },
     /// A frame of the answer.

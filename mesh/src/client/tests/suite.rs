@@ -45,12 +45,8 @@ fn texts(count: usize) -> Vec<String> {
 }
 
 fn assert_vector(item: &ItemResult, text: &str) {
-    match item {
-        ItemResult::Vector { vector: found, .. } => {
-            assert_eq!(found.as_f32().expect("f32")[..], vector(text), "{text}");
-        }
-        ItemResult::Failed { message, .. } => panic!("{text}: {message}"),
-    }
+    let found = item.vector().unwrap_or_else(|| panic!("{text}: {item:?}"));
+    assert_eq!(found.as_f32().expect("f32")[..], vector(text), "{text}");
 }
 
 async fn one_text(world: World) {

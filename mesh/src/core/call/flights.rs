@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use shoal_protocol::message::{EncodeRequest, End, Failure, Priority};
+use shoal_protocol::message::{End, Failure, Priority, TaskRequest};
 use shoal_protocol::{ErrorCode, Message, Micros, NodeId};
 
 use super::{Call, WINDOW_MAX};
@@ -130,7 +130,7 @@ impl Call {
             }
         }
         let place = choice.place();
-        let request = EncodeRequest {
+        let request = TaskRequest {
             request_id: self.spec.request_id,
             part: key.part,
             attempt: key.attempt,
@@ -139,7 +139,7 @@ impl Call {
             decision: choice.decision.encode(),
             model: choice.model.unwrap_or_else(|| self.spec.model.clone()),
             items,
-            options: self.spec.options.clone(),
+            task: self.spec.task.clone(),
             deadline_us: left.map(Micros::from),
             priority: self.spec.priority,
             trace: self.spec.trace,
@@ -187,14 +187,14 @@ impl Call {
         }
         match message {
             Message::Beacon(_) => self.progress = now,
-            Message::EncodeResult(result) => match part.take(result) {
+            Message::TaskResult(result) => match part.take(result, &self.spec.task) {
                 Ok((answered, tokens)) => {
                     part.overloads = 0;
                     self.progress = now;
                     self.items_answered += answered;
                     self.summary.tokens += tokens;
                 }
-                Err(_) => self.handle_break(key, "a result for an item that was not sent", dispatch, now),
+                Err(what) => self.handle_break(key, what, dispatch, now),
             },
             Message::End(end) => self.handle_end(key, end, dispatch, now),
             _ => self.handle_break(key, "a frame that does not belong into an answer", dispatch, now),

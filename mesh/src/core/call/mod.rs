@@ -47,13 +47,10 @@ pub(super) struct Call {
 impl Call {
     /// A call that has taken no input yet.
     pub(super) fn new(spec: CallSpec, now: Instant) -> Self {
-        let too_long = |name: &String| name.len() > MODEL_NAME_BYTES_MAX;
-        let invalid = if too_long(&spec.model) {
+        let invalid = if spec.model.len() > MODEL_NAME_BYTES_MAX {
             Some("model name too long")
-        } else if spec.options.prompt_name.as_ref().is_some_and(too_long) {
-            Some("prompt name too long")
         } else {
-            None
+            spec.task.check().err()
         };
         Self {
             summary: Summary::new(spec.request_id),

@@ -7,7 +7,7 @@ fn call(deadline: Option<Duration>) -> (ClientCore, CallId, Instant) {
     let spec = CallSpec {
         request_id: RequestId::new(1),
         model: "m".to_owned(),
-        options: EncodeOptions::default(),
+        task: Task::default(),
         priority: Priority::Bulk,
         deadline: deadline.map(|after| start + after),
         when_overloaded: WhenOverloaded::Fail,
@@ -31,7 +31,7 @@ fn with_a_gap(core: &mut ClientCore, call: CallId, now: Instant) -> u64 {
     assert!(sent.len() >= 3, "{} parts", sent.len());
     for (submit, missing) in sent.iter().zip([1, 0]) {
         let rows: Vec<u32> = (0..submit.request.items.len() as u32 - missing).collect();
-        core.handle_frame(call, submit.key, Message::EncodeResult(result(&submit.request, &rows)), now);
+        core.handle_frame(call, submit.key, Message::TaskResult(result(&submit.request, &rows)), now);
     }
     sent[0].request.items.len() as u64 - 1
 }
@@ -76,7 +76,7 @@ fn a_paused_input_is_sent_once_nothing_else_is_under_way() {
         core.handle_input_pause(call);
     }
     assert!(core.poll_submit(call, now).is_none(), "the first is under way");
-    core.handle_frame(call, first.key, Message::EncodeResult(result(&first.request, &[0])), now);
+    core.handle_frame(call, first.key, Message::TaskResult(result(&first.request, &[0])), now);
     core.handle_frame(call, first.key, end(&first.request), now);
     core.handle_input_pause(call);
     let second = core.poll_submit(call, now).expect("sent together");

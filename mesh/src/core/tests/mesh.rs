@@ -116,7 +116,7 @@ impl Fleet {
         let mut wait = wait;
         for rows in items.chunks(40) {
             wait += Duration::from_millis(self.chance.below(120));
-            self.after(wait, number, key, News::Frame(Message::EncodeResult(result(&submit.request, rows))));
+            self.after(wait, number, key, News::Frame(Message::TaskResult(result(&submit.request, rows))));
         }
         self.after(wait, number, key, News::Frame(end(&submit.request)));
     }
@@ -164,9 +164,7 @@ impl Fleet {
         }
         while let Some((index, item)) = self.core.poll_item(call) {
             assert_eq!(index, *given, "in order, once");
-            let ItemResult::Vector { vector, .. } = item else {
-                panic!("no item was failed");
-            };
+            let vector = item.vector().expect("no item was failed");
             assert_eq!(vector.as_f32().expect("f32")[0], index as f32);
             *given += 1;
         }
@@ -197,7 +195,7 @@ fn run(seed: u64) -> (u64, u64) {
             let spec = CallSpec {
                 request_id: RequestId::new(started),
                 model: "m".to_owned(),
-                options: EncodeOptions::default(),
+                task: Task::default(),
                 priority: if started % 3 == 0 { Priority::Bulk } else { Priority::Interactive },
                 deadline: None,
                 when_overloaded: WhenOverloaded::Wait,

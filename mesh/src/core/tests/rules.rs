@@ -1,7 +1,7 @@
 //! One scenario for each rule of the attempts over several nodes.
 
 use shoal_protocol::limits::REDIRECTS_MAX;
-use shoal_protocol::message::{Alternative, ModelState};
+use shoal_protocol::message::{Alternative, EncodeOptions, ModelState};
 use shoal_protocol::{Bytes, Place};
 
 use super::*;
@@ -22,7 +22,7 @@ fn spec(now: Instant) -> CallSpec {
     CallSpec {
         request_id: RequestId::new(1),
         model: "m".to_owned(),
-        options: EncodeOptions::default(),
+        task: Task::default(),
         priority: Priority::Interactive,
         deadline: Some(now + Duration::from_secs(30)),
         when_overloaded: WhenOverloaded::Wait,
@@ -58,7 +58,7 @@ fn refuse(core: &mut ClientCore, call: CallId, key: AttemptKey, failure: Failure
 
 fn answer(core: &mut ClientCore, call: CallId, submit: &Submit, now: Instant) {
     let rows: Vec<u32> = (0..submit.request.items.len() as u32).collect();
-    core.handle_frame(call, submit.key, Message::EncodeResult(result(&submit.request, &rows)), now);
+    core.handle_frame(call, submit.key, Message::TaskResult(result(&submit.request, &rows)), now);
     core.handle_frame(call, submit.key, end(&submit.request), now);
 }
 
@@ -158,13 +158,13 @@ fn a_death_sends_the_unfinished_items_elsewhere_at_once() {
     let (mut core, mut now) = client(&[READY, READY]);
     let call = start(&mut core, spec(now), now);
     let first = submit(&mut core, call, &mut now);
-    core.handle_frame(call, first.key, Message::EncodeResult(result(&first.request, &[1, 3])), now);
+    core.handle_frame(call, first.key, Message::TaskResult(result(&first.request, &[1, 3])), now);
     let number = u64::from(first.to.node == node(1));
     assert!(core.handle_member(life(number, 1), MemberState::Down, now));
     assert_eq!(core.poll_cancel(call).map(|(key, _)| key), Some(first.key));
     let second = submit(&mut core, call, &mut now);
     assert_eq!((second.request.items.len(), second.to.node), (2, node(1 - number)));
-    core.handle_frame(call, first.key, Message::EncodeResult(result(&first.request, &[0, 2])), now);
+    core.handle_frame(call, first.key, Message::TaskResult(result(&first.request, &[0, 2])), now);
     assert_eq!(core.items(call).0, 2, "a late frame of the dead");
     answer(&mut core, call, &second, now);
     assert_eq!(outcome(&mut core, call), Ok(()));
@@ -284,7 +284,7 @@ fn dead_ends_are_told_at_once_and_passing_ones_are_waited_for() {
     assert_eq!(unknown, ClientError::NoRoute { model: "other".to_owned(), why: NoRoute::UnknownModel });
     assert_eq!(unknown.code(), ErrorCode::ModelNotFound);
     let options = EncodeOptions { numerics: Numerics::Int8, ..EncodeOptions::default() };
-    let class = told(&mut core, CallSpec { options, ..spec(now) });
+    let class = told(&mut core, CallSpec { task: options.into(), ..spec(now) });
     assert_eq!(class.code(), ErrorCode::ModelUnsupported);
     let mut large = facts(5, vec![model("large", STORED)]);
     large.models[0].bytes = Bytes(1 << 40);

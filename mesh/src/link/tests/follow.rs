@@ -97,7 +97,7 @@ async fn a_follower_that_never_reads_is_cut_off_and_others_are_not_harmed() {
     assert_eq!(cut.map(Code::from), Some(Code::Slow));
     assert!((4..8).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     let answer = FrameSource::Quic(write(&connection, &bytes_of(request())).await).read().await;
-    assert!(matches!(answer.expect("served").message, Message::EncodeResult(_)));
+    assert!(matches!(answer.expect("served").message, Message::TaskResult(_)));
     let mut feed = FrameSource::Quic(write(&connection, &follow()).await);
     assert!(feed.read().await.is_ok(), "it may follow anew");
 }
@@ -111,7 +111,7 @@ async fn a_flood_of_probes_is_not_answered_and_harms_no_request() {
         connection.send_datagram_wait(probe(nonce)).await.expect("the connection stands");
     }
     let answer = FrameSource::Quic(write(&connection, &bytes_of(request())).await).read().await;
-    assert!(matches!(answer.expect("served").message, Message::EncodeResult(_)));
+    assert!(matches!(answer.expect("served").message, Message::TaskResult(_)));
     let answered = service.probes.load(Ordering::SeqCst);
     assert!((1..25_000).contains(&answered), "{answered} of 50,000");
 }

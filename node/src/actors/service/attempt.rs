@@ -1,10 +1,10 @@
-//! One attempt at one encode request, from its frame to its terminal frame.
+//! One attempt at one request, from its frame to its terminal frame.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_mesh::{LinkError, Reply};
-use shoal_protocol::message::{Beacon, EncodeRequest, End, Failure, Phase, ServedBy, Timings};
+use shoal_protocol::message::{Beacon, End, Failure, Phase, ServedBy, TaskRequest, Timings};
 use shoal_protocol::{ErrorCode, Message, Micros, Place, RequestId};
 use tokio::sync::mpsc;
 
@@ -82,7 +82,7 @@ fn device_failed() -> Stop {
 }
 
 /// Serves the attempt; when the caller goes away, whatever of it is unfinished is cancelled.
-pub(super) async fn serve(node: &NodeService, mut request: EncodeRequest, mut reply: Reply) {
+pub(super) async fn serve(node: &NodeService, mut request: TaskRequest, mut reply: Reply) {
     let arrived_at = clock::now();
     let arrived = Arrived::take(&mut request, DEVICE);
     let cancelled = reply.cancelled();
@@ -146,12 +146,12 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     async fn run(
         node: &NodeService,
-        request: EncodeRequest,
+        request: TaskRequest,
         placing: &Placing,
         reply: &'a mut Reply,
         arrived_at: Instant,
     ) -> Result<End, Stop> {
-        let EncodeRequest { request_id, to, model, items, options, priority, .. } = request;
+        let TaskRequest { request_id, to, model, items, task, priority, .. } = request;
         if let Some(to) = to.filter(|to| *to != Place { node: node.facts.node, device: DEVICE }) {
             let what = format!("device {} of node {} is not here", to.device.0, to.node);
             return Err(Stop::failed(ErrorCode::DeviceFailed, &what, None));
@@ -166,7 +166,7 @@ impl<'a> Attempt<'a> {
             prompts: &front.description.prompts,
             token_ids: node.facts.token_ids,
         };
-        let ask = Ask::new(&options, &items, abilities)?;
+        let ask = Ask::new(&task, &items, abilities)?;
         let items_total = items.len() as u32;
         let (events, mut inbox) = mpsc::unbounded_channel();
         let handle = Arc::new(RequestHandle::default());
@@ -175,7 +175,7 @@ impl<'a> Attempt<'a> {
             front: Arc::clone(&front),
             items: items.into(),
             prompt: ask.prompt.map(Arc::from),
-            truncate: options.truncate,
+            truncate: task.truncate(),
             priority,
             deadline: placing.deadline,
             span: tracing::Span::current(),
@@ -204,7 +204,7 @@ impl<'a> Attempt<'a> {
             match inbox.recv().await.ok_or_else(device_failed)? {
                 DeviceEvent::ItemsFailed(failures) => {
                     for frame in failure_frames(failures) {
-                        self.reply.send(Message::EncodeResult(frame)).await?;
+                        self.reply.send(Message::TaskResult(frame)).await?;
                     }
                 }
                 DeviceEvent::Rows(rows) => self.send_rows(&rows).await?,
@@ -231,7 +231,7 @@ impl<'a> Attempt<'a> {
             let frame = tracing::debug_span!("post").in_scope(|| result_frame(self.form, encoded));
             self.tokens += part.iter().map(|row| u64::from(row.tokens)).sum::<u64>();
             self.post += clock::now().saturating_duration_since(started_at);
-            self.reply.send(Message::EncodeResult(frame)).await?;
+            self.reply.send(Message::TaskResult(frame)).await?;
         }
         Ok(())
     }

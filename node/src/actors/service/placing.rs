@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_mesh::MeshState;
-use shoal_protocol::message::{EncodeRequest, Failure, Numerics, Priority};
+use shoal_protocol::message::{Failure, Numerics, Priority, TaskRequest};
 use shoal_protocol::{ErrorCode, Micros, Retry};
 
 use super::NodeService;
@@ -34,10 +34,10 @@ impl Placing {
 
 impl NodeService {
     /// What placing needs to know of an attempt that arrived then.
-    pub(crate) fn placing(&self, request: &EncodeRequest, arrived_at: Instant) -> Placing {
+    pub(crate) fn placing(&self, request: &TaskRequest, arrived_at: Instant) -> Placing {
         Placing {
             model: self.canonical(&request.model).unwrap_or_else(|| request.model.clone()),
-            numerics: request.options.numerics,
+            numerics: request.task.numerics(),
             bytes: request.items.iter().map(|item| item.bytes() as u64).sum(),
             priority: request.priority,
             deadline: request.deadline_us.and_then(|left| arrived_at.checked_add(left.into())),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shoal_protocol::message::EncodeRequest;
+use shoal_protocol::message::TaskRequest;
 use tokio::sync::Notify;
 
 /// A later attempt at the same part was sent here, so that nobody waits for this one. Whoever sent it may be unable to say
@@ -39,7 +39,7 @@ impl Twins {
     ///
     /// # Errors
     /// [`Superseded`]: a later one is here already.
-    pub(super) fn begin(&self, request: &EncodeRequest) -> Result<Twin<'_>, Superseded> {
+    pub(super) fn begin(&self, request: &TaskRequest) -> Result<Twin<'_>, Superseded> {
         let (part, attempt) = ((request.request_id.unique(), request.part), request.attempt);
         let superseded = Arc::new(Notify::new());
         let mut serving = self.lock();
@@ -84,8 +84,8 @@ mod tests {
 
     use super::*;
 
-    fn request(unique: u64, part: u32, attempt: u32) -> EncodeRequest {
-        EncodeRequest {
+    fn request(unique: u64, part: u32, attempt: u32) -> TaskRequest {
+        TaskRequest {
             request_id: RequestId::new(unique),
             part,
             attempt,
@@ -93,7 +93,7 @@ mod tests {
             redirects: 0,
             model: "m".to_owned(),
             items: Vec::new(),
-            options: Default::default(),
+            task: Default::default(),
             deadline_us: None,
             priority: Priority::Interactive,
             decision: Vec::new(),

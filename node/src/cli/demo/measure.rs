@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, future};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
-use shoal_mesh::{Client, Encode, ItemResult};
+use shoal_mesh::{Client, Encode};
 use shoal_protocol::message::{Priority, ServedBy, Truncate};
 
 use super::texts::pair;
@@ -168,11 +168,11 @@ pub(super) async fn call(
         if let Some(times) = usize::try_from(index).ok().and_then(|index| times_answered.get_mut(index)) {
             *times += 1;
         }
-        match item {
-            ItemResult::Vector { vector, .. } => {
+        match item.vector() {
+            Some(vector) => {
                 answer.vectors.push(vector.as_f32().map(std::borrow::Cow::into_owned).unwrap_or_default());
             }
-            ItemResult::Failed { .. } => answer.failures += 1,
+            None => answer.failures += 1,
         }
     }
     if let Some(summary) = stream.summary() {

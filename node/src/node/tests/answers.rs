@@ -152,7 +152,7 @@ async fn options_do_what_they_say() {
     assert_near(cut, &expected, 1e-6, "dims");
 
     let bits = node.client().encode(call().output_dtype(DenseDtype::Bits)).await;
-    let ItemResult::Vector { vector, .. } = &bits.expect("encoded").items[0] else {
+    let Some(vector) = bits.expect("encoded").items[0].vector().cloned() else {
         panic!("a vector");
     };
     assert_eq!(vector.bytes().len(), 4);
@@ -187,12 +187,12 @@ async fn bad_requests_get_typed_errors_and_good_items_their_vectors() {
 
     let long = "word ".repeat(400);
     let mixed = client.encode(Encode::new("mean", ["", &long, "short"])).await.expect("encoded");
-    assert!(matches!(mixed.items[0], ItemResult::Vector { tokens: 2, .. }));
+    assert!(matches!(mixed.items[0], ItemResult::Answered { tokens: 2, .. }));
     assert!(matches!(
         mixed.items[1],
         ItemResult::Failed { code: ErrorCode::TooLong, limit: 48, tokens, .. } if tokens > 400
     ));
-    assert!(matches!(mixed.items[2], ItemResult::Vector { truncated: false, .. }));
+    assert!(matches!(mixed.items[2], ItemResult::Answered { truncated: false, .. }));
     let only = client.encode(Encode::new("mean", [&long])).await.expect("answered");
     assert!(matches!(only.items[0], ItemResult::Failed { code: ErrorCode::TooLong, .. }));
 }

@@ -159,7 +159,7 @@ async fn texts_that_fail_in_whole_chunks_fail_alone() {
     let texts = (0..170).map(|index| if sound(index) { format!("text {index}") } else { long.clone() });
     let encoded = node.client().encode(Encode::new("mean", texts)).await.expect("answered");
     for (index, item) in encoded.items.iter().enumerate() {
-        assert_eq!(matches!(item, ItemResult::Vector { .. }), sound(index), "text {index}");
+        assert_eq!(matches!(item, ItemResult::Answered { .. }), sound(index), "text {index}");
     }
     let none = node.client().encode(Encode::new("mean", vec![long; 50])).await.expect("answered");
     assert!(none.items.iter().all(|item| matches!(item, ItemResult::Failed { .. })));

@@ -118,10 +118,8 @@ async fn until(node: &Node, what: &str, holds: impl Fn(u32, &GaugeSet) -> bool) 
 }
 
 fn f32_of(item: &ItemResult) -> Vec<f32> {
-    match item {
-        ItemResult::Vector { vector, .. } => vector.as_f32().expect("asked for f32").into_owned(),
-        ItemResult::Failed { message, .. } => panic!("{message}"),
-    }
+    let vector = item.vector().unwrap_or_else(|| panic!("{item:?}"));
+    vector.as_f32().expect("asked for f32").into_owned()
 }
 
 async fn vectors(node: &Node, call: Encode) -> Vec<Vec<f32>> {

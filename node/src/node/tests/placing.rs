@@ -2,7 +2,7 @@
 
 use shoal_mesh::core::NoRoute;
 use shoal_mesh::{ClientError, Encode, MeshState};
-use shoal_protocol::message::{EncodeRequest, Failure, Input, LoadRequest, ModelState, Priority};
+use shoal_protocol::message::{Failure, Input, LoadRequest, ModelState, Priority, TaskRequest};
 use shoal_protocol::{DeviceIndex, ErrorCode, NodeId, Place, RequestId};
 use tokio::task::JoinSet;
 
@@ -106,7 +106,7 @@ fn ask(node: &Node, redirects: Option<u8>) -> Result<(), Failure> {
 }
 
 fn ask_for(node: &Node, model: &str, redirects: Option<u8>) -> Result<(), Failure> {
-    let request = EncodeRequest {
+    let request = TaskRequest {
         request_id: RequestId::new(1),
         part: 0,
         attempt: 0,
@@ -114,7 +114,7 @@ fn ask_for(node: &Node, model: &str, redirects: Option<u8>) -> Result<(), Failur
         redirects: redirects.unwrap_or(0),
         model: model.to_owned(),
         items: vec![Input::Text("a".to_owned())],
-        options: Default::default(),
+        task: Default::default(),
         deadline_us: None,
         priority: Priority::Interactive,
         decision: Vec::new(),

@@ -1,5 +1,5 @@
 use shoal_protocol::limits::RESULT_BODY_BYTES_MAX;
-use shoal_protocol::message::DenseDtype;
+use shoal_protocol::message::{DenseDtype, EncodeOptions, ExtractOptions, ScoreOptions};
 use shoal_protocol::{Frame, Message, WIRE_VERSION};
 
 use super::*;
@@ -29,7 +29,7 @@ fn text() -> Vec<Input> {
 }
 
 fn ask(options: &EncodeOptions) -> Result<VectorForm, AskError> {
-    Ask::new(options, &text(), abilities(&prompts())).map(|ask| ask.form)
+    Ask::new(&options.clone().into(), &text(), abilities(&prompts())).map(|ask| ask.form)
 }
 
 #[test]
@@ -50,14 +50,21 @@ fn what_the_model_cannot_give_is_refused() {
     let untrained = Abilities { matryoshka: &Matryoshka::Untrained, ..abilities(&prompts) };
     for (dims, is_taken) in [(8, false), (32, true)] {
         let options = EncodeOptions { dims: Some(dims), ..EncodeOptions::default() };
-        assert_eq!(Ask::new(&options, &text(), untrained).is_ok(), is_taken);
+        assert_eq!(Ask::new(&options.into(), &text(), untrained).is_ok(), is_taken);
     }
     let options = EncodeOptions { numerics: Numerics::F32, ..EncodeOptions::default() };
     let error = ask(&options).expect_err("runs in 16 bits");
     assert_eq!(error.code(), ErrorCode::ModelUnsupported);
     let none: &[Input] = &[];
-    let empty = Ask::new(&EncodeOptions::default(), none, abilities(&prompts));
+    let empty = Ask::new(&Task::default(), none, abilities(&prompts));
     assert_eq!(empty, Err(AskError::NoItems));
+    for task in [ScoreOptions::default().into(), ExtractOptions::default().into()] {
+        let refused = Ask::new(&task, &text(), abilities(&prompts)).expect_err("no head");
+        assert_eq!(refused.code(), ErrorCode::ModelUnsupported);
+        assert!(refused.to_string().contains(task.name()), "{refused}");
+    }
+    let options = EncodeOptions { outputs: VectorSet::SPARSE, ..EncodeOptions::default() };
+    assert_eq!(ask(&options).expect_err("dense only").code(), ErrorCode::ModelUnsupported);
 }
 
 #[test]
@@ -65,7 +72,8 @@ fn prompts_go_by_name_or_default() {
     let mut prompts = prompts();
     let named = |name: &str| EncodeOptions { prompt_name: Some(name.to_owned()), ..EncodeOptions::default() };
     let prompt = |options: &EncodeOptions, prompts: &Prompts| {
-        Ask::new(options, &text(), abilities(prompts)).map(|ask| ask.prompt.map(str::to_owned))
+        Ask::new(&options.clone().into(), &text(), abilities(prompts))
+            .map(|ask| ask.prompt.map(str::to_owned))
     };
     assert_eq!(prompt(&named("query"), &prompts), Ok(Some("query: ".to_owned())));
     assert_eq!(prompt(&named("plain"), &prompts), Ok(None));
@@ -80,15 +88,15 @@ fn prompts_go_by_name_or_default() {
 fn ids_are_taken_only_where_configured() {
     let prompts = prompts();
     let ids = [Input::TokenIds(vec![2, 3])];
-    let options = EncodeOptions::default();
+    let options = Task::default();
     assert_eq!(Ask::new(&options, &ids, abilities(&prompts)), Err(AskError::TokenIds));
     let taking = Abilities { token_ids: TokenIdsPolicy::Model, ..abilities(&prompts) };
     assert!(Ask::new(&options, &ids, taking).is_ok());
 }
 
-fn bytes_of(frame: EncodeResult) -> usize {
+fn bytes_of(frame: TaskResult) -> usize {
     let mut bytes = Vec::new();
-    let frame = Frame::from(Message::EncodeResult(frame));
+    let frame = Frame::from(Message::TaskResult(frame));
     shoal_protocol::encode(&frame, WIRE_VERSION, &mut bytes).expect("fits its limit");
     bytes.len()
 }

@@ -13,14 +13,14 @@ fn a_hello_over_its_limits_is_refused() {
 
 #[test]
 fn a_request_over_its_limits_is_refused() {
-    let refused = |request: EncodeRequest| refused(Message::EncodeRequest(request));
-    refused(EncodeRequest { items: vec![Input::Text(String::new()); REQUEST_ITEMS_MAX + 1], ..request() });
-    refused(EncodeRequest { items: vec![Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX + 1))], ..request() });
-    refused(EncodeRequest { decision: vec![0; DECISION_BYTES_MAX + 1], ..request() });
-    refused(EncodeRequest { model: "m".repeat(1000), ..request() });
-    refused(EncodeRequest { redirects: REDIRECTS_MAX + 1, ..request() });
+    let refused = |request: TaskRequest| refused(Message::TaskRequest(request));
+    refused(TaskRequest { items: vec![Input::Text(String::new()); REQUEST_ITEMS_MAX + 1], ..request() });
+    refused(TaskRequest { items: vec![Input::Text("a".repeat(ITEM_TEXT_BYTES_MAX + 1))], ..request() });
+    refused(TaskRequest { decision: vec![0; DECISION_BYTES_MAX + 1], ..request() });
+    refused(TaskRequest { model: "m".repeat(1000), ..request() });
+    refused(TaskRequest { redirects: REDIRECTS_MAX + 1, ..request() });
     let trace = Some(TraceContext { trace_id: [0; 16], parent_id: [1; 8], flags: 0 });
-    refused(EncodeRequest { trace, ..request() });
+    refused(TaskRequest { trace, ..request() });
 }
 
 #[test]
@@ -37,11 +37,86 @@ fn a_failure_names_few_places_and_a_redirect_at_least_one() {
 
 #[test]
 fn a_result_whose_parts_disagree_is_refused() {
-    let refused = |result: EncodeResult| refused(Message::EncodeResult(result));
-    refused(EncodeResult { indices: vec![0], ..result() });
-    refused(EncodeResult { indices: vec![0, u32::MAX], ..result() });
-    refused(EncodeResult { dense: DenseBlock { rows: 2, ..result().dense }, ..result() });
-    refused(EncodeResult { dense: DenseBlock { data: vec![0; 3], ..result().dense }, ..result() });
+    let refused = |result: TaskResult| refused(Message::TaskResult(result));
+    refused(TaskResult { indices: vec![0], ..result() });
+    refused(TaskResult { indices: vec![0, u32::MAX], ..result() });
+    let dense = |rows, bytes| DenseBlock { dtype: DenseDtype::F16, dims: 2, rows, data: vec![0; bytes] };
+    for answers in [
+        dense(2, 8).into(),
+        dense(1, 3).into(),
+        Answers::NONE,
+        Answers::Scores(Vec::new()),
+        Answers::Scores(vec![1.0; 2]),
+        Answers::Scores(vec![f32::NAN]),
+    ] {
+        refused(TaskResult { answers, ..result() });
+    }
+}
+
+#[test]
+fn rows_that_lie_about_their_ends_are_refused() {
+    let refused = |change: fn(&mut Answers)| {
+        for mut result in other_results() {
+            let sound = result.answers.clone();
+            change(&mut result.answers);
+            if result.answers != sound {
+                refused(Message::TaskResult(result));
+            }
+        }
+    };
+    refused(|answers| match answers {
+        Answers::Vectors { sparse: Some(sparse), multivector: Some(multivector), .. } => {
+            sparse.ends = vec![1];
+            multivector.ends = vec![u32::MAX];
+        }
+        Answers::Spans(block) => block.ends = vec![0],
+        Answers::Classes(block) => block.scores.clear(),
+        _ => {}
+    });
+    refused(|answers| match answers {
+        Answers::Vectors { sparse: Some(sparse), .. } => sparse.values.clear(),
+        Answers::Spans(block) => block.spans[0].label = 9,
+        Answers::Classes(block) => block.labels = vec!["l".repeat(LABEL_BYTES_MAX + 1)],
+        _ => {}
+    });
+    refused(|answers| match answers {
+        Answers::Vectors { multivector: Some(multivector), .. } => multivector.data.push(0),
+        Answers::Spans(block) => block.spans[0].start = 99,
+        Answers::Classes(block) => block.scores[1] = f32::INFINITY,
+        _ => {}
+    });
+    refused(|answers| match answers {
+        Answers::Vectors { sparse: Some(sparse), .. } => sparse.ends = vec![2, 2],
+        Answers::Spans(block) => {
+            block.spans = vec![block.spans[0]; SPANS_PER_ITEM_MAX + 1];
+            block.ends = vec![block.spans.len() as u32];
+        }
+        _ => {}
+    });
+}
+
+#[test]
+fn a_task_over_its_limits_is_refused() {
+    let refused = |task: Task| {
+        assert!(task.check().is_err(), "{task:?}");
+        refused(Message::TaskRequest(TaskRequest { task, ..request() }));
+    };
+    let encode = EncodeOptions::default;
+    refused(EncodeOptions { prompt_name: Some("p".repeat(MODEL_NAME_BYTES_MAX + 1)), ..encode() }.into());
+    refused(EncodeOptions { prompt: Some("p".repeat(PROMPT_BYTES_MAX + 1)), ..encode() }.into());
+    refused(EncodeOptions { prompt: Some("p".into()), prompt_name: Some("q".into()), ..encode() }.into());
+    let score = ScoreOptions::default;
+    refused(ScoreOptions { query: "q".repeat(QUERY_BYTES_MAX + 1), ..score() }.into());
+    refused(ScoreOptions { instruction: Some("i".repeat(PROMPT_BYTES_MAX + 1)), ..score() }.into());
+    let labels = |labels| Task::from(ExtractOptions { labels, ..ExtractOptions::default() });
+    let numbered = |count: usize, width: usize| (0..count).map(|n| format!("{n:0width$}")).collect();
+    refused(labels(numbered(LABELS_MAX + 1, 1)));
+    refused(labels(numbered(1, LABEL_BYTES_MAX + 1)));
+    refused(labels(numbered(LABELS_BYTES_MAX / LABEL_BYTES_MAX + 1, LABEL_BYTES_MAX)));
+    refused(labels(vec!["a".into(), " ".into()]));
+    refused(labels(vec!["a".into(), "b".into(), "a".into()]));
+    let threshold = Some(f32::NAN);
+    refused(ExtractOptions { threshold, ..ExtractOptions::default() }.into());
 }
 
 #[test]

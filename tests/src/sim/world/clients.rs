@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use shoal_mesh::core::{AttemptFailure, CallId, Probe};
 use shoal_mesh::simulation::{Network, Peer, node_number};
-use shoal_protocol::message::{EncodeRequest, Input};
+use shoal_protocol::message::{Input, TaskRequest};
 
 use super::super::answer::model_number;
 use super::super::client::{Act, NewCall};
@@ -102,7 +102,7 @@ impl World {
         let now = self.now();
         let policy = self.scenario.policy;
         let (processes, network) = (&self.processes, &self.members.network);
-        let choose = |request: &EncodeRequest| {
+        let choose = |request: &TaskRequest| {
             let open = open_nodes(processes, network, client, now);
             policy.choose(open, model_number(&request.model)?, tokens_of(request))
         };
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Compares a choice with the best ones, where somebody wants to know.
-    fn note_choice(&mut self, client: u16, node: u16, request: &EncodeRequest) {
+    fn note_choice(&mut self, client: u16, node: u16, request: &TaskRequest) {
         let at = self.now();
         let (Some(ledger), Some(model)) = (&mut self.ledger, model_number(&request.model)) else {
             return;
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    fn open_stream(&mut self, client: u16, stream: u64, node: u16, request: EncodeRequest) {
+    fn open_stream(&mut self, client: u16, stream: u64, node: u16, request: TaskRequest) {
         let now = self.now();
         let (from, to) = (Peer::Client(client), Peer::Node(node));
         let process = &self.processes[usize::from(node)];
@@ -246,7 +246,7 @@ fn open_nodes<'a>(
     open.map(move |process| (&process.node, process.clock.local(now)))
 }
 
-fn tokens_of(request: &EncodeRequest) -> u64 {
+fn tokens_of(request: &TaskRequest) -> u64 {
     let tokens = |item: &Input| match item {
         Input::TokenIds(ids) => ids.len() as u64,
         Input::Text(text) => text.len() as u64,

@@ -190,7 +190,7 @@ async fn what_is_no_question_closes_the_connection() {
         ("oversized", header(Kind::JoinRequest, JOIN_BODY_BYTES_MAX + 1)),
         ("rotten", [header(Kind::JoinRequest, 512), vec![0xff; 512]].concat()),
         ("cut", header(Kind::RenewRequest, 512)),
-        ("work", header(Kind::EncodeRequest, 16)),
+        ("work", header(Kind::TaskRequest, 16)),
         ("a bare token", printed),
         ("garbage", vec![0xa5; 64]),
         ("nothing", Vec::new()),
