@@ -13,8 +13,16 @@ pub const TINY_BERTS: [&str; 6] =
     ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current", "dense-f16", "poolings-layernorm"];
 
 /// The tiny checkpoints of other families.
-pub const TINY_FAMILIES: [&str; 6] =
-    ["roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra"];
+pub const TINY_FAMILIES: [&str; 8] = [
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "mpnet",
+    "electra",
+    "modernbert",
+    "modernbert-current",
+];
 
 /// One text and what the reference answers.
 #[derive(Debug, Deserialize)]

@@ -20,6 +20,8 @@ const SPLIT_ROWS: usize = 16;
 pub struct Embeddings<'a> {
     /// By token id.
     pub token: &'a EmbeddingTable,
+    /// What its rows are multiplied with.
+    pub scale: Option<f32>,
     /// By position, where positions are learned.
     pub position: Option<&'a EmbeddingTable>,
     /// By segment.
@@ -27,7 +29,7 @@ pub struct Embeddings<'a> {
 }
 
 impl CpuOps<'_> {
-    /// `out[t] = norm(token[token_ids[t]] + position[positions[t]] + token_type[type_ids[t]])`, `out [tokens, dims]`.
+    /// `out[t] = norm(scale token[token_ids[t]] + position[positions[t]] + token_type[type_ids[t]])`, `out [tokens, dims]`.
     /// Empty `type_ids` mean 0 everywhere. Without a norm the sum is stored.
     ///
     /// # Errors
@@ -101,6 +103,9 @@ impl<T: Element> Kernel for EmbedRows<'_, T> {
             // SAFETY: the caller vouches for S; `embed_norm` checked every id against its table and every width.
             unsafe {
                 add_row::<S>(self.tables.token, self.token_ids[token] as usize, self.sum, false);
+                if let Some(scale) = self.tables.scale {
+                    self.sum.iter_mut().for_each(|value| *value *= scale);
+                }
                 if let Some(table) = self.tables.position {
                     add_row::<S>(table, self.positions[token] as usize, self.sum, true);
                 }

@@ -26,7 +26,7 @@ const PANEL_SPLIT_ROWS_MAX: usize = 64;
 const SPLIT_ROWS: usize = 64;
 
 impl CpuOps<'_> {
-    /// `out = activation(x W^T + b)` or `out += x W^T + b`, for `x [rows, inputs]` and `out [rows, outputs]`.
+    /// What the epilogue says of `x W^T + b`, for `x [rows, inputs]` and `out [rows, outputs]`.
     ///
     /// Sums are f32 and run over `inputs` in one order: a row's bits depend on that row alone.
     ///
@@ -46,6 +46,9 @@ impl CpuOps<'_> {
         if weights.isa() != self.isa() {
             return Err(OpError::IsaMismatch { packed: weights.isa(), requested: self.isa() });
         }
+        let halves = |gated: bool| if gated { 2 } else { 1 };
+        let wanted = halves(matches!(epilogue, Epilogue::Gate(_)));
+        expect_size(OP, "layers packed into one", halves(weights.is_gated()), wanted)?;
         let format = match (T::DTYPE, weights.dtype()) {
             (Dtype::F32, Dtype::F32) => TileFormat::F32,
             (Dtype::F32, Dtype::F16) => TileFormat::F16,
@@ -140,8 +143,8 @@ impl<T: Element> Kernel for Block<'_, '_, T> {
                 unsafe { widen_panel::<S>(weights.panel(panel).0, columns, self.panel) };
                 b = self.panel.as_ptr().cast();
             }
-            let column = panel * columns;
-            let used = columns.min(weights.outputs() - column);
+            let column = panel * weights.panel_outputs();
+            let used = weights.panel_outputs().min(weights.outputs() - column);
             // A tile writes whole panels.
             let fused = fused.filter(|_| used == columns);
             let heights = tiles(fused.unwrap_or(Finish::Sums));
@@ -179,7 +182,7 @@ fn fused(format: TileFormat, epilogue: Epilogue) -> Option<Finish> {
         _ if format == TileFormat::F16 => None,
         Epilogue::Add => Some(Finish::Add),
         Epilogue::Activate(Activation::Identity) => Some(Finish::Store),
-        Epilogue::Activate(_) => None,
+        Epilogue::Activate(_) | Epilogue::Gate(_) => None,
     }
 }
 
@@ -306,6 +309,14 @@ impl<T: Element> Output<T> {
                 Epilogue::Activate(other) => {
                     map.run::<S, T>(self, |sum, _, _| math::activate::<S>(other, sum))
                 }
+                Epilogue::Gate(Activation::GeluErf) if T::DTYPE == Dtype::Bf16 => {
+                    map.run_gated::<S, T>(self, |gate| S::gelu_erf_bf16(gate))
+                }
+                Epilogue::Gate(Activation::GeluErf) => map.run_gated::<S, T>(self, |gate| S::gelu_erf(gate)),
+                Epilogue::Gate(Activation::Silu) => {
+                    map.run_gated::<S, T>(self, |gate| math::activate::<S>(Activation::Silu, gate))
+                }
+                Epilogue::Gate(other) => map.run_gated::<S, T>(self, |gate| math::activate::<S>(other, gate)),
             }
         }
     }
@@ -332,12 +343,39 @@ impl Map<'_> {
                 // SAFETY: inside of `rows` rows of `used` elements; a tile's row is whole vectors long.
                 unsafe {
                     let at = to.start.add(row * to.stride + column);
-                    let mut sum = S::load(self.sums.add(row * self.columns + column));
-                    if let Some(rescale) = &self.rescale {
-                        sum = rescale.apply::<S>(row, column, sum);
-                    }
-                    element::store::<S, T>(at, map(sum, at, count), count);
+                    element::store::<S, T>(at, map(self.sum::<S>(row, column), at, count), count);
                 }
+            }
+        }
+    }
+
+    /// Writes `activate(gate) * value` for each pair of sums; the gates are the first half of a row.
+    ///
+    /// # Safety
+    /// As for [`Output::write`]; a row of sums is two vectors long.
+    #[inline(always)]
+    unsafe fn run_gated<S: Simd, T: Element>(&self, to: &Output<T>, activate: impl Fn(S::V) -> S::V) {
+        for row in 0..to.rows {
+            // SAFETY: inside of `rows` rows of `used` elements, of which one vector is the most.
+            unsafe {
+                let product = S::mul(activate(self.sum::<S>(row, 0)), self.sum::<S>(row, S::LANES));
+                element::store::<S, T>(to.start.add(row * to.stride), product, to.used);
+            }
+        }
+    }
+
+    /// The sums of one row from `column` on.
+    ///
+    /// # Safety
+    /// The machine supports `S`; a vector from there on lies inside of the tile.
+    #[inline(always)]
+    unsafe fn sum<S: Simd>(&self, row: usize, column: usize) -> S::V {
+        // SAFETY: the caller's contract is the same.
+        unsafe {
+            let sum = S::load(self.sums.add(row * self.columns + column));
+            match &self.rescale {
+                Some(rescale) => rescale.apply::<S>(row, column, sum),
+                None => sum,
             }
         }
     }

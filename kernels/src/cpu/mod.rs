@@ -16,6 +16,7 @@ mod operand;
 mod ops;
 mod peak;
 mod pool;
+mod rope;
 mod shared;
 mod simd;
 mod team;
@@ -36,6 +37,7 @@ pub use isa::{CpuIsa, ParseIsaError};
 pub use ops::{CpuOps, CpuWorkers};
 pub use peak::PeakLoop;
 pub use pool::Pooling;
+pub use rope::{HeadOps, RopeTable};
 pub use team::{TEAM_THREADS_MAX, Team};
 pub use weights::{EmbeddingTable, LayerNorm, PackedLinear};
 
@@ -63,4 +65,6 @@ pub enum Epilogue {
     Activate(Activation),
     /// `out += x W^T + b`: the residual, in place.
     Add,
+    /// `out = activation(x G^T + c) * (x W^T + b)`, of weights that are packed with their gate.
+    Gate(Activation),
 }

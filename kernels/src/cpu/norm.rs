@@ -1,4 +1,4 @@
-//! Layer normalisation and L2 normalisation of rows.
+//! Layer, root-mean-square and L2 normalisation of rows.
 
 use super::element::{Element, load, store};
 use super::error::{OpError, expect_size};
@@ -28,6 +28,31 @@ impl CpuOps<'_> {
         Ok(())
     }
 
+    /// `out = norm(x)`, or `out += norm(x)` where it `adds`, row by row; both `[rows, dims]`.
+    ///
+    /// # Errors
+    /// When the two are not equally many whole rows.
+    pub fn layer_norm_into<T: Element>(
+        &mut self,
+        norm: &LayerNorm,
+        x: &[T],
+        adds: bool,
+        out: &mut [T],
+    ) -> Result<(), OpError> {
+        let dims = norm.dims();
+        let rows = x.len() / dims;
+        expect_size("layer norm", "x", x.len(), rows * dims)?;
+        expect_size("layer norm", "out", out.len(), x.len())?;
+        let (isa, shared) = (self.isa, SharedMut::new(out));
+        self.for_rows(rows, SPLIT_ROWS, &|_, rows| {
+            // SAFETY: the items of one call cover different rows.
+            let out = unsafe { shared.part(rows.start * dims, rows.len() * dims) };
+            let x = &x[rows.start * dims..rows.end * dims];
+            dispatch(isa, NormRowsInto { norm, adds, x, out });
+        });
+        Ok(())
+    }
+
     /// Divides every row of `x [rows, dims]` by its Euclidean length, which is taken as at least 1e-12 (so a row of zeros
     /// stays one), like `torch.nn.functional.normalize`.
     ///
@@ -52,6 +77,34 @@ impl<T: Element> Kernel for NormRows<'_, T> {
         for row in self.x.chunks_exact_mut(self.norm.dims()) {
             // SAFETY: the caller vouches for S; a row has as many elements as the norm has dimensions.
             unsafe { normalise_row::<S, T, T>(self.norm, row.as_ptr(), row.as_mut_ptr()) }
+        }
+    }
+}
+
+struct NormRowsInto<'a, T> {
+    norm: &'a LayerNorm,
+    adds: bool,
+    x: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Element> Kernel for NormRowsInto<'_, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let dims = self.norm.dims();
+        for (row, out) in self.x.chunks_exact(dims).zip(self.out.chunks_exact_mut(dims)) {
+            let to = out.as_mut_ptr();
+            // SAFETY: the caller vouches for S; both rows have as many elements as the norm has dimensions.
+            unsafe {
+                if self.adds {
+                    normalise_row_to::<S, T>(self.norm, row.as_ptr(), |column, value, count| {
+                        let at = to.add(column);
+                        store::<S, T>(at, S::add(load::<S, T>(at, count), value), count);
+                    });
+                } else {
+                    normalise_row::<S, T, T>(self.norm, row.as_ptr(), to);
+                }
+            }
         }
     }
 }
@@ -115,10 +168,32 @@ pub(crate) unsafe fn normalise_row<S: Simd, A: Element, B: Element>(
     from: *const A,
     to: *mut B,
 ) {
+    // SAFETY: the caller's contract is the same; `count` elements are left at `column`.
+    unsafe {
+        normalise_row_to::<S, A>(norm, from, |column, value, count| {
+            store::<S, B>(to.add(column), value, count);
+        });
+    }
+}
+
+/// Normalises one row: `write(column, values, count)` is called for each vector, in order, `count` elements before the end
+/// of the row.
+///
+/// # Safety
+/// The machine supports `S`; `norm.dims()` elements are readable at `from`.
+#[inline(always)]
+unsafe fn normalise_row_to<S: Simd, A: Element>(
+    norm: &LayerNorm,
+    from: *const A,
+    write: impl Fn(usize, S::V, usize),
+) {
     let dims = norm.dims();
     // SAFETY: every access below is to one of the `dims` elements of a row or a parameter.
     unsafe {
-        let mean = sum_over::<S, A>(from, dims, |v| v, |v| v) / dims as f32;
+        let mean = match norm.centres {
+            true => sum_over::<S, A>(from, dims, |v| v, |v| v) / dims as f32,
+            false => 0.0,
+        };
         let means = S::splat(mean);
         let square = |v| {
             let centred = S::sub(v, means);
@@ -131,7 +206,7 @@ pub(crate) unsafe fn normalise_row<S: Simd, A: Element, B: Element>(
             let centred = S::sub(load::<S, A>(from.add(column), count), means);
             let gamma = load::<S, f32>(norm.gamma.as_ptr().add(column), count);
             let beta = load::<S, f32>(norm.beta.as_ptr().add(column), count);
-            store::<S, B>(to.add(column), S::fma(S::mul(centred, scale), gamma, beta), count);
+            write(column, S::fma(S::mul(centred, scale), gamma, beta), count);
         }
     }
 }

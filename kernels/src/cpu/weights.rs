@@ -13,11 +13,15 @@ use half::{bf16, f16};
 /// Panels of as many outputs as one register tile is wide, `[outputs / columns][inputs / unit][columns]` in units of 32
 /// bits: one f32, or a pair of bf16 or f16 that are neighbours in `inputs`. The last panel and the last pair are filled up with
 /// zeros. A panel is read from its start to its end, once for all rows of a block.
+///
+/// Of a gated layer the first half of each panel is gates, the second half what they open: a tile has both when its sums
+/// meet.
 pub struct PackedLinear {
     isa: VerifiedIsa,
     dtype: Dtype,
     outputs: usize,
     inputs: usize,
+    gated: bool,
     units: AlignedBuf<u32>,
     /// Zeros where the layer has no bias; as long as all panels.
     bias: AlignedBuf<f32>,
@@ -37,40 +41,77 @@ impl PackedLinear {
         outputs: usize,
         inputs: usize,
         bias: Option<&[f32]>,
+        fill_row: impl FnMut(usize, &mut [f32]),
+    ) -> Result<Self, OpError> {
+        Self::pack_rows(isa, dtype, (outputs, false), inputs, bias, fill_row)
+    }
+
+    /// Packs two layers of `outputs` rows each, the first of which gates the second (see [`Epilogue::Gate`]): `fill_row` is
+    /// called for the rows of both, the gate's first, and the bias is as long.
+    ///
+    /// # Errors
+    /// As for [`Self::pack`].
+    ///
+    /// [`Epilogue::Gate`]: super::Epilogue::Gate
+    pub fn pack_gated(
+        isa: CpuIsa,
+        dtype: Dtype,
+        outputs: usize,
+        inputs: usize,
+        bias: Option<&[f32]>,
+        fill_row: impl FnMut(usize, &mut [f32]),
+    ) -> Result<Self, OpError> {
+        Self::pack_rows(isa, dtype, (outputs, true), inputs, bias, fill_row)
+    }
+
+    fn pack_rows(
+        isa: CpuIsa,
+        dtype: Dtype,
+        (outputs, gated): (usize, bool),
+        inputs: usize,
+        bias: Option<&[f32]>,
         mut fill_row: impl FnMut(usize, &mut [f32]),
     ) -> Result<Self, OpError> {
         const OP: &str = "pack linear";
+        let rows = if gated { 2 * outputs } else { outputs };
         let isa = isa.verified()?;
         if outputs == 0 || inputs == 0 {
             return Err(OpError::Shape { op: OP, what: "outputs or inputs", found: 0, expected: 1 });
         }
         if let Some(bias) = bias {
-            expect_size(OP, "bias", bias.len(), outputs)?;
+            expect_size(OP, "bias", bias.len(), rows)?;
         }
         let columns = panel_columns(isa.get());
         if dtype == Dtype::I8 || (dtype == Dtype::F16 && !isa.get().supports(dtype)) {
             return Err(OpError::UnsupportedStorage { dtype });
         }
         let steps = steps(dtype, inputs);
-        let panels = outputs.div_ceil(columns);
+        let results = if gated { columns / 2 } else { columns };
+        let panels = outputs.div_ceil(results);
+        // Where a row goes, as a column of all panels side by side.
+        let place = |row: usize| {
+            let (second, output) = (row / outputs, row % outputs);
+            output / results * columns + second * results + output % results
+        };
         let mut units = AlignedBuf::<u32>::zeroed(panels * steps * columns);
         let mut padded_bias = AlignedBuf::zeroed(panels * columns);
         let scaled = if dtype == Dtype::F16 { panels * columns } else { 0 };
         let mut inverse_scales = AlignedBuf::<f32>::zeroed(scaled);
-        if let Some(bias) = bias {
-            padded_bias[..outputs].copy_from_slice(bias);
+        for (row, &value) in bias.unwrap_or_default().iter().enumerate() {
+            padded_bias[place(row)] = value;
         }
         // One element more than a row, so that an odd row ends in a zero.
         let mut row = vec![0.0f32; inputs + 1];
-        for output in 0..outputs {
-            fill_row(output, &mut row[..inputs]);
-            let panel = &mut units[output / columns * steps * columns..][..steps * columns];
-            let column = panel[output % columns..].iter_mut().step_by(columns);
+        for index in 0..rows {
+            fill_row(index, &mut row[..inputs]);
+            let place = place(index);
+            let panel = &mut units[place / columns * steps * columns..][..steps * columns];
+            let column = panel[place % columns..].iter_mut().step_by(columns);
             match dtype {
                 Dtype::F32 => column.zip(&row).for_each(|(unit, weight)| *unit = weight.to_bits()),
                 Dtype::F16 => {
                     let (scale, inverse) = f16_scale(&row);
-                    inverse_scales[output] = inverse;
+                    inverse_scales[place] = inverse;
                     column
                         .zip(row.chunks(2))
                         .for_each(|(unit, pair)| *unit = f16_pair(pair[0] * scale, pair[1] * scale));
@@ -78,7 +119,7 @@ impl PackedLinear {
                 _ => column.zip(row.chunks(2)).for_each(|(unit, pair)| *unit = bf16_pair(pair[0], pair[1])),
             }
         }
-        Ok(Self { isa, dtype, outputs, inputs, units, bias: padded_bias, inverse_scales })
+        Ok(Self { isa, dtype, outputs, inputs, gated, units, bias: padded_bias, inverse_scales })
     }
 
     /// Columns of the input.
@@ -89,6 +130,11 @@ impl PackedLinear {
     /// Columns of the output.
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// Whether each output is one of a gate and one of what it opens.
+    pub fn is_gated(&self) -> bool {
+        self.gated
     }
 
     /// The format that the weights are stored in.
@@ -113,6 +159,11 @@ impl PackedLinear {
     /// Units of 32 bits in one column of a panel.
     pub(crate) fn steps(&self) -> usize {
         steps(self.dtype, self.inputs)
+    }
+
+    /// Outputs of one panel.
+    pub(crate) fn panel_outputs(&self) -> usize {
+        panel_columns(self.isa.get()) / if self.gated { 2 } else { 1 }
     }
 
     pub(crate) fn panels(&self) -> usize {
@@ -231,8 +282,10 @@ fn narrow<H: bytemuck::Pod>(
     values
 }
 
-/// Layer normalisation (Ba, Kiros and Hinton, arXiv 1607.06450): `(x - mean) / sqrt(variance + epsilon) * gamma + beta`.
+/// Layer normalisation (Ba, Kiros and Hinton, arXiv 1607.06450): `(x - mean) / sqrt(variance + epsilon) * gamma + beta`;
+/// or the same of rows whose mean is taken for 0 (RMSNorm, Zhang and Sennrich, arXiv 1910.07467).
 pub struct LayerNorm {
+    pub(crate) centres: bool,
     pub(crate) gamma: Vec<f32>,
     pub(crate) beta: Vec<f32>,
     pub(crate) epsilon: f32,
@@ -245,7 +298,16 @@ impl LayerNorm {
     /// When the two differ in length or are empty.
     pub fn new(gamma: Vec<f32>, beta: Vec<f32>, epsilon: f32) -> Result<Self, OpError> {
         expect_size("layer norm", "beta", beta.len(), gamma.len().max(1))?;
-        Ok(Self { gamma, beta, epsilon })
+        Ok(Self { centres: true, gamma, beta, epsilon })
+    }
+
+    /// RMSNorm: the scale of each dimension alone.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn rms(gamma: Vec<f32>, epsilon: f32) -> Result<Self, OpError> {
+        let beta = vec![0.0; gamma.len()];
+        Ok(Self { centres: false, ..Self::new(gamma, beta, epsilon)? })
     }
 
     /// Values of one row.

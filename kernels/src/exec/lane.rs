@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     batch::PackedBatch,
-    cpu::{Activation, CpuOps, CpuWorkers, Element, Embeddings, Epilogue, Rows},
+    cpu::{Activation, CpuOps, CpuWorkers, Element, Embeddings, Epilogue, HeadOps, Rows},
     dtype::Dtype,
     outputs::{OutputSet, Outputs},
     plan::{Buffer, EmbedPlan, LayerPlan, Step},
@@ -112,6 +112,9 @@ impl<T: Element> Pass<'_, '_, T> {
             self.layer(layer, weights)?;
         }
         let CpuModel { plan, weights, .. } = self.model;
+        if let Some(norm) = &weights.final_norm {
+            self.ops.layer_norm(norm, self.buffers.get_mut(Buffer::Hidden))?;
+        }
         let rows = self.buffers.get(Buffer::Hidden);
         let hidden = Hidden { width: plan.hidden(), rows, cu_seqlens: self.block.cu_seqlens };
         self.head.run(self.ops, (&plan.head, &weights.head), hidden, wanted, out)
@@ -120,7 +123,9 @@ impl<T: Element> Pass<'_, '_, T> {
     fn embed(&mut self) -> Result<(), ExecError> {
         let EmbeddingWeights { token, position, token_type, norm, projection } =
             &self.model.weights.embeddings;
-        let tables = Embeddings { token, position: position.as_ref(), token_type: token_type.as_ref() };
+        let scale = self.model.plan.embed.scale;
+        let (position, token_type) = (position.as_ref(), token_type.as_ref());
+        let tables = Embeddings { token, scale, position, token_type };
         let Block { token_ids, positions, type_ids, .. } = self.block;
         let Some(projection) = projection else {
             let hidden = self.buffers.get_mut(Buffer::Hidden);
@@ -157,8 +162,19 @@ impl<T: Element> Pass<'_, '_, T> {
                     let bias = self.model.weights.position_bias.as_ref();
                     self.ops.attention(shape, bias, q, k, v, cu_seqlens, cu_seqlens, out)?;
                 }
-                Step::Norm { norm, buffer } => {
-                    self.ops.layer_norm(&weights.norms[norm], self.buffers.get_mut(buffer))?;
+                Step::Turn { ref shape, norms, rope, buffer } => {
+                    let [query_norm, key_norm] = [0, 1].map(|at| Some(&weights.norms[norms?[at]]));
+                    let rope = rope.map(|rope| &self.model.weights.ropes[rope]);
+                    let head_ops = HeadOps { query_norm, key_norm, rope };
+                    let x = self.buffers.get_mut(buffer);
+                    self.ops.norm_and_turn(shape, head_ops, self.block.positions, x)?;
+                }
+                Step::Norm { norm, from, to, .. } if from == to => {
+                    self.ops.layer_norm(&weights.norms[norm], self.buffers.get_mut(to))?;
+                }
+                Step::Norm { norm, from, adds, to } => {
+                    let (x, out) = self.buffers.pair(from, to);
+                    self.ops.layer_norm_into(&weights.norms[norm], x, adds, out)?;
                 }
             }
         }

@@ -14,11 +14,11 @@ use super::{
     model::{CpuModel, EmbeddingWeights, LayerWeights, Weights},
 };
 use crate::{
-    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias},
+    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias, RopeTable},
     describe::ModelDescription,
     dtype::DtypePolicy,
     families::{LayerNames, LinearNames, NormNames, Stored, WeightNames},
-    plan::{BiasPlan, EmbedPlan, LayerPlan, LinearRole, NormOp, NormPlan, NormRole, Plan},
+    plan::{BiasKind, BiasPlan, EmbedPlan, LayerPlan, LinearRole, NormOp, NormPlan, NormRole, Plan},
     weights::{MappedCheckpoint, Tensor, WeightsError},
 };
 
@@ -107,7 +107,17 @@ impl Loader<'_> {
             }
             packed.sort_by_key(|(index, _)| *index);
             let layers = packed.into_iter().map(|(_, layer)| layer).collect();
-            Ok(Weights { embeddings: embeddings?, position_bias: self.position_bias()?, layers, head })
+            let names = self.names.final_norm.as_ref().zip(self.plan.final_norm);
+            let ropes = self.plan.ropes.iter();
+            let ropes = ropes.map(|rope| RopeTable::new(&rope.frequencies, rope.positions));
+            Ok(Weights {
+                embeddings: embeddings?,
+                position_bias: self.position_bias()?,
+                ropes: ropes.collect::<Result<_, _>>()?,
+                layers,
+                final_norm: names.map(|(names, op)| self.norm(names, op)).transpose()?,
+                head,
+            })
         })
     }
 
@@ -123,21 +133,27 @@ impl Loader<'_> {
             position: position.map(|(stored, rows)| self.table(stored, rows)).transpose()?,
             token_type: token_type.map(|(stored, rows)| self.table(stored, 0..rows)).transpose()?,
             norm: norm.map(|(names, op)| self.norm(names, op)).transpose()?,
-            projection: projection.map(|names| self.linear(&[names])).transpose()?,
+            projection: projection.map(|names| self.linear(&[names], false)).transpose()?,
         })
     }
 
     fn position_bias(&self) -> Result<Option<PositionBias>, LoadError> {
-        let Some((plan, stored)) = self.plan.position_bias.zip(self.names.position_bias.as_ref()) else {
+        let Some(BiasPlan { kind, heads, tokens_max }) = self.plan.position_bias else {
             return Ok(None);
         };
-        let BiasPlan { heads, distance_max, tokens_max, .. } = plan;
-        let table = self.read(stored)?;
-        Ok(Some(PositionBias::from_buckets(&table, heads, distance_max, tokens_max)?))
+        let bias = match (kind, &self.names.position_bias) {
+            (BiasKind::Buckets { distance_max, .. }, Some(stored)) => {
+                PositionBias::from_buckets(&self.read(stored)?, heads, distance_max, tokens_max)?
+            }
+            (BiasKind::Buckets { .. }, None) => unreachable!("a described table has a name"),
+            (BiasKind::Alibi, _) => PositionBias::alibi(heads, tokens_max)?,
+        };
+        Ok(Some(bias))
     }
 
     fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
-        let linears = layer.linears.iter().map(|linear| self.linear(&names.of_linear(linear.role)));
+        let linears = layer.linears.iter();
+        let linears = linears.map(|linear| self.linear(&names.of_linear(linear.role), linear.gated));
         let norms = layer.norms.iter().map(|NormPlan { role, op, .. }| {
             let names = names.of_norm(*role).expect("a described norm has a name");
             self.norm(names, *op)
@@ -148,8 +164,8 @@ impl Loader<'_> {
         })
     }
 
-    /// Packs the stored layers of one product as if they were one, below each other.
-    fn linear(&self, names: &[&LinearNames]) -> Result<PackedLinear, LoadError> {
+    /// Packs the stored layers of one product: below each other as if they were one, or a gate with what it opens.
+    fn linear(&self, names: &[&LinearNames], gated: bool) -> Result<PackedLinear, LoadError> {
         let mut bias = Vec::new();
         let mut sources = Vec::new();
         for LinearNames { weight, bias: of_bias, rows } in names {
@@ -164,10 +180,15 @@ impl Loader<'_> {
         }
         let (isa, dtype, inputs) = (self.plan.isa, self.plan.weights, names[0].weight.shape[1]);
         let mut failed = None;
-        let packed = PackedLinear::pack(isa, dtype, sources.len(), inputs, Some(&bias), |output, row| {
+        let fill_row = |output: usize, row: &mut [f32]| {
             let (tensor, source) = sources[output];
             keep_first(&mut failed, tensor.read(source * inputs, row));
-        });
+        };
+        let (rows, bias) = (sources.len(), Some(&bias[..]));
+        let packed = match gated {
+            true => PackedLinear::pack_gated(isa, dtype, rows / 2, inputs, bias, fill_row),
+            false => PackedLinear::pack(isa, dtype, rows, inputs, bias, fill_row),
+        };
         for (tensor, _) in sources.iter().filter(|(_, row)| *row == 0) {
             self.done(tensor);
         }
@@ -187,12 +208,19 @@ impl Loader<'_> {
     }
 
     fn norm(&self, names: &NormNames, op: NormOp) -> Result<LayerNorm, LoadError> {
-        let gamma = self.read(&names.weight)?;
-        let zeros = || Ok(vec![0.0; gamma.len()]);
-        let beta = names.bias.as_ref().map_or_else(zeros, |stored| self.read(stored))?;
+        let mut gamma = self.read(&names.weight)?;
         match op {
-            NormOp::Layer { eps } => Ok(LayerNorm::new(gamma, beta, eps)?),
-            NormOp::Rms { .. } => unreachable!("no plan has one yet"),
+            NormOp::Layer { eps } => {
+                let zeros = || Ok(vec![0.0; gamma.len()]);
+                let beta = names.bias.as_ref().map_or_else(zeros, |stored| self.read(stored))?;
+                Ok(LayerNorm::new(gamma, beta, eps)?)
+            }
+            NormOp::Rms { eps, plus_one } => {
+                if plus_one {
+                    gamma.iter_mut().for_each(|weight| *weight += 1.0);
+                }
+                Ok(LayerNorm::rms(gamma, eps)?)
+            }
         }
     }
 
@@ -223,7 +251,11 @@ impl LayerNames {
     fn of_norm(&self, role: NormRole) -> Option<&NormNames> {
         match role {
             NormRole::Attention => self.attention_norm.as_ref(),
+            NormRole::AttentionPost => self.attention_post_norm.as_ref(),
             NormRole::Ffn => self.ffn_norm.as_ref(),
+            NormRole::FfnPost => self.ffn_post_norm.as_ref(),
+            NormRole::Query => self.query_norm.as_ref(),
+            NormRole::Key => self.key_norm.as_ref(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::head::HeadWeights;
 use crate::{
-    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias},
+    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias, RopeTable},
     dtype::Dtype,
     outputs::OutputSet,
     plan::Plan,
@@ -19,7 +19,9 @@ pub struct CpuModel {
 pub(super) struct Weights {
     pub(super) embeddings: EmbeddingWeights,
     pub(super) position_bias: Option<PositionBias>,
+    pub(super) ropes: Vec<RopeTable>,
     pub(super) layers: Vec<LayerWeights>,
+    pub(super) final_norm: Option<LayerNorm>,
     pub(super) head: HeadWeights,
 }
 
@@ -39,10 +41,12 @@ pub(super) struct LayerWeights {
 impl CpuModel {
     /// The heap that the packed weights hold: measured, not estimated.
     pub fn bytes(&self) -> u64 {
-        let Weights { embeddings, position_bias, layers, head } = &self.weights;
+        let Weights { embeddings, position_bias, ropes, layers, final_norm, head } = &self.weights;
         let bias = position_bias.as_ref().map_or(0, PositionBias::bytes);
+        let ropes: usize = ropes.iter().map(RopeTable::bytes).sum();
+        let norm = final_norm.as_ref().map_or(0, LayerNorm::bytes);
         let layers: usize = layers.iter().map(LayerWeights::bytes).sum();
-        (embeddings.bytes() + bias + layers + head.bytes()) as u64
+        (embeddings.bytes() + bias + ropes + layers + norm + head.bytes()) as u64
     }
 
     /// The format of the weights.

@@ -3,10 +3,12 @@
 mod bert;
 mod distilbert;
 mod electra;
+mod modernbert;
 mod mpnet;
 mod names;
 mod post_norm;
 mod roberta;
+mod rope;
 
 use serde::Deserialize;
 
@@ -18,8 +20,8 @@ use crate::{
 };
 
 /// One line a family.
-static FAMILIES: [Family; 5] =
-    [bert::FAMILY, roberta::FAMILY, distilbert::FAMILY, mpnet::FAMILY, electra::FAMILY];
+static FAMILIES: [Family; 6] =
+    [bert::FAMILY, roberta::FAMILY, distilbert::FAMILY, mpnet::FAMILY, electra::FAMILY, modernbert::FAMILY];
 
 /// What one family's file says.
 struct Family {

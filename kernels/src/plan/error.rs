@@ -24,12 +24,6 @@ pub enum PlanError {
         /// The widest.
         max: usize,
     },
-    /// A property of the model has no kernel.
-    #[error("the cpu has no kernel for {property} yet")]
-    NoKernel {
-        /// What the model would need.
-        property: &'static str,
-    },
 }
 
 fn names(all: &[impl ToString]) -> String {

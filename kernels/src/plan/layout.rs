@@ -18,38 +18,35 @@ pub(super) fn starts(layers: &[LayerPlan], widths: &[usize; Buffer::COUNT]) -> [
 }
 
 impl LayerPlan {
-    /// The first and the last step that touch a buffer; every step for the residual stream, which goes on to the next
-    /// layer.
-    pub(super) fn lifetime(&self, buffer: Buffer) -> Option<(usize, usize)> {
-        let touches = |step: &Step| step.reads() == buffer || step.writes() == buffer;
-        match buffer {
-            Buffer::Hidden => Some((0, usize::MAX)),
-            _ => Some((self.steps.iter().position(touches)?, self.steps.iter().rposition(touches)?)),
-        }
+    /// Whether the buffer holds something during a step that is still needed, or that the step reads or writes; the residual
+    /// stream always does.
+    pub(super) fn is_live(&self, buffer: Buffer, step: usize) -> bool {
+        let touches = |step: &&Step| step.reads() == buffer || step.writes() == buffer;
+        let next = || self.steps[step + 1..].iter().find(touches);
+        buffer == Buffer::Hidden
+            || touches(&&self.steps[step])
+            || next().is_some_and(|next| next.reads() == buffer)
     }
 
     fn needs_both(&self, a: Buffer, b: Buffer) -> bool {
-        let (Some(a), Some(b)) = (self.lifetime(a), self.lifetime(b)) else {
-            return false;
-        };
-        a.0 <= b.1 && b.0 <= a.1
+        (0..self.steps.len()).any(|step| self.is_live(a, step) && self.is_live(b, step))
     }
 }
 
 impl Step {
-    /// The buffer that the step reads; a norm works in place.
+    /// The buffer that the step reads.
     pub(super) fn reads(&self) -> Buffer {
         match *self {
-            Self::Linear { from, .. } | Self::Attention { from, .. } => from,
-            Self::Norm { buffer, .. } => buffer,
+            Self::Linear { from, .. } | Self::Attention { from, .. } | Self::Norm { from, .. } => from,
+            Self::Turn { buffer, .. } => buffer,
         }
     }
 
     /// The buffer that the step writes.
     pub(super) fn writes(&self) -> Buffer {
         match *self {
-            Self::Linear { to, .. } | Self::Attention { to, .. } => to,
-            Self::Norm { buffer, .. } => buffer,
+            Self::Linear { to, .. } | Self::Attention { to, .. } | Self::Norm { to, .. } => to,
+            Self::Turn { buffer, .. } => buffer,
         }
     }
 }

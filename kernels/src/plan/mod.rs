@@ -1,16 +1,20 @@
 //! Spec + device + dtype policy -> the steps of one forward pass, with their buffers sized. Pure.
 //!
 //! `select` is the only reader of the spec's axes, and the only place where fusion is decided: one product for query,
-//! key and value; bias, activation and residual in the epilogues of the products.
+//! key and value, one for a gate and what it opens; bias, activation, gate and residual in the epilogues of the products;
+//! one pass for the norms and the rotation of queries and keys.
 
 mod display;
 mod error;
 mod head;
+mod layer;
 mod layout;
+mod rope;
 mod select;
 
 pub use error::PlanError;
 pub(crate) use head::{HeadPlan, HeadStep, PooledPlan};
+pub(crate) use rope::RopePlan;
 
 use std::ops::Range;
 
@@ -29,7 +33,11 @@ pub struct Plan {
     pub(crate) activations: Dtype,
     pub(crate) embed: EmbedPlan,
     pub(crate) position_bias: Option<BiasPlan>,
+    /// Without those that several layers share.
+    pub(crate) ropes: Vec<RopePlan>,
     pub(crate) layers: Vec<LayerPlan>,
+    /// Of the residual stream, in place, behind the last layer.
+    pub(crate) final_norm: Option<NormOp>,
     pub(crate) head: HeadPlan,
     /// Elements per token of each [`Buffer`].
     pub(crate) widths: [usize; Buffer::COUNT],
@@ -47,6 +55,7 @@ pub(crate) struct EmbedPlan {
     /// The rows of the stored table that hold them, where they are looked up.
     pub(crate) position_rows: Option<Range<usize>>,
     pub(crate) token_types: Option<usize>,
+    pub(crate) scale: Option<f32>,
     pub(crate) norm: Option<NormOp>,
     pub(crate) width: usize,
     pub(crate) projects: bool,
@@ -57,14 +66,20 @@ impl EmbedPlan {
     pub(crate) const UNPROJECTED: Buffer = Buffer::Context;
 }
 
-/// What every attention adds to its scores: a learned table `[buckets, heads]`, spread out over the distances of
-/// `tokens_max` tokens.
+/// What every attention adds to its scores, spread out over the distances of `tokens_max` tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BiasPlan {
-    pub(crate) buckets: usize,
+    pub(crate) kind: BiasKind,
     pub(crate) heads: usize,
-    pub(crate) distance_max: usize,
     pub(crate) tokens_max: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BiasKind {
+    /// A learned table `[buckets, heads]`.
+    Buckets { buckets: usize, distance_max: usize },
+    /// Slopes that the number of heads tells.
+    Alibi,
 }
 
 /// One block: its weights and what is done with them, in order.
@@ -82,6 +97,8 @@ pub(crate) struct LinearPlan {
     /// Rows of each stored tensor that is packed into it, in order.
     pub(crate) outputs: Vec<usize>,
     pub(crate) inputs: usize,
+    /// Whether the first of two opens the second.
+    pub(crate) gated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +126,12 @@ pub(crate) enum NormOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormRole {
     Attention,
+    /// The second one of a sandwich.
+    AttentionPost,
     Ffn,
+    FfnPost,
+    Query,
+    Key,
 }
 
 /// The buffers between steps, `[tokens, width]` each.
@@ -123,11 +145,14 @@ pub(crate) enum Buffer {
     Context,
     /// Inside of the feed-forward network.
     Intermediate,
+    /// The residual stream as a norm leaves it to what follows.
+    Normed,
 }
 
 impl Buffer {
-    pub(crate) const COUNT: usize = 4;
-    pub(crate) const ALL: [Self; Self::COUNT] = [Self::Hidden, Self::Qkv, Self::Context, Self::Intermediate];
+    pub(crate) const COUNT: usize = 5;
+    pub(crate) const ALL: [Self; Self::COUNT] =
+        [Self::Hidden, Self::Qkv, Self::Context, Self::Intermediate, Self::Normed];
 }
 
 /// One op. Weights are named by their place in the layer's lists.
@@ -146,10 +171,20 @@ pub(crate) enum Step {
         from: Buffer,
         to: Buffer,
     },
-    /// In place.
+    /// The norms of queries and of keys, and their rotation; in place, in the first columns of the fused projection.
+    Turn {
+        shape: AttentionShape,
+        norms: Option<[usize; 2]>,
+        rope: Option<usize>,
+        buffer: Buffer,
+    },
+    /// In place where both buffers are one.
     Norm {
         norm: usize,
-        buffer: Buffer,
+        from: Buffer,
+        /// Whether the result is added to what is there.
+        adds: bool,
+        to: Buffer,
     },
 }
 
@@ -182,8 +217,10 @@ impl Plan {
 }
 
 impl LinearPlan {
+    /// Width of the result.
     pub(crate) fn outputs(&self) -> usize {
-        self.outputs.iter().sum()
+        let rows: usize = self.outputs.iter().sum();
+        if self.gated { rows / 2 } else { rows }
     }
 }
 

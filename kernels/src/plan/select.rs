@@ -1,13 +1,12 @@
-//! The only `match` over a spec's axes.
+//! The only reader of a spec's axes: those of the whole encoder; `layer` has those of one block.
 
 use super::{
-    BiasPlan, Buffer, EmbedPlan, HeadPlan, LayerPlan, LinearPlan, LinearRole, NormOp, NormPlan, NormRole,
-    Plan, PlanError, Step, layout,
+    BiasKind, BiasPlan, Buffer, EmbedPlan, HeadPlan, LayerPlan, NormOp, Plan, PlanError, RopePlan, layout,
 };
 use crate::{
-    cpu::{self, AttentionShape, CpuIsa, Epilogue, HEAD_DIM_MAX},
+    cpu::{self, CpuIsa},
     dtype::{Dtype, DtypePolicy},
-    spec::{self, EncoderSpec, LayerSpec, NormPlacement, Position, PositionBias},
+    spec::{self, EncoderSpec, LayerSpec, Position, PositionBias},
 };
 
 impl Plan {
@@ -17,8 +16,9 @@ impl Plan {
     /// What the device cannot do.
     pub fn for_cpu(spec: &EncoderSpec, isa: CpuIsa, policy: DtypePolicy) -> Result<Self, PlanError> {
         let weights = Self::dtype_on(isa, policy)?;
-        refuse(spec)?;
-        let layers = spec.each_layer().map(|each| layer(each, spec.hidden));
+        let (ropes, ropes_of_layers) = ropes(spec);
+        let layers = spec.each_layer().zip(ropes_of_layers);
+        let layers = layers.map(|(layer, rope)| LayerPlan::new(layer, spec.hidden, rope));
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let mut widths = [0; Buffer::COUNT];
         widths[Buffer::Hidden as usize] = spec.hidden;
@@ -39,7 +39,9 @@ impl Plan {
             activations,
             embed,
             position_bias: position_bias(spec),
+            ropes,
             layers,
+            final_norm: spec.final_norm.map(norm),
             head: HeadPlan::new(&spec.head, spec.hidden),
             widths,
             starts,
@@ -62,31 +64,6 @@ impl Plan {
     }
 }
 
-/// What is described but not computed.
-fn refuse(spec: &EncoderSpec) -> Result<(), PlanError> {
-    let layers = || spec.each_layer();
-    let norms = || layers().flat_map(|layer| [layer.attention_norm, layer.ffn_norm]);
-    let rms = |norm: Option<spec::Norm>| matches!(norm, Some(spec::Norm::RmsNorm { .. }));
-    let missing = [
-        ("positions inside of attention", matches!(spec.position, Position::InAttention { .. })),
-        ("distances times slopes", spec.position_bias == Some(PositionBias::Alibi)),
-        ("a scale of the embeddings", spec.embeddings.scale.is_some()),
-        ("embeddings without a norm", spec.embeddings.norm.is_none()),
-        ("a final norm", spec.final_norm.is_some()),
-        ("blocks without norms", norms().any(|norm| norm.is_none())),
-        ("root mean square norms", norms().chain([spec.embeddings.norm]).any(rms)),
-        ("norms of queries and keys", layers().any(|layer| layer.attention.qk_norm.is_some())),
-        ("rotary positions", layers().any(|layer| layer.attention.rope.is_some())),
-        ("masked attention", layers().any(|layer| layer.attention.mask != spec::Mask::Bidirectional)),
-        ("norms before a block", layers().any(|layer| layer.placement != NormPlacement::Post)),
-        ("gated networks", layers().any(|layer| layer.ffn.gate.is_some())),
-    ];
-    match missing.into_iter().find(|(_, needed)| *needed) {
-        Some((property, _)) => Err(PlanError::NoKernel { property }),
-        None => Ok(()),
-    }
-}
-
 fn embed(spec: &EncoderSpec) -> EmbedPlan {
     let position_rows = match spec.position {
         Position::Learned { rows, offset } => Some(offset..rows),
@@ -97,6 +74,7 @@ fn embed(spec: &EncoderSpec) -> EmbedPlan {
         positions: spec.position.tokens_max(),
         position_rows,
         token_types: spec.embeddings.token_types,
+        scale: spec.embeddings.scale,
         norm: spec.embeddings.norm.map(norm),
         width: spec.embeddings.width,
         projects: spec.embeddings.width != spec.hidden,
@@ -104,82 +82,32 @@ fn embed(spec: &EncoderSpec) -> EmbedPlan {
 }
 
 fn position_bias(spec: &EncoderSpec) -> Option<BiasPlan> {
-    let PositionBias::Buckets { buckets, distance_max } = spec.position_bias? else {
-        return None;
+    let kind = match spec.position_bias? {
+        PositionBias::Buckets { buckets, distance_max } => BiasKind::Buckets { buckets, distance_max },
+        PositionBias::Alibi => BiasKind::Alibi,
     };
     let heads = spec.layer(0).attention.heads;
-    Some(BiasPlan { buckets, heads, distance_max, tokens_max: spec.position.tokens_max() })
+    Some(BiasPlan { kind, heads, tokens_max: spec.position.tokens_max() })
 }
 
-fn layer(layer: &LayerSpec, hidden: usize) -> Result<LayerPlan, PlanError> {
-    let head_dim = layer.attention.head_dim;
-    if head_dim > HEAD_DIM_MAX || !head_dim.is_multiple_of(2) {
-        return Err(PlanError::HeadDim { head_dim, max: HEAD_DIM_MAX });
-    }
-    let norms = [(NormRole::Attention, layer.attention_norm), (NormRole::Ffn, layer.ffn_norm)];
-    let norms =
-        norms.into_iter().filter_map(|(role, of)| Some(NormPlan { role, width: hidden, op: norm(of?) }));
-    Ok(LayerPlan { linears: linears(layer, hidden), norms: norms.collect(), steps: steps(layer) })
+/// The tables of all layers, each once, and the one that a layer looks up.
+fn ropes(spec: &EncoderSpec) -> (Vec<RopePlan>, Vec<Option<usize>>) {
+    let mut tables = Vec::new();
+    let mut table_of = |layer: &LayerSpec| {
+        let plan = RopePlan::new(&layer.attention.rope?, spec.position.tokens_max());
+        Some(tables.iter().position(|known| *known == plan).unwrap_or_else(|| {
+            tables.push(plan);
+            tables.len() - 1
+        }))
+    };
+    let of_layers = spec.each_layer().map(&mut table_of).collect();
+    (tables, of_layers)
 }
 
-const fn norm(norm: spec::Norm) -> NormOp {
+pub(super) const fn norm(norm: spec::Norm) -> NormOp {
     match norm {
         spec::Norm::LayerNorm { eps, .. } => NormOp::Layer { eps },
         spec::Norm::RmsNorm { eps, plus_one } => NormOp::Rms { eps, plus_one },
-    }
-}
-
-/// In the order in which `steps` names them.
-fn linears(layer: &LayerSpec, hidden: usize) -> Vec<LinearPlan> {
-    let (query, kv) = layer.attention.widths();
-    let spec::Ffn { intermediate, .. } = layer.ffn;
-    let linear = |role, outputs: &[usize], inputs| LinearPlan { role, outputs: outputs.to_vec(), inputs };
-    vec![
-        linear(LinearRole::Qkv, &[query, kv, kv], hidden),
-        linear(LinearRole::AttentionOutput, &[hidden], query),
-        linear(LinearRole::FfnUp, &[intermediate], hidden),
-        linear(LinearRole::FfnDown, &[hidden], intermediate),
-    ]
-}
-
-fn steps(layer: &LayerSpec) -> Vec<Step> {
-    use Buffer::{Context, Hidden, Intermediate, Qkv};
-    let spec::Ffn { activation, .. } = layer.ffn;
-    let identity = Epilogue::Activate(cpu::Activation::Identity);
-    let activate = Epilogue::Activate(function(activation));
-    let linear = |linear, from, epilogue, to| Step::Linear { linear, from, epilogue, to };
-    let norm = |norm| Step::Norm { norm, buffer: Hidden };
-    vec![
-        linear(0, Hidden, identity, Qkv),
-        attention(layer),
-        linear(1, Context, Epilogue::Add, Hidden),
-        norm(0),
-        linear(2, Hidden, activate, Intermediate),
-        linear(3, Intermediate, Epilogue::Add, Hidden),
-        norm(1),
-    ]
-}
-
-fn attention(layer: &LayerSpec) -> Step {
-    let spec::Attention { heads, kv_heads, head_dim, .. } = layer.attention;
-    let (query, kv) = layer.attention.widths();
-    let scale = layer.attention.score_scale();
-    Step::Attention {
-        shape: AttentionShape { heads, kv_heads, head_dim, scale, mask: cpu::Mask::Bidirectional },
-        columns: [0, query, query + kv],
-        from: Buffer::Qkv,
-        to: Buffer::Context,
-    }
-}
-
-impl LayerPlan {
-    /// Which buffers the steps write, and how wide.
-    fn writes(&self) -> impl Iterator<Item = (Buffer, usize)> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::Linear { linear, to, .. } => Some((*to, self.linears[*linear].outputs())),
-            Step::Attention { shape, to, .. } => Some((*to, shape.heads * shape.head_dim)),
-            Step::Norm { .. } => None,
-        })
     }
 }
 

@@ -41,6 +41,7 @@ snapshots! {
     multilingual_e5_base: "multilingual-e5-base" on Avx512Bf16,
     distilbert_base_uncased: "distilbert-base-uncased" on Avx2,
     electra_small_discriminator: "electra-small-discriminator" on Avx512,
+    modernbert_base: "modernbert-base" on Avx512Bf16,
 }
 
 const MINILM: &str = include_str!("../../snapshots/all-minilm-l6-v2.json");
@@ -97,8 +98,7 @@ fn no_step_overwrites_what_a_later_one_reads() {
             for (index, step) in layer.steps.iter().enumerate() {
                 let written = room(step.writes());
                 for other in Buffer::ALL.into_iter().filter(|other| *other != step.writes()) {
-                    let lives =
-                        layer.lifetime(other).is_some_and(|(first, last)| (first..=last).contains(&index));
+                    let lives = layer.is_live(other, index);
                     let overlaps = room(other).start < written.end && written.start < room(other).end;
                     assert!(!(lives && overlaps), "{step:?} writes into {other:?}");
                 }

@@ -62,8 +62,14 @@ pub fn attention(
     cu_seqlens_q: &[u32],
     cu_seqlens_k: &[u32],
 ) -> Vec<f64> {
-    let Mask::Bidirectional = shape.mask;
-    attention_where(shape, qkv, cu_seqlens_q, cu_seqlens_k, |_, _| Some(0.0))
+    let sees = |distance: i64| match shape.mask {
+        Mask::Bidirectional => true,
+        Mask::Causal => distance <= 0,
+        Mask::Window { left, right } => {
+            distance.unsigned_abs() <= if distance < 0 { left as u64 } else { right as u64 }
+        }
+    };
+    attention_where(shape, qkv, cu_seqlens_q, cu_seqlens_k, |_, distance| sees(distance).then_some(0.0))
 }
 
 /// Attention where `look(head, distance)` says what is added to the score of a key at this distance from the query's
@@ -143,6 +149,25 @@ pub fn rms_norm(x: &[f64], gamma: &[f64], epsilon: f64) -> Vec<f64> {
         row.iter().zip(gamma).map(|(v, g)| v / (square + epsilon).sqrt() * g).collect::<Vec<_>>()
     };
     x.chunks_exact(gamma.len()).flat_map(normalise).collect()
+}
+
+/// Rotary positions (Su et al. 2021) of `x [tokens, heads * head_dim]`: with frequency `i`, element `i` of each head turns
+/// with the one as many elements further as there are frequencies.
+pub fn rope(head_dim: usize, frequencies: &[f64], positions: &[u32], x: &[f64]) -> Vec<f64> {
+    let half = frequencies.len();
+    let mut out = x.to_vec();
+    let width = x.len() / positions.len();
+    for (row, &position) in out.chunks_exact_mut(width).zip(positions) {
+        for head in row.chunks_exact_mut(head_dim) {
+            for (index, frequency) in frequencies.iter().enumerate() {
+                let (sine, cosine) = (f64::from(position) * frequency).sin_cos();
+                let (first, second) = (head[index], head[half + index]);
+                head[index] = first * cosine - second * sine;
+                head[half + index] = second * cosine + first * sine;
+            }
+        }
+    }
+    out
 }
 
 /// Each row of `x [rows, dims]` divided by its length, which is at least 1e-12.

@@ -50,6 +50,27 @@ impl PositionBias {
         Ok(Self { heads, tokens_max, values })
     }
 
+    /// The distance times a slope, negative, that falls from head to head (ALiBi, Press et al., arXiv 2108.12409; either
+    /// direction alike, as encoders do).
+    ///
+    /// # Errors
+    /// Sizes of 0.
+    pub fn alibi(heads: usize, tokens_max: usize) -> Result<Self, OpError> {
+        if heads == 0 || tokens_max == 0 {
+            let what = "heads or tokens of a position bias";
+            return Err(OpError::Shape { op: OP, what, found: 0, expected: 1 });
+        }
+        let distances = 2 * tokens_max - 1;
+        let mut values = AlignedBuf::zeroed(heads * distances + LANES_MAX);
+        for (head, row) in values.chunks_exact_mut(distances).take(heads).enumerate() {
+            let slope = alibi_slope(head, heads);
+            for (index, value) in row.iter_mut().enumerate() {
+                *value = (-slope * index.abs_diff(tokens_max - 1) as f64) as f32;
+            }
+        }
+        Ok(Self { heads, tokens_max, values })
+    }
+
     /// Query heads that it has numbers for.
     pub fn heads(&self) -> usize {
         self.heads
@@ -75,6 +96,14 @@ impl PositionBias {
         let distances = 2 * self.tokens_max - 1;
         &self.values[head * distances + self.tokens_max - 1 - query..]
     }
+}
+
+/// Heads whose number is a power of two have the powers of `2^(-8 / heads)`; of others, the first have those of the power of
+/// two below, the rest every second of the power above (the authors' code, which the models were trained with).
+fn alibi_slope(head: usize, heads: usize) -> f64 {
+    let below = 1usize << heads.ilog2();
+    let (power, of) = if head < below { (head + 1, below) } else { (2 * (head - below) + 1, 2 * below) };
+    2f64.powf(-8.0 * power as f64 / of as f64)
 }
 
 /// The bucket of the key at `key` for a query at `query`. Distances are divided in f32, like the reference does: where one
@@ -103,6 +132,17 @@ mod tests {
         assert_eq!(starts, [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]);
         assert_eq!(bucket(1, 0, 32, 128), 17, "keys behind the query have the other half");
         assert_eq!((bucket(0, 599, 32, 128), bucket(599, 0, 32, 128)), (15, 31));
+    }
+
+    /// What the authors' `get_slopes` gives.
+    #[test]
+    fn slopes_are_those_of_the_authors() {
+        let slopes = |heads| (0..heads).map(|head| alibi_slope(head, heads)).collect::<Vec<_>>();
+        assert_eq!(slopes(8), [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]);
+        let twelve = slopes(12);
+        assert_eq!(twelve[..8], slopes(8));
+        let root = |eighths: f64| 2f64.powf(-eighths / 2.0);
+        assert_eq!(twelve[8..], [root(1.0), root(3.0), root(5.0), root(7.0)]);
     }
 
     #[test]

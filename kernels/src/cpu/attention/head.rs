@@ -10,6 +10,7 @@ use crate::cpu::ops::{AttentionScratch, Scratch};
 use crate::cpu::shared::SharedMut;
 use crate::cpu::simd::{Kernel, LANES_MAX, Simd, math};
 use crate::cpu::tile::{ROWS_MAX, Tile, TileArgs, ZEROS, balanced};
+use half::bf16;
 use std::ops::Range;
 
 /// The query heads of one key head over one sequence.
@@ -50,14 +51,16 @@ impl<T: Element> Kernel for Head<'_, T> {
         for head in first_head..first_head + group {
             for block in balanced(self.rows_q.len(), self.tiles.len()) {
                 let rows = self.rows_q.start + block.start..self.rows_q.start + block.end;
-                // SAFETY: the caller vouches for S; keys, values and scores were packed and reserved for this sequence.
+                let span = self.span(&block);
+                // SAFETY: the caller vouches for S; keys, values and scores were packed and reserved for this sequence, which
+                // the span lies inside of.
                 unsafe {
-                    self.scores::<S>(head, rows.clone());
+                    self.scores::<S>(head, rows.clone(), &span);
                     if let Some(bias) = self.bias {
-                        self.add_bias::<S>(bias, head, block);
+                        self.add_bias::<S>(bias, head, block.clone(), &span);
                     }
-                    let inverse_sums = self.softmax::<S>(rows.len());
-                    self.values::<S>(head, rows, &inverse_sums);
+                    let inverse_sums = self.softmax::<S>(block, &span);
+                    self.values::<S>(head, rows, &span, &inverse_sums);
                 }
             }
         }
@@ -152,6 +155,17 @@ impl<T: Element> Head<'_, T> {
         }
     }
 
+    /// The keys that some query of the block sees, from the first of a panel on; at least one.
+    fn span(&self, block: &Range<usize>) -> Span {
+        let keys = self.rows_k.len();
+        let seen = |query| self.shape.mask.keys(query, self.rows_q.len(), keys);
+        // Ranges rise with their queries.
+        let (first, last) = (seen(block.start), seen(block.end - 1));
+        let start = first.start.min(keys - 1) / self.columns * self.columns;
+        let end = last.end.max(start + 1);
+        Span { keys: start..end, stride: (end - start).next_multiple_of(self.columns) }
+    }
+
     fn reserve_scores(&mut self) {
         let scores = ROWS_MAX * self.keys_padded();
         let AttentionScratch { scores: buffer, weights, .. } = &mut self.scratch.attention;
@@ -161,16 +175,17 @@ impl<T: Element> Head<'_, T> {
         }
     }
 
-    /// Scores of some query rows with every key, not yet scaled.
+    /// Scores of some query rows with the keys of the span, not yet scaled.
     ///
     /// # Safety
     /// The machine supports `S`; the keys are packed and the scores reserved.
     #[inline(always)]
-    unsafe fn scores<S: Simd>(&mut self, head: usize, rows: Range<usize>) {
-        let (steps, columns, stride) = (self.key_steps(), self.columns, self.keys_padded());
+    unsafe fn scores<S: Simd>(&mut self, head: usize, rows: Range<usize>, span: &Span) {
+        let (steps, columns, stride) = (self.key_steps(), self.columns, span.stride);
         let q = self.q.part(rows.start, head * self.shape.head_dim, self.shape.head_dim);
         let AttentionScratch { keys, scores, .. } = &mut self.scratch.attention;
-        for (panel, units) in keys[..stride * steps].chunks_exact(steps * columns).enumerate() {
+        let panels = &keys[span.keys.start * steps..][..stride * steps];
+        for (panel, units) in panels.chunks_exact(steps * columns).enumerate() {
             let args = TileArgs {
                 steps,
                 a: q.as_ptr().cast(),
@@ -193,15 +208,20 @@ impl<T: Element> Head<'_, T> {
     /// # Safety
     /// The machine supports `S`; the rows' scores are there.
     #[inline(always)]
-    unsafe fn add_bias<S: Simd>(&mut self, bias: &PositionBias, head: usize, queries: Range<usize>) {
-        let (keys, stride) = (self.rows_k.len(), self.keys_padded());
+    unsafe fn add_bias<S: Simd>(
+        &mut self,
+        bias: &PositionBias,
+        head: usize,
+        queries: Range<usize>,
+        Span { keys, stride }: &Span,
+    ) {
         // SAFETY: whole vectors inside of a row of scores; a row of the bias is readable for as many.
         unsafe {
             let unit = S::splat(1.0 / self.shape.scale);
             for (row, query) in queries.enumerate() {
-                let scores = self.scratch.attention.scores[row * stride..][..stride].as_mut_ptr();
-                let bias = bias.of_query(head, query).as_ptr();
-                for column in (0..keys).step_by(S::LANES) {
+                let scores = self.scratch.attention.scores[row * stride..][..*stride].as_mut_ptr();
+                let bias = bias.of_query(head, query)[keys.start..].as_ptr();
+                for column in (0..keys.len()).step_by(S::LANES) {
                     let at = scores.add(column);
                     S::store(at, S::fma(S::load(bias.add(column)), unit, S::load(at)));
                 }
@@ -209,43 +229,36 @@ impl<T: Element> Head<'_, T> {
         }
     }
 
-    /// Turns scores into `e^(scale (score - maximum))` and returns one over each row's sum.
+    /// Turns scores into `e^(scale (score - maximum))`, or 0 where a query does not see the key, and returns one over each
+    /// row's sum.
     ///
     /// # Safety
-    /// The machine supports `S`; `rows` rows of scores are there.
+    /// The machine supports `S`; the queries' scores are there.
     #[inline(always)]
-    unsafe fn softmax<S: Simd>(&mut self, rows: usize) -> [f32; ROWS_MAX] {
-        let (keys, stride) = (self.rows_k.len(), self.keys_padded());
-        let used = keys.next_multiple_of(S::LANES);
+    unsafe fn softmax<S: Simd>(&mut self, queries: Range<usize>, span: &Span) -> [f32; ROWS_MAX] {
+        let Span { keys, stride } = span;
         let mut inverse_sums = [0.0; ROWS_MAX];
         let AttentionScratch { scores, weights, .. } = &mut self.scratch.attention;
-        for (row, inverse_sum) in inverse_sums.iter_mut().enumerate().take(rows) {
-            let scores = &mut scores[row * stride..][..used];
-            // The exponential makes 1e-38 of these, which the values' product does not read or multiplies with 0.
-            scores[keys..].fill(f32::NEG_INFINITY);
-            // SAFETY: whole vectors inside of the row of scores, and of the row of weights, which is as long.
-            unsafe {
-                let scale = S::splat(self.shape.scale * std::f32::consts::LOG2_E);
-                let mut maxima = S::splat(f32::NEG_INFINITY);
-                for column in (0..used).step_by(S::LANES) {
-                    maxima = S::max(maxima, S::load(scores.as_ptr().add(column)));
-                }
-                let minus_maximum = S::mul(S::splat(-S::max_lane(maxima)), scale);
-                let mut sum = S::splat(0.0);
-                for column in (0..used).step_by(S::LANES) {
-                    let at = scores.as_mut_ptr().add(column);
-                    let exponent = S::fma(S::load(at), scale, minus_maximum);
-                    let weight;
-                    if T::DTYPE == Dtype::F32 {
-                        weight = math::exp2_of_negative::<S, _>(exponent, math::EXP2);
-                        S::store(at, weight);
-                    } else {
-                        weight = math::exp2_of_negative::<S, _>(exponent, math::EXP2_BF16);
-                        S::store_bf16(weights.as_mut_ptr().add(row * stride + column), weight);
-                    }
-                    sum = S::add(sum, weight);
-                }
-                *inverse_sum = 1.0 / S::sum(sum);
+        for (row, query) in queries.enumerate() {
+            let seen = self.shape.mask.keys(query, self.rows_q.len(), self.rows_k.len());
+            let [start, end] = [seen.start, seen.end].map(|key| key.saturating_sub(keys.start));
+            let vectors = start / S::LANES * S::LANES..end.next_multiple_of(S::LANES);
+            let row_of = row * stride..(row + 1) * stride;
+            let scores = &mut scores[row_of.clone()];
+            let weights = if T::DTYPE == Dtype::Bf16 { &mut weights[row_of] } else { &mut [] };
+            if start < end {
+                scores[vectors.start..start].fill(f32::NEG_INFINITY);
+                scores[end..vectors.end].fill(f32::NEG_INFINITY);
+                // SAFETY: the caller vouches for S; the vectors lie inside of the row, a panel being whole vectors wide.
+                inverse_sums[row] =
+                    unsafe { exponentials::<S, T>(self.shape.scale, scores, weights, vectors) };
+            }
+            if T::DTYPE == Dtype::F32 {
+                scores[..start].fill(0.0);
+                scores[end..].fill(0.0);
+            } else {
+                weights[..start].fill(bf16::ZERO);
+                weights[end..].fill(bf16::ZERO);
             }
         }
         inverse_sums
@@ -256,9 +269,16 @@ impl<T: Element> Head<'_, T> {
     /// # Safety
     /// The machine supports `S`; the values are packed and the rows' weights computed.
     #[inline(always)]
-    unsafe fn values<S: Simd>(&mut self, head: usize, rows: Range<usize>, inverse_sums: &[f32; ROWS_MAX]) {
+    unsafe fn values<S: Simd>(
+        &mut self,
+        head: usize,
+        rows: Range<usize>,
+        Span { keys, stride }: &Span,
+        inverse_sums: &[f32; ROWS_MAX],
+    ) {
         let AttentionShape { heads, head_dim, .. } = *self.shape;
-        let (steps, columns, stride) = (self.value_steps(), self.columns, self.keys_padded());
+        let (all_steps, columns) = (self.value_steps(), self.columns);
+        let (skipped, steps) = (keys.start / Self::PER_UNIT, keys.len().div_ceil(Self::PER_UNIT));
         let Scratch { tile, attention, .. } = &mut *self.scratch;
         let a = if T::DTYPE == Dtype::F32 {
             attention.scores.as_ptr().cast()
@@ -266,7 +286,7 @@ impl<T: Element> Head<'_, T> {
             attention.weights.as_ptr().cast()
         };
         for first in (0..head_dim).step_by(columns) {
-            let units = &attention.values[first * steps..][..steps * columns];
+            let units = &attention.values[first * all_steps + skipped * columns..][..steps * columns];
             let args = TileArgs {
                 steps,
                 a,
@@ -292,6 +312,50 @@ impl<T: Element> Head<'_, T> {
                 }
             }
         }
+    }
+}
+
+/// Keys that a tile of queries is multiplied with, counted in their sequence, and the elements of a row of its scores.
+struct Span {
+    keys: Range<usize>,
+    stride: usize,
+}
+
+/// Turns the scores of one row in `vectors` into `e^(scale (score - maximum))`, into `weights` where these are bf16, and
+/// returns one over their sum.
+///
+/// # Safety
+/// The machine supports `S`; `vectors` are whole ones inside of the row, at least one.
+#[inline(always)]
+unsafe fn exponentials<S: Simd, T: Element>(
+    scale: f32,
+    scores: &mut [f32],
+    weights: &mut [bf16],
+    vectors: Range<usize>,
+) -> f32 {
+    // SAFETY: the caller's contract; weights of bf16 are as many as scores.
+    unsafe {
+        let scale = S::splat(scale * std::f32::consts::LOG2_E);
+        let mut maxima = S::splat(f32::NEG_INFINITY);
+        for column in vectors.clone().step_by(S::LANES) {
+            maxima = S::max(maxima, S::load(scores.as_ptr().add(column)));
+        }
+        let minus_maximum = S::mul(S::splat(-S::max_lane(maxima)), scale);
+        let mut sum = S::splat(0.0);
+        for column in vectors.step_by(S::LANES) {
+            let at = scores.as_mut_ptr().add(column);
+            let exponent = S::fma(S::load(at), scale, minus_maximum);
+            let weight;
+            if T::DTYPE == Dtype::F32 {
+                weight = math::exp2_of_negative::<S, _>(exponent, math::EXP2);
+                S::store(at, weight);
+            } else {
+                weight = math::exp2_of_negative::<S, _>(exponent, math::EXP2_BF16);
+                S::store_bf16(weights.as_mut_ptr().add(column), weight);
+            }
+            sum = S::add(sum, weight);
+        }
+        1.0 / S::sum(sum)
     }
 }
 

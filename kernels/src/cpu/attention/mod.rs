@@ -13,6 +13,7 @@ use super::simd::dispatch;
 use super::tile::{Finish, TileFormat, panel_columns, tiles};
 use crate::Dtype;
 use head::Head;
+use std::ops::Range;
 
 pub use bias::PositionBias;
 
@@ -21,11 +22,36 @@ const OP: &str = "attention";
 /// The widest head.
 pub const HEAD_DIM_MAX: usize = 256;
 
-/// Which keys a query sees.
+/// Which keys a query sees. The last query of a sequence stands at its last key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
     /// All keys of its sequence.
     Bidirectional,
+    /// The one where it stands and those before.
+    Causal,
+    /// The one where it stands and some neighbours.
+    Window {
+        /// How many before it.
+        left: usize,
+        /// How many behind it.
+        right: usize,
+    },
+}
+
+impl Mask {
+    /// The keys that one of `queries` queries sees, of `keys` keys: a range, which may be empty.
+    pub(crate) fn keys(self, query: usize, queries: usize, keys: usize) -> Range<usize> {
+        let (left, right) = match self {
+            Self::Bidirectional => return 0..keys,
+            Self::Causal => (usize::MAX, 0),
+            Self::Window { left, right } => (left, right),
+        };
+        // Where the query stands, counted so that a query before the first key has a place, too.
+        let place = query + keys;
+        let start = place.saturating_sub(left).saturating_sub(queries).min(keys);
+        let end = place.saturating_add(right).saturating_add(1).saturating_sub(queries).min(keys);
+        start..end
+    }
 }
 
 /// The shape of one attention.
@@ -79,7 +105,7 @@ impl<'a, T> Rows<'a, T> {
 
 impl CpuOps<'_> {
     /// `out[i] = softmax(scale q_i k^T + bias_i) v` for each query row and head, within its sequence: `q` has `heads` heads
-    /// side by side, `k` and `v` have `kv_heads`, `out [tokens_q, heads * head_dim]`. A sequence without keys gives zeros.
+    /// side by side, `k` and `v` have `kv_heads`, `out [tokens_q, heads * head_dim]`. A query that sees no key gives zeros.
     /// A bias asks for queries and keys of the same tokens.
     ///
     /// # Errors

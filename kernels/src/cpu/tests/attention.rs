@@ -90,30 +90,67 @@ fn grouped_heads_and_foreign_keys_match_f64() {
     });
 }
 
-/// Queries, keys and values are the same rows; the tolerance is that of `check`.
-fn check_bias<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, lengths: &[u32]) {
-    let (shape, cu) = (shape(4, 2, 16), cumulative(lengths));
-    let (heads, width) = (4, 4 * 16);
-    let mut values = Values::new(31);
-    let table: Vec<f32> = values.take(32 * heads, 1.5);
+const MASKS: [Mask; 6] = [
+    Mask::Causal,
+    Mask::Window { left: 0, right: 0 },
+    Mask::Window { left: 5, right: 9 },
+    Mask::Window { left: 64, right: 64 },
+    Mask::Window { left: 40, right: 0 },
+    Mask::Window { left: usize::MAX, right: 3 },
+];
+
+#[test]
+fn masks_match_f64() {
+    on_every_isa(2, |isa, workers| {
+        let lengths = [1, 7, 16, 17, 33, 0, 63, 130, 301];
+        // Fewer queries than keys, more, none.
+        let foreign = (&[3, 1, 40, 2, 20][..], &[9, 65, 7, 0, 150][..]);
+        for mask in MASKS {
+            for shape in [shape(2, 2, 32), shape(4, 1, 18)] {
+                let shape = AttentionShape { mask, ..shape };
+                check::<f32>(isa, workers, &shape, (&lengths, &lengths));
+                check::<bf16>(isa, workers, &shape, (&lengths, &lengths));
+                check::<f32>(isa, workers, &shape, foreign);
+                check::<bf16>(isa, workers, &shape, foreign);
+            }
+        }
+    });
+}
+
+fn buckets(heads: usize) -> (PositionBias, impl Fn(usize, i64) -> f64) {
+    let table: Vec<f32> = Values::new(30).take(32 * heads, 1.5);
     let bias = PositionBias::from_buckets(&table, heads, 128, 300).unwrap();
-    let x: Vec<T> = values.take(cu[cu.len() - 1] as usize * width, 1.0);
     let bucket = |distance: i64| {
         let side = if distance > 0 { 16 } else { 0 };
         let wide = 8.0 + (distance.abs() as f64 / 8.0).log2() * 2.0 + 1e-9;
         side + if distance.abs() < 8 { distance.unsigned_abs() as usize } else { (wide as usize).min(15) }
     };
-    let look = |head, distance| Some(f64::from(table[bucket(distance) * heads + head]));
+    (bias, move |head, distance| f64::from(table[bucket(distance) * heads + head]))
+}
+
+fn slopes(heads: usize) -> (PositionBias, impl Fn(usize, i64) -> f64) {
+    let bias = PositionBias::alibi(heads, 300).unwrap();
+    (bias, move |head, distance| -2f64.powf(-8.0 * (head + 1) as f64 / heads as f64) * distance.abs() as f64)
+}
+
+/// Queries, keys and values are the same rows; the tolerance is that of `check`.
+fn check_bias<T: Element>(
+    isa: CpuIsa,
+    workers: &mut CpuWorkers,
+    mask: Mask,
+    (bias, number): &(PositionBias, impl Fn(usize, i64) -> f64),
+) {
+    let lengths = [1, 7, 16, 33, 130, 300, 65];
+    let (shape, cu) = (AttentionShape { mask, ..shape(4, 2, 16) }, cumulative(&lengths));
+    let width = 4 * 16;
+    let x: Vec<T> = Values::new(31).take(cu[cu.len() - 1] as usize * width, 1.0);
+    let look = |head, distance| (mask != Mask::Causal || distance <= 0).then(|| number(head, distance));
     let q = wide(&x);
     let half: Vec<f64> = q.chunks_exact(width).flat_map(|row| row[..width / 2].to_vec()).collect();
     let expected = reference::attention_where(&shape, (&q, &half, &half), &cu, &cu, look);
     let mut out = vec![T::zeroed(); x.len()];
     let rows = Rows::new(&x, width, 0);
-    workers
-        .ops(isa, 2)
-        .unwrap()
-        .attention(&shape, Some(&bias), rows, rows, rows, &cu, &cu, &mut out)
-        .unwrap();
+    workers.ops(isa, 2).unwrap().attention(&shape, Some(bias), rows, rows, rows, &cu, &cu, &mut out).unwrap();
     let tolerance = if T::DTYPE == Dtype::F32 { 4e-6 } else { 8e-3 };
     assert_close(&out, &expected, tolerance, tolerance, &format!("{isa} {} {lengths:?}", T::DTYPE));
 }
@@ -121,9 +158,12 @@ fn check_bias<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, lengths: &[u32]
 #[test]
 fn a_position_bias_matches_f64() {
     on_every_isa(2, |isa, workers| {
-        let lengths = [1, 7, 16, 33, 130, 300, 65];
-        check_bias::<f32>(isa, workers, &lengths);
-        check_bias::<bf16>(isa, workers, &lengths);
+        for mask in [Mask::Bidirectional, Mask::Causal] {
+            check_bias::<f32>(isa, workers, mask, &buckets(4));
+            check_bias::<bf16>(isa, workers, mask, &buckets(4));
+            check_bias::<f32>(isa, workers, mask, &slopes(4));
+            check_bias::<bf16>(isa, workers, mask, &slopes(4));
+        }
     });
 }
 
@@ -139,8 +179,8 @@ fn large_scores_neither_overflow_nor_vanish() {
 
 #[test]
 fn a_sequence_has_the_same_bits_alone_and_in_company() {
-    fn check<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers) {
-        let shape = shape(3, 3, 32);
+    fn check<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, mask: Mask) {
+        let shape = AttentionShape { mask, ..shape(3, 3, 32) };
         let (alone, _) = run::<T>(isa, workers, 1, &shape, (&[45], &[45]), 21);
         for threads in [1, 2, 4] {
             let lengths = [45, 7, 200, 31];
@@ -167,8 +207,31 @@ fn a_sequence_has_the_same_bits_alone_and_in_company() {
         assert_eq!(alone.len(), 45 * width);
     }
     on_every_isa(4, |isa, workers| {
-        check::<f32>(isa, workers);
-        check::<bf16>(isa, workers);
+        for mask in [Mask::Bidirectional, Mask::Causal, Mask::Window { left: 9, right: 4 }] {
+            check::<f32>(isa, workers, mask);
+            check::<bf16>(isa, workers, mask);
+        }
+    });
+}
+
+/// What a query does not see must not reach it, however large.
+#[test]
+fn masked_keys_leave_no_trace() {
+    on_every_isa(1, |isa, workers| {
+        let shape = AttentionShape { mask: Mask::Window { left: 2, right: 1 }, ..shape(1, 1, 16) };
+        let mut attend = |x: &[f32]| {
+            let (mut out, rows) = (vec![0.0f32; x.len()], Rows::new(x, 16, 0));
+            let mut ops = workers.ops(isa, 1).unwrap();
+            ops.attention(&shape, None, rows, rows, rows, &[0, 40], &[0, 40], &mut out).unwrap();
+            bits(&out)
+        };
+        let x: Vec<f32> = Values::new(41).take(40 * 16, 1.0);
+        let mut far = x.clone();
+        far[20 * 16..21 * 16].fill(1e30);
+        let (plain, changed) = (attend(&x), attend(&far));
+        assert_eq!(plain[..19 * 16], changed[..19 * 16], "{isa}: queries before");
+        assert_eq!(plain[23 * 16..], changed[23 * 16..], "{isa}: queries behind");
+        assert_ne!(plain[19 * 16..23 * 16], changed[19 * 16..23 * 16], "{isa}: queries that see it");
     });
 }
 

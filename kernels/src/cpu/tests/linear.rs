@@ -70,11 +70,56 @@ fn check<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dtype: Dtype, shape:
             Epilogue::Activate(function) => {
                 sums.iter().map(|&sum| reference::activate(function, sum)).collect()
             }
+            Epilogue::Gate(_) => unreachable!("of gated layers alone"),
         };
         let what = format!("{isa} {dtype} {} {shape:?} {epilogue:?}", T::DTYPE);
         let stored = stored_as::<T>(epilogue == Epilogue::Activate(Activation::GeluErf));
         assert_close(&out, &expected, 2.0 * noise, stored + 1e-6, &what);
     }
+}
+
+/// Both halves of a gated layer as two layers, and what they become.
+fn check_gated<T: Element>(
+    isa: CpuIsa,
+    workers: &mut CpuWorkers,
+    dtype: Dtype,
+    shape: (usize, usize, usize),
+) {
+    let (rows, inputs, outputs) = shape;
+    let layer = Layer::new(dtype, 2 * outputs, inputs);
+    let fill = |row: usize, values: &mut [f32]| {
+        values.copy_from_slice(&layer.weights[row * inputs..][..inputs]);
+    };
+    let packed = PackedLinear::pack_gated(isa, dtype, outputs, inputs, Some(&layer.bias), fill).unwrap();
+    assert_eq!((packed.outputs(), packed.is_gated()), (outputs, true));
+    let x: Vec<T> = Values::new(5).take(rows * inputs, 1.0);
+    let sums = reference::linear(&wide(&x), &wide(&layer.weights), &wide(&layer.bias));
+    let noise = if dtype == Dtype::F16 { 8e-3 } else { 2f64.powi(-24) * (8.0 + inputs as f64) + 1e-6 };
+    for function in [Activation::Silu, Activation::GeluErf, Activation::GeluTanh] {
+        let mut out = vec![T::zeroed(); rows * outputs];
+        workers.ops(isa, 2).unwrap().linear(&packed, &x, Epilogue::Gate(function), &mut out).unwrap();
+        let products = sums.chunks_exact(2 * outputs).flat_map(|row| {
+            let (gates, values) = row.split_at(outputs);
+            gates.iter().zip(values).map(move |(gate, value)| reference::activate(function, *gate) * value)
+        });
+        let what = format!("{isa} {dtype} {} {shape:?} {function:?}", T::DTYPE);
+        let stored = stored_as::<T>(function == Activation::GeluErf);
+        assert_close(&out, &products.collect::<Vec<_>>(), 8.0 * noise, stored + 1e-6, &what);
+    }
+}
+
+#[test]
+fn gated_layers_match_f64() {
+    on_every_isa(2, |isa, workers| {
+        for shape in SHAPES {
+            check_gated::<f32>(isa, workers, Dtype::F32, shape);
+            check_gated::<f32>(isa, workers, Dtype::Bf16, shape);
+            check_gated::<bf16>(isa, workers, Dtype::Bf16, shape);
+            if isa.supports(Dtype::F16) {
+                check_gated::<f32>(isa, workers, Dtype::F16, shape);
+            }
+        }
+    });
 }
 
 /// What storing costs; the GELU for bf16 may be off by half as much again.
@@ -205,6 +250,11 @@ fn wrong_operands_are_refused_before_anything_is_written() {
     assert!(matches!(
         ops.linear(&packed, &[1.0; 9], epilogue, &mut out),
         Err(OpError::Shape { what: "out", .. })
+    ));
+    let gate = Epilogue::Gate(Activation::Silu);
+    assert!(matches!(
+        ops.linear(&packed, &[1.0; 6], gate, &mut out),
+        Err(OpError::Shape { what: "layers packed into one", found: 1, expected: 2, .. })
     ));
     let x = [bf16::ONE; 6];
     let refused = ops.linear(&packed, &x, epilogue, &mut [bf16::ONE; 8]);

@@ -3,6 +3,7 @@
 mod attention;
 mod linear;
 mod pointwise;
+mod rope;
 
 use super::{CpuIsa, CpuWorkers, Element};
 use crate::Dtype;

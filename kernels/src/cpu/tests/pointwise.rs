@@ -29,6 +29,33 @@ fn layer_norm_matches_f64() {
     });
 }
 
+fn check_rms<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dims: usize) {
+    let norm = LayerNorm::rms(Values::new(1).take(dims, 1.0), 1e-5).unwrap();
+    let x: Vec<T> = Values::new(4).take(19 * dims, 3.0);
+    let old: Vec<T> = Values::new(5).take(19 * dims, 1.0);
+    let normed = reference::rms_norm(&wide(&x), &wide(&norm.gamma), f64::from(norm.epsilon));
+    let added = normed.iter().zip(wide(&old)).map(|(new, old)| new + old).collect::<Vec<_>>();
+    let (mut alone, mut into, mut onto) = (x.clone(), old.clone(), old);
+    let mut ops = workers.ops(isa, 2).unwrap();
+    ops.layer_norm(&norm, &mut alone).unwrap();
+    ops.layer_norm_into(&norm, &x, false, &mut into).unwrap();
+    ops.layer_norm_into(&norm, &x, true, &mut onto).unwrap();
+    let what = format!("{isa} {} {dims}", T::DTYPE);
+    assert_close(&alone, &normed, 4e-6, rounding(T::DTYPE) + 1e-6, &what);
+    assert_eq!(bits(&alone), bits(&into), "{what}");
+    assert_close(&onto, &added, 4e-6, rounding(T::DTYPE) + 1e-6, &what);
+}
+
+#[test]
+fn rms_norm_matches_f64_in_place_beside_and_added() {
+    on_every_isa(2, |isa, workers| {
+        for dims in DIMS {
+            check_rms::<f32>(isa, workers, dims);
+            check_rms::<bf16>(isa, workers, dims);
+        }
+    });
+}
+
 #[test]
 fn l2_normalise_matches_f64_and_leaves_zeros() {
     on_every_isa(1, |isa, workers| {
@@ -95,7 +122,9 @@ fn check_embed<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dtype: Dtype, 
     let positions: Vec<u32> = (0..37).map(|index| index % 20).collect();
     let types: Vec<u8> = (0..37).map(|index| index % 2).collect();
     let norm = norm(dims);
-    let tables = Embeddings { token: &token, position: Some(&position), token_type: Some(&token_type) };
+    let scale = None;
+    let tables =
+        Embeddings { token: &token, scale, position: Some(&position), token_type: Some(&token_type) };
     for type_ids in [&types[..], &[]] {
         let type_rows_of: Vec<u32> =
             if type_ids.is_empty() { vec![0; 37] } else { types.iter().map(|&t| t.into()).collect() };
@@ -112,10 +141,11 @@ fn check_embed<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dtype: Dtype, 
             assert_close(&out, &expected, 1e-5, rounding(T::DTYPE) + 1e-6, &what);
         }
     }
-    let only_tokens = Embeddings { position: None, token_type: None, ..tables };
+    let only_tokens = Embeddings { scale: Some(3.5), position: None, token_type: None, ..tables };
     let mut out = vec![T::zeroed(); dims];
     workers.ops(isa, 1).unwrap().embed_norm(&only_tokens, None, &[3], &[999], &[], &mut out).unwrap();
-    assert_close(&out, &token_rows[3 * dims..4 * dims], 0.0, rounding(T::DTYPE), "one table");
+    let scaled = token_rows[3 * dims..4 * dims].iter().map(|value| 3.5 * value).collect::<Vec<_>>();
+    assert_close(&out, &scaled, 0.0, rounding(T::DTYPE) + 1e-7, "one table");
 }
 
 #[test]
@@ -136,7 +166,8 @@ fn ids_outside_of_their_table_are_refused() {
     let (position, _) = table(Dtype::F32, 2, 4, 2);
     let mut workers = CpuWorkers::new(1);
     let mut ops = workers.ops(CpuIsa::Portable, 1).unwrap();
-    let tables = Embeddings { token: &token, position: Some(&position), token_type: Some(&position) };
+    let scale = None;
+    let tables = Embeddings { token: &token, scale, position: Some(&position), token_type: Some(&position) };
     let mut out = [0.0f32; 4];
     for (token_id, place, type_id, what) in
         [(5, 0, 0, "token id"), (0, 2, 0, "position"), (0, 0, 2, "type id")]
