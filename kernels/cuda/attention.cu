@@ -330,33 +330,34 @@ __device__ __forceinline__ void attention_short(const AttentionArgs& args) {
   }
 }
 
-#define ATTENTION(suffix, BIAS, dim, dtype) \
-  SHOAL_KERNEL(attention##suffix##_d##dim##_##dtype, AttentionArgs, ATTENTION_THREADS, attention<dtype, dim, BIAS>)
-#define ATTENTION_SHORT(suffix, BIAS, dim, warps, dtype)                                  \
-  SHOAL_KERNEL(attention_short##suffix##_d##dim##_##dtype, AttentionArgs, warps * WARP_THREADS, \
+#define ATTENTION(suffix, BIAS, dim, blocks, dtype)                                      \
+  SHOAL_KERNEL(attention##suffix##_d##dim##_##dtype, AttentionArgs, ATTENTION_THREADS, blocks, \
+               attention<dtype, dim, BIAS>)
+#define ATTENTION_SHORT(suffix, BIAS, dim, warps, blocks, dtype)                                     \
+  SHOAL_KERNEL(attention_short##suffix##_d##dim##_##dtype, AttentionArgs, warps * WARP_THREADS, blocks, \
                attention_short<dtype, dim, BIAS, warps>)
 
 // Biases by distance: the head sizes of the published models that have them.
-#define ATTENTIONS(dtype)                             \
-  ATTENTION(, Bias::None, 32, dtype)                  \
-  ATTENTION(, Bias::None, 64, dtype)                  \
-  ATTENTION(, Bias::None, 96, dtype)                  \
-  ATTENTION(, Bias::None, 128, dtype)                 \
-  ATTENTION(, Bias::None, 256, dtype)                 \
-  ATTENTION(_alibi, Bias::Alibi, 32, dtype)           \
-  ATTENTION(_alibi, Bias::Alibi, 64, dtype)           \
-  ATTENTION(_relative, Bias::Relative, 32, dtype)     \
-  ATTENTION(_relative, Bias::Relative, 64, dtype)     \
-  ATTENTION_SHORT(, Bias::None, 32, 4, dtype)         \
-  ATTENTION_SHORT(, Bias::None, 64, 4, dtype)         \
-  ATTENTION_SHORT(, Bias::None, 96, 2, dtype)         \
-  ATTENTION_SHORT(, Bias::None, 128, 2, dtype)        \
-  ATTENTION_SHORT(_alibi, Bias::Alibi, 64, 4, dtype)  \
-  ATTENTION_SHORT(_relative, Bias::Relative, 64, 4, dtype)
+#define ATTENTIONS(dtype)                                  \
+  ATTENTION(, Bias::None, 32, 4, dtype)                    \
+  ATTENTION(, Bias::None, 64, 3, dtype)                    \
+  ATTENTION(, Bias::None, 96, 2, dtype)                    \
+  ATTENTION(, Bias::None, 128, 2, dtype)                   \
+  ATTENTION(, Bias::None, 256, 2, dtype)                   \
+  ATTENTION(_alibi, Bias::Alibi, 32, 4, dtype)             \
+  ATTENTION(_alibi, Bias::Alibi, 64, 3, dtype)             \
+  ATTENTION(_relative, Bias::Relative, 32, 3, dtype)       \
+  ATTENTION(_relative, Bias::Relative, 64, 3, dtype)       \
+  ATTENTION_SHORT(, Bias::None, 32, 4, 7, dtype)           \
+  ATTENTION_SHORT(, Bias::None, 64, 4, 5, dtype)           \
+  ATTENTION_SHORT(, Bias::None, 96, 2, 8, dtype)           \
+  ATTENTION_SHORT(, Bias::None, 128, 2, 8, dtype)          \
+  ATTENTION_SHORT(_alibi, Bias::Alibi, 64, 4, 5, dtype)    \
+  ATTENTION_SHORT(_relative, Bias::Relative, 64, 4, 5, dtype)
 
 #if defined(SHOAL_EMU_PLANT)  // with a bug in it: enough to notice it
-ATTENTION(, Bias::None, 64, bf16)
-ATTENTION_SHORT(, Bias::None, 64, 4, bf16)
+ATTENTION(, Bias::None, 64, 3, bf16)
+ATTENTION_SHORT(, Bias::None, 64, 4, 5, bf16)
 #else
 ATTENTIONS(f16)
 ATTENTIONS(bf16)

@@ -16,15 +16,18 @@
 
 #define SHOAL_DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
-#define SHOAL_KERNEL(name, Args, threads, ...)                                                \
-  extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args) { \
-    __VA_ARGS__(args);                                                                        \
+// `blocks`: how many of these blocks a multiprocessor shall hold, which bounds the registers; left to guess, ptxas spills.
+#define SHOAL_KERNEL(name, Args, threads, blocks, ...)                                                    \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args args) { \
+    __VA_ARGS__(args);                                                                                    \
   }
 
 using f16 = __half;
 using bf16 = __nv_bfloat16;
 
 #endif
+
+using f32 = float;
 
 constexpr unsigned WARP_THREADS = 32;
 constexpr unsigned ALL_LANES = 0xffffffff;
@@ -38,8 +41,6 @@ struct alignas(16) Packed8 {
 struct Pair {
   float low, high;
 };
-
-// ---- the machine ----
 
 #if defined(SHOAL_EMU_VARIANT)
 
@@ -57,15 +58,25 @@ inline uint32_t pack(float low, float high) {
 }
 
 inline Packed8 load_16_bytes(const void* from) {
+  ::emu::check_boundary(from);
   Packed8 value;
   __builtin_memcpy(&value, from, sizeof value);
   return value;
 }
 
-inline void store_16_bytes(void* to, const Packed8& value) { __builtin_memcpy(to, &value, sizeof value); }
+inline void store_16_bytes(void* to, const Packed8& value) {
+  ::emu::check_boundary(to);
+  __builtin_memcpy(to, &value, sizeof value);
+}
 
 inline float exp2_approximate(float x) { return exp2f(x); }
 inline float rsqrt_approximate(float x) { return 1.0f / sqrtf(x); }
+inline float reciprocal_approximate(float x) { return 1.0f / x; }
+
+inline float float_of_bits(uint32_t bits) { return ::emu::half::float_of(bits); }
+inline uint32_t bits_of_float(float value) { return ::emu::half::bits_of(value); }
+
+inline void atomic_max(uint32_t* at, uint32_t value) { ::emu::atomic_max(at, value); }
 
 inline void copy_async_16(void* shared, const void* global, bool is_there) {
   ::emu::copy_async_16(shared, global, is_there);
@@ -128,6 +139,18 @@ __device__ __forceinline__ float exp2_approximate(float x) {
 
 __device__ __forceinline__ float rsqrt_approximate(float x) { return rsqrtf(x); }
 
+__device__ __forceinline__ float reciprocal_approximate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ uint32_t bits_of_float(float value) { return __float_as_uint(value); }
+
+/// The order in which several threads come makes no difference to a maximum.
+__device__ __forceinline__ void atomic_max(uint32_t* at, uint32_t value) { atomicMax(at, value); }
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
@@ -178,11 +201,3 @@ __device__ __forceinline__ void mma_m16n8k16<bf16>(float (&sums)[4], const uint3
 }
 
 #endif
-
-// ---- on top of it ----
-
-/// The sum over the warp, in every lane; always in the same order.
-__device__ __forceinline__ float warp_sum(float value) {
-  for (unsigned lanes = WARP_THREADS / 2; lanes > 0; lanes /= 2) value += __shfl_xor_sync(ALL_LANES, value, lanes);
-  return value;
-}

@@ -21,16 +21,22 @@
 #define __syncthreads() ::emu::block->wait(::emu::State::AtBarrier, "barrier", __LINE__)
 #define __syncwarp() ::emu::meet("__syncwarp", __LINE__)
 #define __shfl_xor_sync(mask, value, lanes) ::emu::shuffle_xor(mask, value, lanes, __LINE__)
+#define __ballot_sync(mask, is_so) ::emu::ballot(mask, is_so, __LINE__)
+#define __popc(bits) __builtin_popcount(bits)
 
 #define SHOAL_DYNAMIC_SHARED(name) unsigned char* name = ::emu::block->shared()
 
 // `threads` is the bound that the device's compiler gets.
-#define SHOAL_KERNEL(name, Args, threads, ...)                                                           \
+#define SHOAL_KERNEL(name, Args, threads, blocks, ...)                                                   \
   static void name(const void* args) {                                                                   \
     if (blockDim.x > (threads)) ::emu::block->fail("more threads than the kernel was built for", __LINE__); \
     __VA_ARGS__(*static_cast<const Args*>(args));                                                        \
   }                                                                                                      \
   static const ::emu::Registered name##_registered({SHOAL_EMU_VARIANT, #name, sizeof(Args), &name});
+
+struct alignas(8) float2 {
+  float x, y;
+};
 
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
@@ -52,6 +58,22 @@ T shuffle_xor(uint32_t mask, T value, unsigned lanes, int line) {
   std::memcpy(&theirs, &block->peer(block->lane() ^ lanes).shown.word, 4);
   meet("__shfl_xor_sync", line);
   return theirs;
+}
+
+/// What a device refuses: a vector off its boundary.
+inline void check_boundary(const void* at) {
+  if (reinterpret_cast<uintptr_t>(at) % ROW_BYTES != 0) block->fail("16 bytes off their boundary", __LINE__);
+}
+
+/// One bit a lane.
+inline uint32_t ballot(uint32_t mask, bool is_so, int line) {
+  if (mask != 0xffffffff) block->fail("a ballot that leaves lanes out", line);
+  block->self().shown.word = is_so;
+  meet("__ballot_sync", line);
+  uint32_t bits = 0;
+  for (unsigned lane = 0; lane < WARP; lane++) bits |= block->peer(lane).shown.word << lane;
+  meet("__ballot_sync", line);
+  return bits;
 }
 
 /// `ldmatrix.x4`: lane `8 i + r` names row `r` of matrix `i`; every lane gets two neighbours of each matrix.
@@ -106,9 +128,7 @@ void mma_m16n8k16(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 /// The bytes arrive when somebody waits for them, and not before: who does not wait reads what was there.
 inline void copy_async_16(void* shared, const void* global, bool is_there) {
   block->check_row(shared, "cp.async outside of shared memory or off its boundary", __LINE__);
-  if (reinterpret_cast<uintptr_t>(global) % ROW_BYTES != 0) {
-    block->fail("cp.async from an address off its boundary", __LINE__);
-  }
+  check_boundary(global);
   block->self().copies.push_back({shared, is_there ? global : nullptr});
 }
 
@@ -136,5 +156,11 @@ inline void copy_async_wait(unsigned left) {
 
 /// The old value. Blocks run on several threads of the host.
 inline uint32_t atomic_add(uint32_t* at, uint32_t value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
+
+inline void atomic_max(uint32_t* at, uint32_t value) {
+  uint32_t held = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (held < value && !__atomic_compare_exchange_n(at, &held, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
 
 }  // namespace emu

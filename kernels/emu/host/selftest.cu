@@ -43,12 +43,27 @@ inline void copy(const SelftestArgs& args) {
   args.out[threadIdx.x] = *reinterpret_cast<uint32_t*>(shared);
 }
 
+/// Sixteen bytes from where `choice` says.
+inline void load(const SelftestArgs& args) {
+  args.out[threadIdx.x] = load_16_bytes(args.in + args.choice).pair[0];
+}
+
+/// The lanes whose word is odd, by their bits; and the largest of all words.
+inline void vote(const SelftestArgs& args) {
+  const uint32_t word = args.in[threadIdx.x];
+  args.out[threadIdx.x] = __popc(__ballot_sync(ALL_LANES, word % 2 == 1));
+  __syncthreads();
+  atomic_max(args.out, word);
+}
+
 /// Who comes first writes last.
 inline void order(const SelftestArgs& args) { args.out[0] = threadIdx.x; }
 
-SHOAL_KERNEL(selftest_count, SelftestArgs, 1024, count_threads)
-SHOAL_KERNEL(selftest_reverse, SelftestArgs, 256, reverse)
-SHOAL_KERNEL(selftest_divergent_barrier, SelftestArgs, 64, divergent_barrier)
-SHOAL_KERNEL(selftest_divergent_warp, SelftestArgs, 64, divergent_warp)
-SHOAL_KERNEL(selftest_copy, SelftestArgs, 32, copy)
-SHOAL_KERNEL(selftest_order, SelftestArgs, 256, order)
+SHOAL_KERNEL(selftest_count, SelftestArgs, 1024, 1, count_threads)
+SHOAL_KERNEL(selftest_reverse, SelftestArgs, 256, 1, reverse)
+SHOAL_KERNEL(selftest_divergent_barrier, SelftestArgs, 64, 1, divergent_barrier)
+SHOAL_KERNEL(selftest_divergent_warp, SelftestArgs, 64, 1, divergent_warp)
+SHOAL_KERNEL(selftest_copy, SelftestArgs, 32, 1, copy)
+SHOAL_KERNEL(selftest_order, SelftestArgs, 256, 1, order)
+SHOAL_KERNEL(selftest_load, SelftestArgs, 32, 1, load)
+SHOAL_KERNEL(selftest_vote, SelftestArgs, 64, 1, vote)

@@ -9,7 +9,7 @@ pub const INTACT: &str = "intact";
 pub struct Plant {
     /// The variant under which its kernels are launched.
     pub name: &'static str,
-    /// The file in `kernels/cuda/`.
+    /// The file in `kernels/cuda/`; the bug is in it, or in a header of it.
     pub file: &'static str,
     /// What stands there.
     pub intact: &'static str,
@@ -22,10 +22,17 @@ const fn plant(name: &'static str, file: &'static str, intact: &'static str, bro
 }
 
 const ATTENTION: &str = "attention.cu";
+const DENSE: &str = "dense.cu";
+const EMBED: &str = "embed.cu";
+const GEMM: &str = "gemm.cu";
 const NORM: &str = "norm.cu";
+const POOL: &str = "pool.cu";
+const ROPE: &str = "rope.cu";
+const SPLADE: &str = "splade.cu";
+const VECTORS: &str = "vectors.cu";
 
 /// Every planted bug.
-pub const PLANTS: [Plant; 18] = [
+pub const PLANTS: [Plant; 37] = [
     plant(
         "no barrier before the keys are read",
         ATTENTION,
@@ -99,14 +106,93 @@ pub const PLANTS: [Plant; 18] = [
     plant(
         "variance over n - 1",
         NORM,
-        "slots + ROW_WARPS) / args.dims",
-        "slots + ROW_WARPS) / (args.dims - 1)",
+        "slots + ROW_WARPS) / norm.dims",
+        "slots + ROW_WARPS) / (norm.dims - 1)",
     ),
     plant("no barrier in a row's sum", NORM, "    __syncthreads();\n    value = 0;", "    value = 0;"),
     plant(
         "one slot for both sums",
         NORM,
-        "row_sum<ROW_WARPS>(squares, slots + ROW_WARPS)",
-        "row_sum<ROW_WARPS>(squares, slots)",
+        "warps_sum<ROW_WARPS>(squares, slots + ROW_WARPS)",
+        "warps_sum<ROW_WARPS>(squares, slots)",
     ),
+    plant("positions from the table's first row", EMBED, " + args.position_first", ""),
+    plant(
+        "no wait for a stage",
+        GEMM,
+        "copy_async_wait<TILE::STAGES - 2>();",
+        "copy_async_wait<TILE::STAGES - 1>();",
+    ),
+    plant(
+        "no barrier before a stage is read",
+        GEMM,
+        "__syncthreads();  // everybody's part",
+        ";  // everybody's part",
+    ),
+    plant(
+        "no barrier before the sums take the ring's place",
+        GEMM,
+        "__syncthreads();  // nobody reads the ring",
+        ";  // nobody reads the ring",
+    ),
+    plant(
+        "no barrier before the sums are read",
+        GEMM,
+        "__syncthreads();  // the sums are here",
+        ";  // the sums are here",
+    ),
+    plant(
+        "a step without a group",
+        GEMM,
+        "    }\n    copy_async_commit();\n  };",
+        "    copy_async_commit();\n    }\n  };",
+    ),
+    plant(
+        "fragments of the weights in the wrong order",
+        GEMM,
+        "mma_m16n8k16<T>(sums[down][2 * across], a[down], b[across][0], b[across][1]);",
+        "mma_m16n8k16<T>(sums[down][2 * across], a[down], b[across][1], b[across][0]);",
+    ),
+    plant("the next row behind the last of K", GEMM, "k + index % 4 * 8 < inner", "k < inner"),
+    plant("the first tile's bias", GEMM, "args.bias + first_column + column", "args.bias + column"),
+    plant("gate and up exchanged", GEMM, "values[pair] *= up[pair]", "values[pair] = up[pair] * up[pair]"),
+    plant("a maximum over two sequences", SPLADE, "|| args.sequence_of[token + 1] != sequence", ""),
+    plant(
+        "the last maximum instead of the largest",
+        SPLADE,
+        "atomic_max(args.maxima + size_t(sequence) * args.columns + first_column + column, bits_of_float(largest));",
+        "args.maxima[size_t(sequence) * args.columns + first_column + column] = bits_of_float(largest);",
+    ),
+    plant(
+        "no barrier before entries are placed",
+        SPLADE,
+        "    __syncthreads();\n    uint32_t entry",
+        "    uint32_t entry",
+    ),
+    plant(
+        "counts that do not take turns",
+        SPLADE,
+        "turn = turn == slots ? slots + SPARSE_WARPS : slots;",
+        "",
+    ),
+    plant(
+        "a head's squares of half its lanes",
+        ROPE,
+        "warp_sum<LANES>(squares)",
+        "warp_sum<LANES / 2>(squares)",
+    ),
+    plant(
+        "halves of the head instead of the rotated",
+        ROPE,
+        "low_at + args.rope_dims / 2",
+        "low_at + args.head_dim / 2",
+    ),
+    plant(
+        "no barrier before parts of a vector meet",
+        POOL,
+        "__syncthreads();  // every part",
+        ";  // every part",
+    ),
+    plant("the length of one lane's part", VECTORS, "sqrtf(warp_sum(squares))", "sqrtf(squares)"),
+    plant("what one lane added up", DENSE, "sum = warp_sum(sum);", "sum = sum + 0.0f;"),
 ];

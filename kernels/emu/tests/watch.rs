@@ -86,6 +86,24 @@ fn a_copy_arrives_when_it_is_waited_for_and_lies_inside() {
 }
 
 #[test]
+fn a_vector_off_its_boundary_shows() {
+    assert_eq!(
+        run("selftest_load", (1, 32), 1, (4, 0)).unwrap()[0]
+            - run("selftest_load", (1, 32), 1, (0, 0)).unwrap()[0],
+        4
+    );
+    let off = complaint("selftest_load", (1, 32), (2, 0));
+    assert!(off.contains("16 bytes off their boundary"), "{off}");
+}
+
+#[test]
+fn lanes_vote_and_threads_agree_on_the_largest() {
+    let words = run("selftest_vote", (1, 64), 1, (0, 0)).unwrap();
+    assert!(words[0] >= 1063, "{}", words[0]);
+    assert_eq!(words[1..], [16; 63], "every second lane of each warp");
+}
+
+#[test]
 fn the_seed_decides_the_order_of_warps() {
     let last = |seed| run("selftest_order", (1, 256), seed, (0, 0)).unwrap()[0];
     let lasts: std::collections::BTreeSet<u32> = (0..20).map(last).collect();

@@ -3,8 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::{
-    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, Launch, SHARED_BYTES_MAX, VECTOR_ELEMENTS,
-    suffix,
+    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, Launch, SHARED_BYTES_MAX, suffix,
 };
 use crate::Dtype;
 
@@ -161,8 +160,6 @@ fn items(args: &AttentionArgs) -> u64 {
 fn check(kernel: &Kernel, args: &AttentionArgs, queries: u32) -> Result<(), KernelError> {
     kernel.require(args.kv_heads > 0 && args.heads > 0, "no heads")?;
     kernel.require(args.heads.is_multiple_of(args.kv_heads), "kv_heads must divide heads")?;
-    let strides = [args.q_stride, args.k_stride, args.v_stride, args.out_stride];
-    let aligned = strides.iter().all(|stride| stride.is_multiple_of(VECTOR_ELEMENTS));
-    kernel.require(aligned, "a row starts off its boundary of 16 bytes")?;
+    kernel.require_aligned(&[args.q_stride, args.k_stride, args.v_stride, args.out_stride])?;
     kernel.require(args.sequences > 0 && queries > 0, "no queries")
 }

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use crate::Dtype;
 
-/// An address in a device's memory; 0 where an operand is not there.
+/// An address in a device's memory, on 16 bytes where nothing else is said; 0 where an operand is not there.
 pub type DeviceAddress = u64;
 
 /// What a block may ask for on every device since sm_80 (sm_86, sm_89 and sm_120 have the least: 99 KiB).
@@ -50,7 +50,7 @@ impl<A: Pod> Launch<'_, A> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// Activations on CUDA devices are f16 or bf16.
-    #[error("no CUDA kernel computes in {0}: f16 and bf16 are there")]
+    #[error("no CUDA kernel for this computes in {0}: encoders have f16 and bf16, heads f32, too")]
     Dtype(Dtype),
     /// Attention was built for other head sizes.
     #[error(
@@ -71,6 +71,19 @@ pub enum KernelError {
         dims: usize,
         /// The longest row.
         dims_max: usize,
+    },
+    /// Rotary positions of heads that no kernel turns.
+    #[error(
+        "no CUDA kernel rotates {rope_dims} of {head_dim} elements of a head: multiples of 16 up to {head_dim_max} \
+         are covered; run the model on the CPU"
+    )]
+    Rope {
+        /// Elements of one head.
+        head_dim: usize,
+        /// Those that are rotated.
+        rope_dims: usize,
+        /// The largest head.
+        head_dim_max: usize,
     },
     /// The operands contradict each other.
     #[error("{kernel}: {rule}")]
@@ -98,7 +111,16 @@ pub(super) fn suffix(dtype: Dtype) -> Result<&'static str, KernelError> {
     }
 }
 
+/// How the names of kernels end that follow the encoder, where rows may be f32.
+pub(super) fn head_suffix(input: Dtype) -> Result<&'static str, KernelError> {
+    if input == Dtype::F32 { Ok(input.name()) } else { suffix(input) }
+}
+
 impl Kernel {
+    pub(super) const fn new(name: String, threads: u32, shared_bytes: u32) -> Self {
+        Self { name, threads, shared_bytes }
+    }
+
     pub(super) fn require(&self, holds: bool, rule: &'static str) -> Result<(), KernelError> {
         if holds { Ok(()) } else { Err(KernelError::Operands { kernel: self.name.clone(), rule }) }
     }
@@ -106,5 +128,11 @@ impl Kernel {
     pub(super) fn blocks(&self, blocks: u64, most: u32) -> Result<u32, KernelError> {
         let fits = u32::try_from(blocks).ok().filter(|blocks| *blocks <= most);
         fits.ok_or_else(|| KernelError::Grid { kernel: self.name.clone(), blocks })
+    }
+
+    /// Rows that are this many elements apart all start on 16 bytes.
+    pub(super) fn require_aligned(&self, strides: &[u32]) -> Result<(), KernelError> {
+        let aligned = strides.iter().all(|stride| stride.is_multiple_of(VECTOR_ELEMENTS));
+        self.require(aligned, "a row starts off its boundary of 16 bytes")
     }
 }

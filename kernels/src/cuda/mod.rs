@@ -4,12 +4,28 @@
 //! of the same layout), and the shape of a launch. Nothing here touches a driver, so that all of it runs in tests on any
 //! machine: the launches go to the host emulation (`kernels/emu`) there.
 
+mod activation;
 mod attention;
+mod dense;
+mod embed;
+mod gemm;
 mod kernel;
 mod norm;
+mod pool;
+mod rope;
+mod splade;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
+pub use activation::{ActivateArgs, ActivateKernel, activation_code};
 pub use attention::{AttentionArgs, AttentionKernels, Distance};
+pub use dense::{DenseArgs, DenseKernel};
+pub use embed::{EmbedArgs, EmbedKernel};
+pub use gemm::{GemmArgs, GemmKernels};
 pub use kernel::{DeviceAddress, Kernel, KernelError, Launch};
 pub use norm::{AddNormArgs, AddNormKernel, NormKind};
+pub use pool::{PoolArgs, PoolKernel, pooling_code};
+pub use rope::{RopeArgs, RopeKernel, RopePairs};
+pub use splade::{MaxLogitsArgs, SparseArgs, SpladeKernels};
+pub use vectors::{VectorForm, VectorsArgs, VectorsKernel};

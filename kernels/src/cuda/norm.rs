@@ -2,7 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, Launch, VECTOR_ELEMENTS, suffix};
+use super::kernel::{
+    DeviceAddress, GRID_X_MAX, Kernel, KernelError, Launch, VECTOR_ELEMENTS, head_suffix, suffix,
+};
 use crate::Dtype;
 
 /// The twin of `AddNormArgs` in `norm.cu`: `out = norm(x + residual) * (weight + weight_plus) + shift`.
@@ -43,24 +45,19 @@ pub enum NormKind {
 }
 
 const THREADS: u32 = 128;
-/// Warps that hold a row and steps of eight elements a thread, smallest first: what `norm.cu` was built for.
+/// Warps that hold a row and steps of eight elements a thread, smallest first: what `row_norm.cuh` is built for.
 const VARIANTS: [(u32, u32); 5] = [(1, 2), (1, 4), (4, 2), (4, 4), (4, 8)];
 
-/// The norm kernel of one row length.
+/// A kernel that holds whole rows in registers: its name begins with `op`, `w` and `s` say how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddNormKernel {
-    kernel: Kernel,
+pub(super) struct RowKernel {
+    pub(super) kernel: Kernel,
     row_warps: u32,
     dims: u32,
 }
 
-impl AddNormKernel {
-    /// The kernel for rows of `dims`.
-    ///
-    /// # Errors
-    /// No kernel was built for this format or row.
-    pub fn select(norm: NormKind, dtype: Dtype, dims: usize) -> Result<Self, KernelError> {
-        let suffix = suffix(dtype)?;
+impl RowKernel {
+    pub(super) fn select(op: &str, suffix: &str, dims: usize) -> Result<Self, KernelError> {
         let holds = |&(warps, steps): &(u32, u32)| (warps * 32 * VECTOR_ELEMENTS * steps) as usize;
         let is_whole = dims > 0 && dims.is_multiple_of(VECTOR_ELEMENTS as usize);
         let variant = VARIANTS.iter().find(|variant| is_whole && holds(variant) >= dims);
@@ -70,14 +67,36 @@ impl AddNormKernel {
                 dims_max: VARIANTS.iter().map(holds).max().unwrap_or(0),
             });
         };
-        let norm = match norm {
-            NormKind::Layer => "layer",
-            NormKind::Rms => "rms",
-        };
-        let name = format!("add_norm_{norm}_w{row_warps}s{steps}_{suffix}");
+        let name = format!("{op}_w{row_warps}s{steps}_{suffix}");
         // A slot for each warp in each of the two sums.
         let shared_bytes = if row_warps > 1 { 2 * row_warps * 4 } else { 0 };
         Ok(Self { kernel: Kernel { name, threads: THREADS, shared_bytes }, row_warps, dims: dims as u32 })
+    }
+
+    /// The grid over all rows.
+    pub(super) fn grid(&self, rows: u32, dims: u32) -> Result<[u32; 3], KernelError> {
+        self.kernel.require(dims == self.dims, "planned for another row length")?;
+        self.kernel.require(rows > 0, "no rows")?;
+        let block_rows = THREADS / 32 / self.row_warps;
+        Ok([self.kernel.blocks(u64::from(rows.div_ceil(block_rows)), GRID_X_MAX)?, 1, 1])
+    }
+}
+
+/// The norm kernel of one row length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddNormKernel(RowKernel);
+
+impl AddNormKernel {
+    /// The kernel for rows of `dims`; LayerNorm also for f32, as pooling leaves vectors.
+    ///
+    /// # Errors
+    /// No kernel was built for this format or row.
+    pub fn select(norm: NormKind, dtype: Dtype, dims: usize) -> Result<Self, KernelError> {
+        let (op, suffix) = match norm {
+            NormKind::Layer => ("add_norm_layer", head_suffix(dtype)?),
+            NormKind::Rms => ("add_norm_rms", suffix(dtype)?),
+        };
+        Ok(Self(RowKernel::select(op, suffix, dims)?))
     }
 
     /// The launch over all rows.
@@ -85,10 +104,6 @@ impl AddNormKernel {
     /// # Errors
     /// The rows have another length, or are more than a grid has.
     pub fn launch(&self, args: AddNormArgs) -> Result<Launch<'_, AddNormArgs>, KernelError> {
-        self.kernel.require(args.dims == self.dims, "planned for another row length")?;
-        self.kernel.require(args.rows > 0, "no rows")?;
-        let block_rows = THREADS / 32 / self.row_warps;
-        let blocks = self.kernel.blocks(u64::from(args.rows.div_ceil(block_rows)), GRID_X_MAX)?;
-        Ok(Launch { kernel: &self.kernel, grid: [blocks, 1, 1], args })
+        Ok(Launch { kernel: &self.0.kernel, grid: self.0.grid(args.rows, args.dims)?, args })
     }
 }

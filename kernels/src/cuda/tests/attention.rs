@@ -1,5 +1,5 @@
 use super::super::{AttentionArgs, AttentionKernels, Distance, KernelError, Launch};
-use super::{Buffer, DTYPES, Emulation, INTACT, check_close};
+use super::{Buffer, DTYPES, Emulation, INTACT, address_of, check_close};
 use crate::cpu::tests::Values;
 use crate::cpu::{AttentionShape, Mask};
 use crate::{Dtype, reference};
@@ -33,7 +33,7 @@ pub(super) const CASE: Case<'static> = Case {
     is_long: false,
 };
 
-fn cumulative(lengths: &[u32]) -> Vec<u32> {
+pub(super) fn cumulative(lengths: &[u32]) -> Vec<u32> {
     let ends = lengths.iter().scan(0, |total, length| {
         *total += length;
         Some(*total)
@@ -90,7 +90,7 @@ pub(super) fn check(
     dtype: Dtype,
     seed: u64,
     case: &Case<'_>,
-) -> Result<Vec<u16>, String> {
+) -> Result<Vec<u8>, String> {
     let Case { distance, head_dim, heads, kv_heads, queries, keys, .. } = *case;
     let (cu_q, cu_k) = (cumulative(queries), cumulative(keys));
     let tokens = |cu: &[u32]| *cu.last().expect("never empty") as usize;
@@ -110,9 +110,9 @@ pub(super) fn check(
         k: kv.address(),
         v: kv.address() + (kv_width * dtype.bytes()) as u64,
         out: out.address(),
-        cu_seqlens_q: cu_q.as_ptr().addr() as u64,
-        cu_seqlens_k: cu_k.as_ptr().addr() as u64,
-        bias: by_two.as_ptr().addr() as u64,
+        cu_seqlens_q: address_of(&cu_q),
+        cu_seqlens_k: address_of(&cu_k),
+        bias: address_of(&by_two),
         q_stride: q_stride as u32,
         k_stride: kv_stride as u32,
         v_stride: kv_stride as u32,
@@ -144,7 +144,7 @@ pub(super) fn check(
         check_close(&found[part.clone()], &expected[part], dtype, &what)?;
     }
     out.check_guards()?;
-    Ok(out.bits())
+    Ok(out.bytes().to_vec())
 }
 
 #[test]

@@ -1,9 +1,15 @@
-//! Every kernel on the host emulation against the f64 references, with poisoned outputs between guards; and the planted bugs
-//! that these tests must notice.
+//! Every kernel on the host emulation against the f64 references, with poisoned outputs between guards; the planted bugs that
+//! these tests must notice; and whether the binaries for devices are of these kernels.
 
+mod activation;
 mod attention;
+mod gemm;
+mod head;
 mod norm;
 mod plants;
+mod prebuilt;
+mod rope;
+mod splade;
 
 use half::{bf16, f16};
 use shoal_emu::{EmuError, EmuLaunch};
@@ -12,24 +18,28 @@ use super::{DeviceAddress, Launch};
 use crate::Dtype;
 use crate::cpu::tests::Values;
 
-/// What 16-bit storage of operands and results may cost against f64, as relative L2.
+/// What storage of operands and results may cost against f64, as relative L2.
 pub(super) fn tolerance(dtype: Dtype) -> f64 {
-    if dtype == Dtype::F16 { 1e-3 } else { 5e-3 }
+    match dtype {
+        Dtype::F16 => 1e-3,
+        Dtype::Bf16 => 5e-3,
+        Dtype::F32 | Dtype::I8 => 1e-6,
+    }
 }
 
 pub(super) const DTYPES: [Dtype; 2] = [Dtype::F16, Dtype::Bf16];
 
 /// 16 bytes on their boundary.
 #[repr(C, align(16))]
-#[derive(Clone, Copy)]
-struct Line([u16; 8]);
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Line([u8; 16]);
 
-/// Not a number in both formats: what is read before it was written, or from outside, shows.
-const POISON: u16 = 0xffff;
+/// Not a number in every format: what is read before it was written, or from outside, shows.
+const POISON: u8 = 0xff;
 /// Lines before and behind a buffer.
 const GUARD: usize = 8;
 
-/// 16-bit elements in "device" memory, between guards.
+/// Elements in "device" memory, between guards.
 pub(super) struct Buffer {
     lines: Vec<Line>,
     len: usize,
@@ -39,49 +49,80 @@ pub(super) struct Buffer {
 impl Buffer {
     /// `len` elements that nobody wrote yet.
     pub(super) fn poisoned(dtype: Dtype, len: usize) -> Self {
-        Self { lines: vec![Line([POISON; 8]); len.div_ceil(8) + 2 * GUARD], len, dtype }
+        let lines = (len * dtype.bytes()).div_ceil(size_of::<Line>());
+        Self { lines: vec![Line([POISON; 16]); lines + 2 * GUARD], len, dtype }
+    }
+
+    /// These elements, rounded to the format.
+    pub(super) fn of(dtype: Dtype, values: impl IntoIterator<Item = f32>) -> Self {
+        let values: Vec<f32> = values.into_iter().collect();
+        let mut buffer = Self::poisoned(dtype, values.len());
+        let (at, size) = (GUARD * size_of::<Line>(), dtype.bytes());
+        let all = bytemuck::cast_slice_mut::<Line, u8>(&mut buffer.lines);
+        for (to, value) in all[at..].chunks_exact_mut(size).zip(values) {
+            match dtype {
+                Dtype::F32 => to.copy_from_slice(&value.to_le_bytes()),
+                Dtype::F16 => to.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+                Dtype::Bf16 => to.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+                Dtype::I8 => unreachable!("bytes are results only"),
+            }
+        }
+        buffer
     }
 
     /// Random elements of about `scale`.
     pub(super) fn random(dtype: Dtype, len: usize, scale: f32, values: &mut Values) -> Self {
-        let mut buffer = Self::poisoned(dtype, len);
-        for index in 0..len {
-            let value = scale * values.next();
-            let bits = if dtype == Dtype::F16 {
-                f16::from_f32(value).to_bits()
-            } else {
-                bf16::from_f32(value).to_bits()
-            };
-            buffer.lines[GUARD + index / 8].0[index % 8] = bits;
-        }
-        buffer
+        Self::of(dtype, (0..len).map(|_| scale * values.next()))
     }
 
     pub(super) fn address(&self) -> DeviceAddress {
         self.lines[GUARD..].as_ptr().addr() as DeviceAddress
     }
 
-    pub(super) fn bits(&self) -> Vec<u16> {
-        self.lines[GUARD..].iter().flat_map(|line| line.0).take(self.len).collect()
+    pub(super) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines[GUARD..])[..self.len * self.dtype.bytes()]
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        self.bytes().iter().all(|byte| *byte == POISON)
     }
 
     pub(super) fn values(&self) -> Vec<f64> {
-        let wide = |bits| {
-            let f16 = self.dtype == Dtype::F16;
-            if f16 { f16::from_bits(bits).to_f64() } else { bf16::from_bits(bits).to_f64() }
-        };
-        self.bits().into_iter().map(wide).collect()
+        floats(self.bytes(), self.dtype)
     }
 
     /// Nothing was written outside.
     pub(super) fn check_guards(&self) -> Result<(), String> {
-        let padded = self.len..(self.lines.len() - 2 * GUARD) * 8;
-        let mut outside = self.lines[..GUARD].iter().chain(&self.lines[self.lines.len() - GUARD..]);
-        let tail = self.lines[GUARD..].iter().flat_map(|line| line.0).skip(padded.start).take(padded.len());
-        let intact = outside.all(|line| line.0 == [POISON; 8]) && tail.into_iter().all(|bits| bits == POISON);
+        let (before, held) = self.lines.split_at(GUARD);
+        let behind = &bytemuck::cast_slice::<Line, u8>(held)[self.len * self.dtype.bytes()..];
+        let mut outside = bytemuck::cast_slice::<Line, u8>(before).iter().chain(behind);
+        let intact = outside.all(|byte| *byte == POISON);
         if intact { Ok(()) } else { Err("something was written outside of the buffer".to_owned()) }
     }
 }
+
+/// The elements of a buffer of floats.
+pub(super) fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
+    let wide = |element: &[u8]| match (dtype, element) {
+        (Dtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f64(),
+        (Dtype::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f64(),
+        (_, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+        _ => unreachable!("bytes have no one value"),
+    };
+    bytes.chunks_exact(dtype.bytes()).map(wide).collect()
+}
+
+/// An operand that stands in host memory as it is: parameters, ids, lengths.
+pub(super) fn address_of<T>(values: &[T]) -> DeviceAddress {
+    values.as_ptr().addr() as DeviceAddress
+}
+
+pub(super) fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}
+
+/// Around every tile's edge.
+pub(super) const SIZES: [usize; 12] = [1, 7, 17, 31, 32, 33, 63, 64, 65, 127, 130, 513];
 
 /// Which kernels to run, and in which order of warps.
 #[derive(Clone, Copy)]
