@@ -24,6 +24,22 @@ pub const TINY_FAMILIES: [&str; 8] = [
     "modernbert-current",
 ];
 
+/// The tiny checkpoints with a head that classifies sequences or tokens.
+pub const TINY_CLASSIFIERS: [&str; 12] = [
+    "bert-score",
+    "bert-nli",
+    "bert-score-6",
+    "xlm-roberta-score",
+    "roberta-labels",
+    "distilbert-sentiment",
+    "electra-score",
+    "mpnet-labels",
+    "bert-ner",
+    "xlm-roberta-ner",
+    "distilbert-ner",
+    "electra-ner",
+];
+
 /// One text and what the reference answers.
 #[derive(Debug, Deserialize)]
 pub struct Case {
@@ -81,6 +97,36 @@ pub struct TinyFamily {
     pub cases: Vec<Case>,
 }
 
+/// What a tiny classifier answers.
+#[derive(Debug, Deserialize)]
+pub struct TinyClassifier {
+    /// `classes` or `token_classes`.
+    pub output: String,
+    /// In the order of the logits.
+    pub labels: Vec<String>,
+    /// What a score goes through: `sigmoid` or `identity`.
+    pub activation: String,
+    /// Whether labels hold independently.
+    pub multi_label: bool,
+    /// The limit.
+    pub tokens_max: u32,
+    /// The largest difference of the reference's own f32 from these f64 logits.
+    pub f32_error_max: f64,
+    /// Sequences of ids.
+    pub cases: Vec<Logits>,
+}
+
+/// A sequence and its logits: one row, or one a token.
+#[derive(Debug, Deserialize)]
+pub struct Logits {
+    /// What the model sees.
+    pub ids: Vec<u32>,
+    /// The segment of each, where not all are 0.
+    pub type_ids: Vec<u8>,
+    /// `[labels]` or `[tokens, labels]`.
+    pub logits: Vec<f64>,
+}
+
 /// One line of the real model's texts.
 #[derive(Debug, Deserialize)]
 pub struct MiniLmText {
@@ -123,6 +169,19 @@ pub fn tiny_family_dir(name: &str) -> PathBuf {
 /// When the golden data is damaged.
 pub fn tiny_family(name: &str) -> TinyFamily {
     parse(&read(&root().join("families").join(format!("{name}.json"))))
+}
+
+/// The directory of a tiny checkpoint with a head.
+pub fn tiny_head_dir(name: &str) -> PathBuf {
+    root().join("heads").join(name)
+}
+
+/// What a tiny classifier answers.
+///
+/// # Panics
+/// When the golden data is damaged.
+pub fn tiny_classifier(name: &str) -> TinyClassifier {
+    parse(&read(&root().join("heads").join(format!("{name}.json"))))
 }
 
 /// The real model's texts with its vectors, `[384]` each.

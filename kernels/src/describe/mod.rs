@@ -1,17 +1,22 @@
 //! Understands a local directory in Hugging Face layout without reading any weight.
 
 mod error;
+mod head;
 mod json;
+mod labels;
 mod matryoshka;
 mod modules;
 mod sentence_transformers;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
 };
 
 pub use error::DescribeError;
+use labels::Labels;
+pub use labels::ScoreActivation;
 pub use matryoshka::Matryoshka;
 use serde::Deserialize;
 
@@ -19,7 +24,7 @@ use crate::{
     dtype::Dtype,
     families::{self, Described, WeightNames},
     outputs::OutputSet,
-    spec::{EncoderSpec, Head, PooledHead, Poolings},
+    spec::{EncoderSpec, Head, Pooling, Poolings},
     weights::Checkpoint,
 };
 pub(crate) use modules::{HeadNames, ModuleWeights};
@@ -39,7 +44,7 @@ pub struct ModelDescription {
     pub dims: u32,
     /// To which smaller widths the answer may be cut.
     pub matryoshka: Matryoshka,
-    /// How a sequence's rows become one vector, or several side by side.
+    /// How a sequence's rows become one vector, or several side by side; none where the model gives no dense vectors.
     pub pooling: Poolings,
     /// No file told the pooling: `pooling` is the usual one for a bare encoder, and callers should warn.
     pub pooling_assumed: bool,
@@ -49,6 +54,12 @@ pub struct ModelDescription {
     pub lowercases: bool,
     /// What is put before a text.
     pub prompts: Prompts,
+    /// What the logits of `classes` or `token_classes` stand for, in their order; empty without such a head.
+    pub labels: Vec<String>,
+    /// Whether each label holds or not whatever the others do (the logits go through a sigmoid, not a softmax).
+    pub multi_label: bool,
+    /// What becomes of the one logit of a cross-encoder before it is a score.
+    pub score_activation: ScoreActivation,
     pub(crate) names: WeightNames,
     pub(crate) head_names: HeadNames,
 }
@@ -62,6 +73,28 @@ pub struct Prompts {
     pub default_name: Option<String>,
 }
 
+/// What a model is for, by what it gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelTask {
+    /// Vectors of texts.
+    Encode,
+    /// How well a document answers a query.
+    Score,
+    /// Labels of texts, or of spans in them.
+    Extract,
+}
+
+impl fmt::Display for ModelTask {
+    /// As on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encode => "encode",
+            Self::Score => "score",
+            Self::Extract => "extract",
+        })
+    }
+}
+
 /// Larger than any real one; `tokenizer_config.json` lists every added token.
 const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// `tokenizer_config.json` says 10^30 for "no limit".
@@ -73,34 +106,38 @@ impl ModelDescription {
     /// # Errors
     /// Names the file and what is wrong with it, or what of the model is not covered and what is.
     pub fn from_dir(dir: &Path) -> Result<Self, DescribeError> {
-        let Pipeline { dir, poolings, pooling_assumed, modules, lowercases, tokens_max, prompts } =
-            Pipeline::read(dir)?;
-        let path = dir.join("config.json");
+        let pipeline = Pipeline::read(dir)?;
+        let path = pipeline.dir.join("config.json");
         let config = json::required(&path, json::BYTES_MAX)?;
         let matryoshka = Matryoshka::of_config(&path, &config)?;
-        let checkpoint = Checkpoint::open(&dir)?;
+        let checkpoint = Checkpoint::open(&pipeline.dir)?;
         let family = |source| DescribeError::Family { path: path.clone(), source };
-        let bare = PooledHead { poolings: poolings.clone(), modules: Vec::new() };
-        let bare = Head { dense: Some(bare) };
-        let Described { mut spec, names } = families::describe(&config, &checkpoint, bare).map_err(family)?;
-        let (dense, head_names) = head(&poolings, &modules, spec.hidden)?;
-        spec.head.dense = Some(dense);
+        let bare = Head::pooled(Pooling::Mean, false);
+        let encoder = families::describe(&config, &checkpoint, bare).map_err(family)?;
+        let found = head::read(&pipeline, &path, &config, &encoder, &checkpoint)?;
+        let Described { mut spec, names } = encoder;
+        spec.head = found.head;
         spec.validate().map_err(|error| family(error.into()))?;
-        let limits = [tokens_max, tokenizer_tokens_max(&dir)?];
+        let limits = [pipeline.tokens_max, tokenizer_tokens_max(&pipeline.dir)?];
         let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
+        let pooling = spec.head.dense.as_ref().map_or(Poolings(Vec::new()), |dense| dense.poolings.clone());
+        let Labels { names: labels, multi_label, activation: score_activation } = found.labels;
         Ok(Self {
             tokens_max,
             dims: spec.head.dims(spec.hidden) as u32,
             matryoshka,
-            pooling: poolings,
-            pooling_assumed,
+            pooling,
+            pooling_assumed: found.pooling_assumed,
             normalizes: spec.head.normalizes(),
-            lowercases,
-            prompts,
+            lowercases: pipeline.lowercases,
+            prompts: pipeline.prompts,
+            labels,
+            multi_label,
+            score_activation,
             names,
-            head_names,
+            head_names: found.names,
             spec,
-            dir,
+            dir: pipeline.dir,
         })
     }
 
@@ -109,29 +146,20 @@ impl ModelDescription {
         self.spec.head.gives()
     }
 
+    /// What the model is for.
+    pub fn task(&self) -> ModelTask {
+        let gives = self.gives();
+        match self.labels.len() {
+            1 if gives.classes => ModelTask::Score,
+            _ if gives.classes || gives.token_classes => ModelTask::Extract,
+            _ => ModelTask::Encode,
+        }
+    }
+
     /// Bytes that the weights will take in a device's memory, before padding; measured bytes are known once loaded.
     pub fn weight_bytes_estimate(&self, dtype: Dtype) -> u64 {
         self.spec.parameters() * dtype.bytes() as u64
     }
-}
-
-/// Reads the modules behind the pooling, each of which gets what the one before gives.
-fn head(
-    poolings: &Poolings,
-    modules: &[(String, PathBuf)],
-    hidden: usize,
-) -> Result<(PooledHead, HeadNames), DescribeError> {
-    let mut width = hidden * poolings.0.len();
-    let (mut head, mut weights) = (Vec::new(), Vec::new());
-    for (kind, dir) in modules {
-        let Some((module, of_module)) = modules::read(kind, dir, width)? else {
-            continue;
-        };
-        width = module.outputs(width);
-        head.push(module);
-        weights.push(of_module);
-    }
-    Ok((PooledHead { poolings: poolings.clone(), modules: head }, HeadNames { dense: weights }))
 }
 
 /// The tokenizer's own limit, where it states a sane one.

@@ -22,6 +22,8 @@ pub(crate) struct ModuleWeights {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HeadNames {
     pub(crate) dense: Vec<Option<ModuleWeights>>,
+    pub(crate) classes: Vec<Option<ModuleWeights>>,
+    pub(crate) token_classes: Vec<Option<ModuleWeights>>,
 }
 
 /// The vector that a module reads and writes; others belong to other kinds of models.

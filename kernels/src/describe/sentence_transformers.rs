@@ -15,13 +15,23 @@ use crate::spec::{Pooling, Poolings};
 pub(super) struct Pipeline {
     /// Where the encoder's own files lie.
     pub(super) dir: PathBuf,
-    pub(super) poolings: Poolings,
-    pub(super) pooling_assumed: bool,
-    /// What follows the pooling: the class and the directory of each.
-    pub(super) modules: Vec<(String, PathBuf)>,
+    pub(super) chain: Chain,
     pub(super) lowercases: bool,
     pub(super) tokens_max: Option<u32>,
     pub(super) prompts: Prompts,
+    /// The class of what is applied to a score.
+    pub(super) score_activation: Option<String>,
+}
+
+/// What follows the encoder.
+#[derive(Debug)]
+pub(super) enum Chain {
+    /// No `modules.json` says it.
+    Bare,
+    /// Pooling, then modules: the class and the directory of each.
+    Pooled { poolings: Poolings, modules: Vec<(String, PathBuf)> },
+    /// The head of the class in `config.json`.
+    Classifier,
 }
 
 #[derive(Deserialize)]
@@ -33,62 +43,78 @@ struct Module {
 
 impl Pipeline {
     pub(super) fn read(root: &Path) -> Result<Self, DescribeError> {
+        let (prompts, kind, score_activation) = PipelineConfig::read(root)?;
         let modules_path = root.join("modules.json");
-        let Some(modules) = json::optional::<Vec<Module>>(&modules_path, json::BYTES_MAX)? else {
-            return Self::bare(root);
+        let modules = json::optional::<Vec<Module>>(&modules_path, json::BYTES_MAX)?;
+        let dir = match modules.as_deref() {
+            Some([transformer, ..]) => transformer.dir(root, &modules_path)?,
+            Some([]) | None => root.to_owned(),
         };
-        let [transformer, pooling, rest @ ..] = modules.as_slice() else {
-            return Err(Self::refuse_chain(modules_path, &modules));
+        let transformer = read_transformer(&dir)?;
+        let chain = match modules.as_deref() {
+            None => Chain::Bare,
+            Some([first]) if first.kind() == "Transformer" && transformer.classifies() => Chain::Classifier,
+            Some([first, pooling, rest @ ..])
+                if first.kind() == "Transformer"
+                    && pooling.kind() == "Pooling"
+                    && rest.iter().all(is_covered) =>
+            {
+                let pooling_dir = pooling.dir(root, &modules_path)?;
+                let named =
+                    |module: &Module| Ok((module.kind().to_owned(), module.dir(root, &modules_path)?));
+                let modules = rest.iter().map(named).collect::<Result<_, DescribeError>>()?;
+                Chain::Pooled { poolings: read_pooling(&pooling_dir, &prompts)?, modules }
+            }
+            Some(other) => return Err(refuse_chain(modules_path, other)),
         };
-        let covered = |module: &Module| HEAD_MODULES.contains(&module.kind());
-        if transformer.kind() != "Transformer" || pooling.kind() != "Pooling" || !rest.iter().all(covered) {
-            return Err(Self::refuse_chain(modules_path, &modules));
-        }
-        let dir = transformer.dir(root, &modules_path)?;
-        let prompts = read_prompts(root)?;
-        let pooling_path = pooling.dir(root, &modules_path)?.join("config.json");
-        let pooling = json::required::<PoolingConfig>(&pooling_path, json::BYTES_MAX)?;
-        if !pooling.include_prompt && prompts.by_name.values().any(|prompt| !prompt.is_empty()) {
-            let found = "a pooling that leaves the prompt out (include_prompt: false)".into();
-            return Err(DescribeError::NotCovered {
-                path: pooling_path,
-                found,
-                covered: "include_prompt: true",
-            });
-        }
-        let poolings = pooling.modes(&pooling_path)?;
-        let named = |module: &Module| Ok((module.kind().to_owned(), module.dir(root, &modules_path)?));
-        let modules = rest.iter().map(named).collect::<Result<_, DescribeError>>()?;
-        let TransformerConfig { max_seq_length, do_lower_case } = read_transformer(&dir)?;
+        chain.check(root, kind)?;
+        let TransformerConfig { max_seq_length, do_lower_case, .. } = transformer;
         Ok(Self {
             dir,
-            poolings,
-            pooling_assumed: false,
-            modules,
+            chain,
             lowercases: do_lower_case,
             tokens_max: max_seq_length,
             prompts,
+            score_activation,
         })
     }
+}
 
-    fn refuse_chain(path: PathBuf, modules: &[Module]) -> DescribeError {
-        let kinds = modules.iter().map(Module::kind).collect::<Vec<_>>();
-        let found = format!("the chain of modules {}", kinds.join(", "));
-        DescribeError::NotCovered { path, found, covered: modules::COVERED }
+fn is_covered(module: &Module) -> bool {
+    HEAD_MODULES.contains(&module.kind())
+}
+
+fn refuse_chain(path: PathBuf, modules: &[Module]) -> DescribeError {
+    let kinds = modules.iter().map(Module::kind).collect::<Vec<_>>();
+    let found = format!("the chain of modules {}", kinds.join(", "));
+    DescribeError::NotCovered { path, found, covered: modules::COVERED }
+}
+
+fn read_pooling(dir: &Path, prompts: &Prompts) -> Result<Poolings, DescribeError> {
+    let path = dir.join("config.json");
+    let pooling = json::required::<PoolingConfig>(&path, json::BYTES_MAX)?;
+    if !pooling.include_prompt && prompts.by_name.values().any(|prompt| !prompt.is_empty()) {
+        let found = "a pooling that leaves the prompt out (include_prompt: false)".into();
+        return Err(DescribeError::NotCovered { path, found, covered: "include_prompt: true" });
     }
+    pooling.modes(&path)
+}
 
-    /// An encoder without any of these files: the mean over its tokens, as sentence-transformers assumes too.
-    fn bare(root: &Path) -> Result<Self, DescribeError> {
-        let TransformerConfig { max_seq_length, do_lower_case } = read_transformer(root)?;
-        Ok(Self {
-            dir: root.to_owned(),
-            poolings: Poolings(vec![Pooling::Mean]),
-            pooling_assumed: true,
-            modules: Vec::new(),
-            lowercases: do_lower_case,
-            tokens_max: max_seq_length,
-            prompts: read_prompts(root)?,
-        })
+impl Chain {
+    /// The kind of model that `config_sentence_transformers.json` names must be that of the modules.
+    fn check(&self, root: &Path, kind: Option<String>) -> Result<(), DescribeError> {
+        let covered = match self {
+            Self::Bare => "SentenceTransformer, CrossEncoder",
+            Self::Pooled { .. } => "SentenceTransformer",
+            Self::Classifier => "CrossEncoder",
+        };
+        match kind.filter(|kind| !covered.split(", ").any(|covered| covered == kind)) {
+            None => Ok(()),
+            Some(found) => {
+                let path = root.join(PIPELINE_FILE);
+                Err(DescribeError::NotCovered { path, found, covered })
+            }
+        }
     }
 }
 
@@ -117,6 +143,15 @@ struct TransformerConfig {
     max_seq_length: Option<u32>,
     #[serde(default)]
     do_lower_case: bool,
+    /// Written since version 5.
+    #[serde(default)]
+    transformer_task: Option<String>,
+}
+
+impl TransformerConfig {
+    fn classifies(&self) -> bool {
+        self.transformer_task.as_deref() == Some("sequence-classification")
+    }
 }
 
 /// What the file was called for each kind of encoder that sentence-transformers once told apart.
@@ -220,6 +255,8 @@ fn not_covered(path: &Path, found: String) -> DescribeError {
     DescribeError::NotCovered { path: path.to_owned(), found, covered: MODES_COVERED }
 }
 
+const PIPELINE_FILE: &str = "config_sentence_transformers.json";
+
 #[derive(Default, Deserialize)]
 struct PipelineConfig {
     #[serde(default)]
@@ -228,19 +265,21 @@ struct PipelineConfig {
     default_prompt_name: Option<String>,
     #[serde(default)]
     model_type: Option<String>,
+    #[serde(default)]
+    activation_fn: Option<String>,
 }
 
-fn read_prompts(root: &Path) -> Result<Prompts, DescribeError> {
-    let path = root.join("config_sentence_transformers.json");
-    let config: PipelineConfig = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
-    let PipelineConfig { prompts, default_prompt_name: default_name, model_type } = config;
-    if let Some(found) = model_type.filter(|kind| kind != "SentenceTransformer") {
-        return Err(DescribeError::NotCovered { path, found, covered: "SentenceTransformer" });
+impl PipelineConfig {
+    /// The prompts, the kind of model and the activation of its scores.
+    fn read(root: &Path) -> Result<(Prompts, Option<String>, Option<String>), DescribeError> {
+        let path = root.join(PIPELINE_FILE);
+        let config: Self = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
+        let Self { prompts, default_prompt_name: default_name, model_type, activation_fn } = config;
+        let by_name = prompts.unwrap_or_default();
+        if let Some(name) = default_name.as_ref().filter(|name| !by_name.contains_key(*name)) {
+            let reason = format!("default_prompt_name {name:?} is not one of the prompts");
+            return Err(DescribeError::Contradiction { path, reason });
+        }
+        Ok((Prompts { by_name, default_name }, model_type, activation_fn))
     }
-    let by_name = prompts.unwrap_or_default();
-    if let Some(name) = default_name.as_ref().filter(|name| !by_name.contains_key(*name)) {
-        let reason = format!("default_prompt_name {name:?} is not one of the prompts");
-        return Err(DescribeError::Contradiction { path, reason });
-    }
-    Ok(Prompts { by_name, default_name })
 }

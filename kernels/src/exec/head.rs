@@ -6,13 +6,15 @@ use crate::{
     describe::{HeadNames, ModuleWeights},
     dtype::Dtype,
     outputs::{OutputSet, Outputs},
-    plan::{HeadPlan, HeadStep, PooledPlan},
+    plan::{ChainPlan, HeadPlan, HeadStep, PooledPlan},
     weights::{MappedCheckpoint, WeightsError},
 };
 
 /// The weights of every head of a model.
 pub(super) struct HeadWeights {
     dense: Option<Chain>,
+    classes: Option<Chain>,
+    token_classes: Option<Chain>,
 }
 
 /// Steps with their weights, in order.
@@ -26,18 +28,28 @@ enum Step {
 
 impl HeadWeights {
     pub(super) fn load(plan: &HeadPlan, isa: CpuIsa, names: &HeadNames) -> Result<Self, LoadError> {
-        let dense = plan.dense.as_ref().map(|plan| Chain::load(&plan.steps, isa, &names.dense));
-        Ok(Self { dense: dense.transpose()? })
+        let pooled = |plan: &Option<PooledPlan>, names: &[Option<ModuleWeights>]| {
+            plan.as_ref().map(|plan| Chain::load(&plan.chain, isa, names)).transpose()
+        };
+        let of_tokens = |plan: &Option<ChainPlan>, names: &[Option<ModuleWeights>]| {
+            plan.as_ref().map(|plan| Chain::load(plan, isa, names)).transpose()
+        };
+        Ok(Self {
+            dense: pooled(&plan.dense, &names.dense)?,
+            classes: pooled(&plan.classes, &names.classes)?,
+            token_classes: of_tokens(&plan.token_classes, &names.token_classes)?,
+        })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.dense.as_ref().map_or(0, Chain::bytes)
+        let Self { dense, classes, token_classes } = self;
+        [dense, classes, token_classes].into_iter().flatten().map(Chain::bytes).sum()
     }
 }
 
 impl Chain {
-    fn load(steps: &[HeadStep], isa: CpuIsa, names: &[Option<ModuleWeights>]) -> Result<Self, LoadError> {
-        let steps = steps.iter().zip(names);
+    fn load(plan: &ChainPlan, isa: CpuIsa, names: &[Option<ModuleWeights>]) -> Result<Self, LoadError> {
+        let steps = plan.steps.iter().zip(names);
         Ok(Self(steps.map(|(step, names)| Step::load(step, isa, names.as_ref())).collect::<Result<_, _>>()?))
     }
 
@@ -130,6 +142,12 @@ impl HeadWorkspace {
         if let (true, Some(plan), Some(chain)) = (wanted.dense, &plan.dense, &weights.dense) {
             out.dense.extend_from_slice(self.pooled(ops, plan, chain, hidden)?);
         }
+        if let (true, Some(plan), Some(chain)) = (wanted.classes, &plan.classes, &weights.classes) {
+            out.classes.extend_from_slice(self.pooled(ops, plan, chain, hidden)?);
+        }
+        if let (true, Some(chain)) = (wanted.token_classes, &weights.token_classes) {
+            out.token_classes.extend_from_slice(self.of_tokens(ops, chain, hidden)?);
+        }
         Ok(())
     }
 
@@ -146,6 +164,19 @@ impl HeadWorkspace {
         self.from.reserve(len);
         ops.pool(&plan.poolings, width, rows, cu_seqlens, &mut self.from[..len])?;
         self.chain(ops, chain, hidden.sequences(), len)
+    }
+
+    /// One vector per token.
+    fn of_tokens<T: Element>(
+        &mut self,
+        ops: &mut CpuOps<'_>,
+        chain: &Chain,
+        hidden: Hidden<'_, T>,
+    ) -> Result<&[f32], ExecError> {
+        let len = hidden.rows.len();
+        self.from.reserve(len);
+        self.from.iter_mut().zip(hidden.rows).for_each(|(wide, value)| *wide = value.to_f32());
+        self.chain(ops, chain, len / hidden.width, len)
     }
 
     /// What the steps make of the first `len` values of `from`, which are `rows` vectors.

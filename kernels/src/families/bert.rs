@@ -6,10 +6,11 @@ use serde::Deserialize;
 
 use super::{
     Family, FamilyError,
+    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER},
     names::Naming,
     post_norm::{PostNorm, refuse},
 };
-use crate::spec::{EncoderSpec, Head, Position};
+use crate::spec::{Activation, EncoderSpec, Head, Pooling, Position};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["bert"],
@@ -20,6 +21,19 @@ pub(super) const FAMILY: Family = Family {
         config.spec(Position::Learned { rows: config.max_position_embeddings, offset: 0 }, head)
     },
     naming: &NAMING,
+    heads: &[
+        HeadClass {
+            architectures: &["BertForSequenceClassification"],
+            kind: HeadKind::Sequence(
+                Pooling::Cls,
+                &[
+                    HeadLayer::hidden("pooler.dense", Activation::Tanh).in_encoder(),
+                    HeadLayer::labels("classifier"),
+                ],
+            ),
+        },
+        HeadClass { architectures: &["BertForTokenClassification"], kind: TOKEN_CLASSIFIER },
+    ],
 };
 
 /// The encoder stands at the root, or below `bert.` where a head was saved with it.

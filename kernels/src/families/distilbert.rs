@@ -5,8 +5,13 @@
 
 use serde::Deserialize;
 
-use super::{Family, bert, names::Naming, post_norm::PostNorm};
-use crate::spec::Position;
+use super::{
+    Family, bert,
+    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER},
+    names::Naming,
+    post_norm::PostNorm,
+};
+use crate::spec::{Activation, Pooling, Position};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["distilbert"],
@@ -30,6 +35,16 @@ pub(super) const FAMILY: Family = Family {
         ffn_norm: "output_layer_norm",
         ..bert::NAMING
     },
+    heads: &[
+        HeadClass {
+            architectures: &["DistilBertForSequenceClassification"],
+            kind: HeadKind::Sequence(
+                Pooling::Cls,
+                &[HeadLayer::hidden("pre_classifier", Activation::Relu), HeadLayer::labels("classifier")],
+            ),
+        },
+        HeadClass { architectures: &["DistilBertForTokenClassification"], kind: TOKEN_CLASSIFIER },
+    ],
 };
 
 /// The norms of the modelling code; no configuration tells it.

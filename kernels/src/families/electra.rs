@@ -4,8 +4,13 @@
 
 use serde::Deserialize;
 
-use super::{Family, bert, bert::BertConfig, names::Naming};
-use crate::spec::Position;
+use super::{
+    Family, bert,
+    bert::BertConfig,
+    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER},
+    names::Naming,
+};
+use crate::spec::{Activation, Pooling, Position};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["electra"],
@@ -18,6 +23,19 @@ pub(super) const FAMILY: Family = Family {
         Ok(spec)
     },
     naming: &Naming { prefixes: &["", "electra."], ..bert::NAMING },
+    heads: &[
+        HeadClass {
+            architectures: &["ElectraForSequenceClassification"],
+            kind: HeadKind::Sequence(
+                Pooling::Cls,
+                &[
+                    HeadLayer::hidden("classifier.dense", Activation::GeluErf),
+                    HeadLayer::labels("classifier.out_proj"),
+                ],
+            ),
+        },
+        HeadClass { architectures: &["ElectraForTokenClassification"], kind: TOKEN_CLASSIFIER },
+    ],
 };
 
 #[derive(Deserialize)]

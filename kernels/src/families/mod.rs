@@ -3,6 +3,7 @@
 mod bert;
 mod distilbert;
 mod electra;
+mod heads;
 mod modernbert;
 mod mpnet;
 mod names;
@@ -12,6 +13,8 @@ mod rope;
 
 use serde::Deserialize;
 
+use heads::HeadClass;
+pub(crate) use heads::{HeadSizes, NamedHead};
 pub(crate) use names::{Affine, LayerNames, LinearNames, NormNames, Stored, WeightNames};
 
 use crate::{
@@ -31,6 +34,8 @@ struct Family {
     architectures: &'static [&'static str],
     spec: fn(&serde_json::Value, Head) -> Result<EncoderSpec, FamilyError>,
     naming: &'static names::Naming,
+    /// The classes whose head is read, too.
+    heads: &'static [HeadClass],
 }
 
 /// A checkpoint understood.
@@ -42,7 +47,7 @@ pub(crate) struct Described {
 
 /// The architectures of every family.
 fn covered() -> Vec<&'static str> {
-    FAMILIES.iter().flat_map(|family| family.architectures).copied().collect()
+    FAMILIES.iter().flat_map(Family::all_architectures).copied().collect()
 }
 
 /// A configuration that no family explains. Nothing was loaded.
@@ -126,7 +131,7 @@ fn family_of(config: &serde_json::Value) -> Result<&'static Family, FamilyError>
     // The architecture is asked first: families that reuse `model_type = "bert"` with another data flow exist.
     let architecture = architectures.and_then(|all| all.into_iter().next());
     let covers = |family: &&Family| match (&architecture, &model_type) {
-        (Some(architecture), _) => family.architectures.contains(&architecture.as_str()),
+        (Some(architecture), _) => family.all_architectures().any(|covered| covered == architecture),
         (None, Some(model_type)) => family.model_types.contains(&model_type.as_str()),
         (None, None) => false,
     };
@@ -140,7 +145,26 @@ fn family_of(config: &serde_json::Value) -> Result<&'static Family, FamilyError>
     Ok(family)
 }
 
+/// The head of the class that `config.json` names, where that is more than an encoder.
+pub(crate) fn named_head(
+    config: &serde_json::Value,
+    checkpoint: &Checkpoint,
+    sizes: &HeadSizes<'_>,
+) -> Result<Option<NamedHead>, FamilyError> {
+    let Identity { architectures, .. } = from_value(config)?;
+    let Some(architecture) = architectures.and_then(|all| all.into_iter().next()) else {
+        return Ok(None);
+    };
+    let mut heads = FAMILIES.iter().flat_map(|family| family.heads);
+    let class = heads.find(|class| class.architectures.contains(&architecture.as_str()));
+    class.map(|class| class.kind.named(sizes, checkpoint)).transpose()
+}
+
 impl Family {
+    fn all_architectures(&self) -> impl Iterator<Item = &&'static str> {
+        self.architectures.iter().chain(self.heads.iter().flat_map(|class| class.architectures))
+    }
+
     fn valid_spec(&self, config: &serde_json::Value, head: Head) -> Result<EncoderSpec, FamilyError> {
         let spec = (self.spec)(config, head)?;
         spec.validate()?;

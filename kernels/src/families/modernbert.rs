@@ -35,6 +35,7 @@ pub(super) const FAMILY: Family = Family {
         ffn_norm: "mlp_norm",
         ..Naming::NONE
     },
+    heads: &[],
 };
 
 #[derive(Deserialize)]

@@ -5,7 +5,13 @@
 
 use serde::Deserialize;
 
-use super::{Family, bert, bert::BertConfig, names::Naming, post_norm::refuse};
+use super::{
+    Family, bert,
+    bert::BertConfig,
+    heads::{HeadClass, TANH_CLASSIFIER, TOKEN_CLASSIFIER},
+    names::Naming,
+    post_norm::refuse,
+};
 use crate::spec::{Position, PositionBias};
 
 const PADDING_ROW: usize = 1;
@@ -34,6 +40,10 @@ pub(super) const FAMILY: Family = Family {
         attention_norm: "attention.LayerNorm",
         ..bert::NAMING
     },
+    heads: &[
+        HeadClass { architectures: &["MPNetForSequenceClassification"], kind: TANH_CLASSIFIER },
+        HeadClass { architectures: &["MPNetForTokenClassification"], kind: TOKEN_CLASSIFIER },
+    ],
 };
 
 #[derive(Deserialize)]

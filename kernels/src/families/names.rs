@@ -112,6 +112,8 @@ pub(crate) struct WeightNames {
     pub(crate) position_bias: Option<Stored>,
     pub(crate) layers: Vec<LayerNames>,
     pub(crate) final_norm: Option<NormNames>,
+    /// Of the encoder's own tensors.
+    pub(crate) prefix: &'static str,
 }
 
 impl Naming {
@@ -171,7 +173,7 @@ impl Naming {
         }
     }
 
-    fn below(&self, prefix: &str, checkpoint: &Checkpoint, spec: &EncoderSpec) -> WeightNames {
+    fn below(&self, prefix: &'static str, checkpoint: &Checkpoint, spec: &EncoderSpec) -> WeightNames {
         let Embeddings { vocab, width, token_types, norm, .. } = spec.embeddings;
         let hidden = spec.hidden;
         let below = |name: &str| format!("{prefix}{name}");
@@ -201,6 +203,7 @@ impl Naming {
             position_bias,
             layers: spec.each_layer().enumerate().map(layer).collect(),
             final_norm: norm_of(self.final_norm, hidden, spec.final_norm),
+            prefix,
         }
     }
 }

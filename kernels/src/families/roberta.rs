@@ -5,7 +5,12 @@
 
 use serde::Deserialize;
 
-use super::{Family, bert, bert::BertConfig, names::Naming};
+use super::{
+    Family, bert,
+    bert::BertConfig,
+    heads::{HeadClass, TANH_CLASSIFIER, TOKEN_CLASSIFIER},
+    names::Naming,
+};
 use crate::spec::Position;
 
 pub(super) const FAMILY: Family = Family {
@@ -24,6 +29,24 @@ pub(super) const FAMILY: Family = Family {
         bert.spec(Position::Learned { rows: bert.max_position_embeddings, offset }, head)
     },
     naming: &Naming { prefixes: &["", "roberta."], ..bert::NAMING },
+    heads: &[
+        HeadClass {
+            architectures: &[
+                "RobertaForSequenceClassification",
+                "XLMRobertaForSequenceClassification",
+                "CamembertForSequenceClassification",
+            ],
+            kind: TANH_CLASSIFIER,
+        },
+        HeadClass {
+            architectures: &[
+                "RobertaForTokenClassification",
+                "XLMRobertaForTokenClassification",
+                "CamembertForTokenClassification",
+            ],
+            kind: TOKEN_CLASSIFIER,
+        },
+    ],
 };
 
 #[derive(Deserialize)]

@@ -47,7 +47,7 @@ fn defaults_are_those_of_transformers() {
 fn an_unknown_architecture_is_named_with_what_is_covered() {
     let covered = format!("is not covered; covered: {}", covered().join(", "));
     assert!(covered.contains("BertModel, BertForMaskedLM, BertForPreTraining, RobertaModel"), "{covered}");
-    for name in ["JinaBertForMaskedLM", "BertForSequenceClassification", "Qwen3ForCausalLM"] {
+    for name in ["JinaBertForMaskedLM", "BertForQuestionAnswering", "Qwen3ForCausalLM"] {
         assert_eq!(refusal("architectures", json!([name])), format!("architecture {name} {covered}"));
     }
     assert_eq!(

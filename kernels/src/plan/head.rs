@@ -6,25 +6,32 @@ use super::select::function;
 use crate::{
     cpu::{Activation, Pooling},
     outputs::OutputSet,
-    spec::{self, Head, HeadModule, PooledHead},
+    spec::{self, Head, HeadModule, PooledHead, TokenHead},
 };
 
 /// One plan for each head that the model has.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HeadPlan {
     pub(crate) dense: Option<PooledPlan>,
+    pub(crate) classes: Option<PooledPlan>,
+    pub(crate) token_classes: Option<ChainPlan>,
 }
 
 /// Pools each sequence, then goes through the steps.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PooledPlan {
     pub(crate) poolings: Vec<Pooling>,
-    pub(crate) steps: Vec<HeadStep>,
-    /// Width of the answer.
-    pub(crate) dims: usize,
+    pub(crate) chain: ChainPlan,
 }
 
-/// On rows of vectors. Weights are f32 whatever those of the encoder are.
+/// Steps on rows of vectors, and the width that they leave.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ChainPlan {
+    pub(crate) steps: Vec<HeadStep>,
+    pub(crate) outputs: usize,
+}
+
+/// Weights are f32 whatever those of the encoder are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum HeadStep {
     Dense { inputs: usize, outputs: usize, bias: bool, activation: Activation },
@@ -34,44 +41,57 @@ pub(crate) enum HeadStep {
 
 impl HeadPlan {
     pub(super) fn new(head: &Head, hidden: usize) -> Self {
-        Self { dense: head.dense.as_ref().map(|dense| PooledPlan::new(dense, hidden)) }
+        let pooled = |head: &Option<PooledHead>| head.as_ref().map(|head| PooledPlan::new(head, hidden));
+        let of_tokens =
+            |head: &Option<TokenHead>| head.as_ref().map(|head| ChainPlan::new(&head.modules, hidden));
+        Self {
+            dense: pooled(&head.dense),
+            classes: pooled(&head.classes),
+            token_classes: of_tokens(&head.token_classes),
+        }
     }
 
     pub(crate) fn gives(&self) -> OutputSet {
-        let Self { dense } = self;
-        OutputSet { dense: dense.is_some(), ..OutputSet::NONE }
+        let Self { dense, classes, token_classes } = self;
+        OutputSet {
+            dense: dense.is_some(),
+            classes: classes.is_some(),
+            token_classes: token_classes.is_some(),
+            ..OutputSet::NONE
+        }
     }
 
     /// Width of the dense vectors; 0 where there are none.
     pub(super) fn dims(&self) -> usize {
-        self.dense.as_ref().map_or(0, |dense| dense.dims)
+        self.dense.as_ref().map_or(0, |dense| dense.chain.outputs)
     }
 }
 
 impl PooledPlan {
     fn new(head: &PooledHead, hidden: usize) -> Self {
         let poolings = head.poolings.0.iter().copied().map(pooling).collect::<Vec<_>>();
-        let (steps, dims) = steps(&head.modules, hidden * poolings.len());
-        Self { poolings, steps, dims }
+        let chain = ChainPlan::new(&head.modules, hidden * poolings.len());
+        Self { poolings, chain }
     }
 }
 
-/// The steps of a chain of modules, and the width of what they leave.
-fn steps(modules: &[HeadModule], inputs: usize) -> (Vec<HeadStep>, usize) {
-    let mut width = inputs;
-    let step = |module: &HeadModule| {
-        let inputs = width;
-        width = module.outputs(inputs);
-        match *module {
-            HeadModule::Dense { outputs, bias, activation } => {
-                HeadStep::Dense { inputs, outputs, bias, activation: function(activation) }
+impl ChainPlan {
+    fn new(modules: &[HeadModule], inputs: usize) -> Self {
+        let mut width = inputs;
+        let step = |module: &HeadModule| {
+            let inputs = width;
+            width = module.outputs(inputs);
+            match *module {
+                HeadModule::Dense { outputs, bias, activation } => {
+                    HeadStep::Dense { inputs, outputs, bias, activation: function(activation) }
+                }
+                HeadModule::LayerNorm { eps } => HeadStep::LayerNorm { width: inputs, eps },
+                HeadModule::Normalize => HeadStep::L2 { width: inputs },
             }
-            HeadModule::LayerNorm { eps } => HeadStep::LayerNorm { width: inputs, eps },
-            HeadModule::Normalize => HeadStep::L2 { width: inputs },
-        }
-    };
-    let steps = modules.iter().map(step).collect();
-    (steps, width)
+        };
+        let steps = modules.iter().map(step).collect();
+        Self { steps, outputs: width }
+    }
 }
 
 const fn pooling(pooling: spec::Pooling) -> Pooling {
@@ -88,14 +108,23 @@ const fn pooling(pooling: spec::Pooling) -> Pooling {
 impl fmt::Display for HeadPlan {
     /// One line a head.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.dense.as_ref().map_or(Ok(()), |dense| writeln!(f, "  {dense}"))
+        let Self { dense, classes, token_classes } = self;
+        for (name, head) in [("dense", dense), ("classes", classes)] {
+            head.as_ref().map_or(Ok(()), |head| writeln!(f, "  {name} = {head}"))?;
+        }
+        token_classes.as_ref().map_or(Ok(()), |chain| writeln!(f, "  token_classes = rows{chain}"))
     }
 }
 
 impl fmt::Display for PooledPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let poolings: Vec<_> = self.poolings.iter().map(|pooling| format!("{pooling:?}")).collect();
-        write!(f, "pool {}", poolings.join(" + "))?;
+        write!(f, "pool {}{}", poolings.join(" + "), self.chain)
+    }
+}
+
+impl fmt::Display for ChainPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.steps.iter().try_for_each(|step| write!(f, " -> {step}"))
     }
 }

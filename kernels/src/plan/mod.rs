@@ -13,7 +13,7 @@ mod rope;
 mod select;
 
 pub use error::PlanError;
-pub(crate) use head::{HeadPlan, HeadStep, PooledPlan};
+pub(crate) use head::{ChainPlan, HeadPlan, HeadStep, PooledPlan};
 pub(crate) use rope::RopePlan;
 
 use std::ops::Range;

@@ -18,6 +18,10 @@ const DIMS_MAX: usize = POOLINGS_MAX * HIDDEN_MAX;
 pub struct Head {
     /// One vector per sequence.
     pub dense: Option<PooledHead>,
+    /// Logits of labels per sequence.
+    pub classes: Option<PooledHead>,
+    /// Logits of labels per token.
+    pub token_classes: Option<TokenHead>,
 }
 
 /// A pooled vector that goes through modules.
@@ -26,6 +30,13 @@ pub struct PooledHead {
     /// How a sequence's rows become one.
     pub poolings: Poolings,
     /// What is done with it then, in order.
+    pub modules: Vec<HeadModule>,
+}
+
+/// Each token's hidden state goes through modules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenHead {
+    /// What is done with it, in order.
     pub modules: Vec<HeadModule>,
 }
 
@@ -75,13 +86,18 @@ impl Head {
     /// A dense head with one way of pooling, and nothing more than L2.
     pub fn pooled(pooling: Pooling, normalize: bool) -> Self {
         let modules = if normalize { vec![HeadModule::Normalize] } else { Vec::new() };
-        Self { dense: Some(PooledHead { poolings: Poolings(vec![pooling]), modules }) }
+        Self { dense: Some(PooledHead { poolings: Poolings(vec![pooling]), modules }), ..Self::default() }
     }
 
     /// The outputs that there are heads for.
     pub fn gives(&self) -> OutputSet {
-        let Self { dense } = self;
-        OutputSet { dense: dense.is_some(), ..OutputSet::NONE }
+        let Self { dense, classes, token_classes } = self;
+        OutputSet {
+            dense: dense.is_some(),
+            classes: classes.is_some(),
+            token_classes: token_classes.is_some(),
+            ..OutputSet::NONE
+        }
     }
 
     /// Width of the dense vectors of an encoder whose hidden states are `hidden` wide; 0 where it gives none.
@@ -98,12 +114,30 @@ impl Head {
         if self.gives().is_empty() {
             return Err(SpecError::NoHead);
         }
-        self.dense.as_ref().map_or(Ok(()), |dense| dense.validate(hidden))
+        self.pooled_heads().try_for_each(|(_, head)| head.validate(hidden))?;
+        self.token_heads().try_for_each(|(_, head)| validate(&head.modules, hidden))
+    }
+
+    /// With what they are called where a model has several.
+    fn pooled_heads(&self) -> impl Iterator<Item = (&'static str, &PooledHead)> {
+        named([("dense", &self.dense), ("classes", &self.classes)])
+    }
+
+    fn token_heads(&self) -> impl Iterator<Item = (&'static str, &TokenHead)> {
+        named([("token_classes", &self.token_classes)])
     }
 
     pub(super) fn parameters(&self, hidden: usize) -> usize {
-        self.dense.as_ref().map_or(0, |dense| parameters(&dense.modules, dense.pooled(hidden)))
+        let pooled = self.pooled_heads().map(|(_, head)| parameters(&head.modules, head.pooled(hidden)));
+        let of_tokens = self.token_heads().map(|(_, head)| parameters(&head.modules, hidden));
+        pooled.chain(of_tokens).sum()
     }
+}
+
+fn named<'a, T: 'a, const N: usize>(
+    heads: [(&'static str, &'a Option<T>); N],
+) -> impl Iterator<Item = (&'static str, &'a T)> {
+    heads.into_iter().filter_map(|(name, head)| Some((name, head.as_ref()?)))
 }
 
 impl PooledHead {
@@ -165,14 +199,25 @@ impl HeadModule {
 }
 
 impl fmt::Display for Head {
+    /// One line a head.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.dense.as_ref().map_or(Ok(()), |dense| write!(f, "{dense}"))
+        let pooled = self.pooled_heads().map(|(name, head)| format!("{name}: {head}"));
+        let of_tokens = self.token_heads().map(|(name, head)| format!("{name}: {head}"));
+        let lines: Vec<_> = pooled.chain(of_tokens).collect();
+        f.write_str(&lines.join("\n  "))
     }
 }
 
 impl fmt::Display for PooledHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pool {}", self.poolings)?;
+        self.modules.iter().try_for_each(|module| write!(f, " -> {module}"))
+    }
+}
+
+impl fmt::Display for TokenHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("each token")?;
         self.modules.iter().try_for_each(|module| write!(f, " -> {module}"))
     }
 }
@@ -217,7 +262,7 @@ mod tests {
     use super::*;
 
     fn dense(poolings: Vec<Pooling>, modules: Vec<HeadModule>) -> Head {
-        Head { dense: Some(PooledHead { poolings: Poolings(poolings), modules }) }
+        Head { dense: Some(PooledHead { poolings: Poolings(poolings), modules }), ..Head::default() }
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod validate;
 
 pub(crate) use display::Kinds;
 pub use error::SpecError;
-pub use head::{Head, HeadModule, PooledHead, Pooling, Poolings};
+pub use head::{Head, HeadModule, PooledHead, Pooling, Poolings, TokenHead};
 pub use layer::{
     Activation, Attention, Ffn, Gate, LayerPattern, LayerSpec, Mask, Norm, NormPlacement, QkvLayout,
 };

@@ -2,6 +2,7 @@
 
 mod batches;
 mod golden_bert;
+mod golden_classifiers;
 mod golden_families;
 mod golden_minilm;
 mod hostile;

@@ -1,0 +1,160 @@
+//! Tiny random checkpoints whose heads classify sequences or tokens, and what a head may get wrong.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use shoal_kernels::{
+    CpuIsa, CpuLane, CpuModel, Dtype, ExecError, ModelDescription, ModelTask, OutputSet, Outputs,
+    PackedBatch, ScoreActivation,
+};
+use shoal_tests::golden::{self, Logits, TINY_CLASSIFIERS, cosine, error_max};
+
+use super::{bits, describe, devices, load};
+
+/// A right f32 implementation stays within this many times the reference's own f32 error.
+const F32_ERRORS_MAX: f64 = 4.0;
+/// Of all logits of a checkpoint side by side.
+const BITS16_COSINE_MIN: f64 = 0.999;
+
+fn batch(cases: &[Logits]) -> PackedBatch {
+    let mut batch = PackedBatch::new();
+    cases.iter().for_each(|case| batch.push(&case.ids));
+    if cases.iter().any(|case| !case.type_ids.is_empty()) {
+        let of_case = |case: &Logits| {
+            let none = vec![0; case.ids.len()];
+            if case.type_ids.is_empty() { none } else { case.type_ids.clone() }
+        };
+        batch.type_ids = cases.iter().flat_map(of_case).collect();
+    }
+    batch
+}
+
+/// The logits of a batch, whichever of the two outputs they are.
+fn logits(lane: &mut CpuLane, model: &CpuModel, batch: &PackedBatch, threads: usize) -> Vec<f32> {
+    let mut out = Outputs::new();
+    lane.run(model, batch, model.gives(), threads, &mut out).unwrap_or_else(|error| panic!("{error}"));
+    [out.classes, out.token_classes].concat()
+}
+
+#[test]
+fn logits_are_those_of_the_reference() {
+    for name in TINY_CLASSIFIERS {
+        let golden = golden::tiny_classifier(name);
+        let description = describe(&golden::tiny_head_dir(name));
+        let truth = golden.cases.iter().flat_map(|case| case.logits.clone()).collect::<Vec<_>>();
+        for device in devices() {
+            let what = format!("{name} on {} {}", device.0, device.1);
+            let (model, mut lane) = (load(&description, device), CpuLane::new(2));
+            let together = logits(&mut lane, &model, &batch(&golden.cases), 2);
+            let one_by_one =
+                golden.cases.chunks(1).flat_map(|case| logits(&mut lane, &model, &batch(case), 1));
+            let one_by_one = one_by_one.collect::<Vec<_>>();
+            assert_eq!(bits(&together), bits(&one_by_one), "{what}: company changes nothing");
+            if device.1 == Dtype::F32 {
+                let (error, allowed) = (error_max(&together, &truth), F32_ERRORS_MAX * golden.f32_error_max);
+                assert!(error <= allowed, "{what}: off by {error:e}, allowed {allowed:e}");
+            } else {
+                let cosine = cosine(&together, &truth);
+                assert!(cosine >= BITS16_COSINE_MIN, "{what}: cosine {cosine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn descriptions_are_what_the_files_say() {
+    for name in TINY_CLASSIFIERS {
+        let golden = golden::tiny_classifier(name);
+        let description = describe(&golden::tiny_head_dir(name));
+        assert_eq!(
+            (&description.labels, description.multi_label),
+            (&golden.labels, golden.multi_label),
+            "{name}"
+        );
+        assert_eq!(description.tokens_max, golden.tokens_max, "{name}");
+        let gives = description.gives();
+        assert_eq!(gives.to_string(), golden.output, "{name}");
+        let task =
+            if gives.classes && golden.labels.len() == 1 { ModelTask::Score } else { ModelTask::Extract };
+        assert_eq!((description.task(), description.dims), (task, 0), "{name}");
+        let sigmoid = description.score_activation == ScoreActivation::Sigmoid;
+        assert_eq!(sigmoid, golden.activation == "sigmoid", "{name}");
+    }
+}
+
+#[test]
+fn a_model_is_not_asked_for_what_it_does_not_give() {
+    let model = load(&describe(&golden::tiny_head_dir("bert-ner")), (CpuIsa::Portable, Dtype::F32));
+    let mut batch = PackedBatch::new();
+    batch.push(&[5, 6]);
+    let refusal = |wanted| {
+        let (mut lane, mut out) = (CpuLane::new(1), Outputs::new());
+        lane.run(&model, &batch, wanted, 1, &mut out).expect_err("not given")
+    };
+    let gives = OutputSet { token_classes: true, ..OutputSet::NONE };
+    for wanted in [OutputSet::DENSE, OutputSet { classes: true, ..gives }, OutputSet::NONE] {
+        assert_eq!(refusal(wanted), ExecError::Outputs { wanted, gives });
+    }
+    assert_eq!(refusal(OutputSet::DENSE).to_string(), "the model gives token_classes; dense was asked for");
+}
+
+/// What describing a copy of a checkpoint says after its configuration was changed.
+fn refusal(name: &str, change: impl FnOnce(&mut Value)) -> String {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let from = golden::tiny_head_dir(name);
+    fs::copy(from.join("model.safetensors"), dir.path().join("model.safetensors")).expect("copied");
+    let config = fs::read(from.join("config.json")).expect("golden data is there");
+    let mut config = serde_json::from_slice(&config).expect("JSON");
+    change(&mut config);
+    fs::write(dir.path().join("config.json"), config.to_string()).expect("written");
+    told(dir.path())
+}
+
+fn told(dir: &Path) -> String {
+    let error = ModelDescription::from_dir(dir).expect_err("the head does not fit").to_string();
+    error.replace(dir.to_str().expect("UTF-8"), "DIR")
+}
+
+#[test]
+fn labels_and_tensors_must_fit_each_other() {
+    assert_eq!(
+        refusal("bert-nli", |config| config["id2label"] = json!({"0": "yes", "1": "no"})),
+        "DIR/config.json: tensor \"classifier.weight\": shape [3, 32], the configuration needs [2, 32]"
+    );
+    assert_eq!(
+        refusal("bert-nli", |config| config["num_labels"] = 4.into()),
+        "DIR/config.json: num_labels is 4, but id2label names 3 labels"
+    );
+    assert_eq!(
+        refusal("bert-ner", |config| config["architectures"] = json!(["BertForSequenceClassification"])),
+        "DIR/config.json: tensor \"bert.pooler.dense.weight\": not in the checkpoint"
+    );
+    assert_eq!(
+        refusal("xlm-roberta-score", |config| {
+            config["architectures"] = json!(["XLMRobertaForTokenClassification"]);
+        }),
+        "DIR/config.json: tensor \"classifier.weight\": not in the checkpoint"
+    );
+    let activation = refusal("electra-score", |config| {
+        config["sentence_transformers"] = json!({"activation_fn": "torch.nn.modules.activation.Softmax"});
+    });
+    assert!(
+        activation.contains("Softmax of scores is not covered; covered: Sigmoid, Identity"),
+        "{activation}"
+    );
+}
+
+#[test]
+fn a_cross_encoder_needs_a_head() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for entry in fs::read_dir(golden::tiny_head_dir("bert-score-6")).expect("golden data is there") {
+        let from = entry.expect("an entry").path();
+        fs::copy(&from, dir.path().join(from.file_name().expect("a file"))).expect("copied");
+    }
+    let path = dir.path().join("config.json");
+    let config = fs::read_to_string(&path).expect("golden data is there");
+    fs::write(&path, config.replace("BertForSequenceClassification", "BertModel")).expect("written");
+    assert!(
+        told(dir.path()).ends_with("describes a cross-encoder, but the architecture has no head of labels")
+    );
+}
