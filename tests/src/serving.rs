@@ -1,8 +1,9 @@
-//! Nodes for tests: one model, preloaded, on a free QUIC port of the loopback.
+//! Nodes for tests: one model, preloaded, on a free QUIC port of the loopback; or members of one mesh that have it on disk.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
-use shoal::config::{Environment, Machine, NodeConfig, Overrides, TokenIdsPolicy, resolve};
+use shoal::config::{Environment, Machine, MeshConfig, NodeConfig, Overrides, TokenIdsPolicy, resolve};
 use shoal_kernels::DtypePolicy;
 use shoal_mesh::{Authority, Client, ConnectOptions, Issuer};
 use shoal_protocol::message::Role;
@@ -16,7 +17,7 @@ pub struct Ground {
     /// Resolved as the command line would.
     pub config: NodeConfig,
     issuer: Issuer,
-    _scratch: TempDir,
+    scratch: TempDir,
 }
 
 /// Prepares a node that serves the model in `dir` as [`MODEL`] and takes token ids.
@@ -47,10 +48,28 @@ pub fn ground(dir: &Path, dtype: DtypePolicy) -> Ground {
         model.aliases.push(MODEL.to_owned());
     }
     config.models.token_ids = TokenIdsPolicy::Model;
-    Ground { config, issuer, _scratch: scratch }
+    Ground { config, issuer, scratch }
 }
 
 impl Ground {
+    /// A node of this name in the mesh of those at `seeds`, that holds nothing at its start.
+    ///
+    /// # Panics
+    /// As [`ground`].
+    #[must_use]
+    pub fn member(&self, name: &str, seeds: Option<SocketAddr>) -> NodeConfig {
+        let mut config = self.config.clone();
+        config.models.preload.clear();
+        let identity_dir = self.scratch.path().join(name);
+        let identity = self.issuer.issue(Role::Node, name).expect("an identity");
+        identity.save(&identity_dir).expect("saved");
+        config.quic.as_mut().expect("it listens").identity_dir = identity_dir;
+        let addr = "127.0.0.1:0".parse().expect("an address");
+        let seeds = seeds.iter().map(ToString::to_string).collect();
+        config.mesh = Some(MeshConfig { addr, advertise: None, seeds });
+        config
+    }
+
     /// A client over QUIC, with an identity of its own.
     ///
     /// # Panics

@@ -14,7 +14,9 @@ use super::driver::EncodeStream;
 use super::encode::Encode;
 use super::follow::Entry;
 use super::shared::SharedCore;
-use crate::core::{AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, Probe, Target, View};
+use crate::core::{
+    AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, ListedModel, Probe, Target, View,
+};
 use crate::link::{Exchange, FrameError, LinkError, Links, MemoryLink, Renewing, Service, now, random};
 
 /// How long a direct connection may take where the entry node could forward.
@@ -161,6 +163,18 @@ impl Client {
         self.inner.core().view().nodes()
     }
 
+    /// When this client last began an attempt that was for the node, in its life that is known now.
+    #[must_use]
+    pub fn attempted_at(&self, node: NodeId) -> Option<std::time::Instant> {
+        self.inner.core().view().attempted_at(node)
+    }
+
+    /// The models of the mesh as far as the client knows, by name, and where each is; none where it is not told of a mesh.
+    #[must_use]
+    pub fn models(&self) -> Vec<ListedModel> {
+        self.inner.core().view().models()
+    }
+
     /// Encodes any number of texts and collects the results in input order. Dropping the future cancels the call and
     /// frees its slot at the node.
     ///
@@ -200,8 +214,8 @@ impl Client {
             seed: unique,
             trace: call.trace,
         };
-        let inner = self.inner.clone();
-        let started = inner.core().start_call(spec, now);
+        let (inner, request_id) = (self.inner.clone(), spec.request_id);
+        let started = (inner.core().start_call(spec, now), request_id);
         EncodeStream::new(inner, started, call.inputs, call.total, call.progress)
     }
 }

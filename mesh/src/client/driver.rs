@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures_util::stream::{BoxStream, Stream, StreamExt};
-use shoal_protocol::Message;
 use shoal_protocol::message::Input;
+use shoal_protocol::{Message, RequestId};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
@@ -43,6 +43,7 @@ struct Flight {
 pub struct EncodeStream {
     client: Arc<Inner>,
     call: CallId,
+    request_id: RequestId,
     inputs: BoxStream<'static, Input>,
     total: Option<u64>,
     progress: Option<Progress>,
@@ -56,7 +57,7 @@ pub struct EncodeStream {
 impl EncodeStream {
     pub(super) fn new(
         client: Arc<Inner>,
-        call: CallId,
+        (call, request_id): (CallId, RequestId),
         inputs: BoxStream<'static, Input>,
         total: Option<u64>,
         progress: Option<Progress>,
@@ -64,6 +65,7 @@ impl EncodeStream {
         Self {
             client,
             call,
+            request_id,
             inputs,
             total,
             progress,
@@ -78,6 +80,13 @@ impl EncodeStream {
     #[must_use]
     pub fn summary(&self) -> Option<&Summary> {
         self.over.as_ref()?.0.as_ref()
+    }
+
+    /// The request, also where it fails. Once the call has ended well, [`summary`](Self::summary) has the same with the node
+    /// that answered last.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        self.request_id
     }
 
     /// Items answered, and items given so far.

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::entries::{Entries, Place};
 use super::shared::SharedCore;
-use crate::core::{Feed, Following};
+use crate::core::{FEED_SILENCE_MAX, Feed, Following};
 use crate::link::{GATHER, Linked, Links, Service, now, tell};
 use crate::peer::MeshState;
 
@@ -68,16 +68,22 @@ impl Follower {
     }
 
     async fn follow(&mut self, linked: Arc<Linked>) -> End {
-        let node = linked.node();
+        let (node, connection) = (linked.node(), linked.id());
         let digest = Message::FactsDigest(self.following.digest());
-        let Ok(mut feed) = linked.request(digest.into()).await else {
+        let Ok(Ok(mut feed)) = timeout(FEED_SILENCE_MAX, linked.request(digest.into())).await else {
+            self.links.suspect(connection);
             return End::Lost;
         };
         loop {
-            let message = match feed.read().await {
-                Ok(frame) => frame.message,
-                Err(error) => {
+            let message = match timeout(FEED_SILENCE_MAX, feed.read()).await {
+                Ok(Ok(frame)) => frame.message,
+                Ok(Err(error)) => {
                     tracing::debug!(%node, %error, "the feed of the mesh broke off");
+                    return End::Lost;
+                }
+                Err(_) => {
+                    tracing::debug!(%node, "the feed of the mesh fell silent");
+                    self.links.suspect(connection);
                     return End::Lost;
                 }
             };

@@ -20,12 +20,13 @@ impl Client {
         self.status_of(self.entry(), histograms).await
     }
 
-    /// The status of one node, asked directly: nobody speaks for another.
+    /// The status of one node, asked itself, through the entry node where it is not reached directly: nobody speaks for another.
     ///
     /// # Errors
     /// As [`status`](Self::status).
     pub async fn status_of(&self, node: NodeId, histograms: bool) -> Result<Status, ClientError> {
-        match self.ask(node, Message::StatusRequest(StatusRequest { histograms })).await? {
+        let question = StatusRequest { histograms, to: self.named(node) };
+        match self.ask(node, Message::StatusRequest(question)).await? {
             Message::Status(status) => Ok(*status),
             other => Err(misplaced(&other)),
         }
@@ -36,7 +37,8 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status).
     pub async fn explain_at(&self, node: NodeId, request_id: RequestId) -> Result<Explanation, ClientError> {
-        match self.ask(node, Message::ExplainRequest(ExplainRequest { request_id })).await? {
+        let question = ExplainRequest { request_id, to: self.named(node) };
+        match self.ask(node, Message::ExplainRequest(question)).await? {
             Message::Explanation(explanation) => Ok(*explanation),
             other => Err(misplaced(&other)),
         }
@@ -55,10 +57,27 @@ impl Client {
         }
     }
 
+    /// How a question names the node: not at all where it is in this process, which may have no name.
+    fn named(&self, node: NodeId) -> Option<NodeId> {
+        self.inner.core().view().has_detour(node).then_some(node)
+    }
+
     async fn ask(&self, node: NodeId, question: Message) -> Result<Message, ClientError> {
+        // The others act on the node that gets them.
+        let may_forward = matches!(
+            &question,
+            Message::StatusRequest(StatusRequest { to: Some(_), .. })
+                | Message::ExplainRequest(ExplainRequest { to: Some(_), .. })
+        );
         let asking = async {
             let direct = Target { node, device: None, via: None };
-            let mut exchange = self.inner.send(direct, question.into()).await?;
+            let mut exchange = match self.inner.send(direct, question.clone().into()).await {
+                Err(AttemptFailure::Unreachable(_)) if may_forward => {
+                    let detour = Target { via: Some(self.entry()), ..direct };
+                    self.inner.send(detour, question.into()).await?
+                }
+                sent => sent?,
+            };
             Ok(exchange.read().await?.message)
         };
         let answer = tokio::time::timeout(ANSWER_WAIT, asking)

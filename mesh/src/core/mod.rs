@@ -32,7 +32,8 @@ pub(crate) use chance::Chance;
 pub use client::{CallId, ClientCore};
 pub use error::ClientError;
 pub use facts::{
-    Facts, FactsCounters, FactsMessage, FactsRefused, FactsSend, Feed, FeedBroken, Following, OwnFacts,
+    FEED_SILENCE_MAX, Facts, FactsCounters, FactsMessage, FactsRefused, FactsSend, Feed, FeedBroken,
+    Following, OwnFacts,
 };
 pub use item::ItemResult;
 pub use load_gossip::{LoadGossip, LoadSend};
@@ -54,7 +55,7 @@ pub use router::{
 pub use shared::Shared;
 pub use spec::{CallSpec, Submit, Summary, Target, WhenOverloaded};
 pub use split::Split;
-pub use view::View;
+pub use view::{ListedModel, ListedPlace, View};
 
 #[cfg(test)]
 pub(crate) mod fleet;

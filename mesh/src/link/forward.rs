@@ -1,4 +1,4 @@
-//! An attempt that a client cannot bring to its node directly goes through the node that it follows, once.
+//! What a client cannot bring to its node directly, an attempt or a question, goes through the node that it follows, once.
 
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,18 @@ pub(super) fn destination(
     own: NodeId,
     service: &dyn Service,
 ) -> Option<(NodeId, Vec<String>)> {
-    let Message::TaskRequest(TaskRequest { to: Some(place), .. }) = &frame.message else {
-        return None;
+    let node = match &frame.message {
+        Message::TaskRequest(request) => request.to?.node,
+        Message::StatusRequest(request) => request.to?,
+        Message::ExplainRequest(request) => request.to?,
+        _ => return None,
     };
-    if place.node == own || frame.hops >= HOPS_MAX {
+    if node == own || frame.hops >= HOPS_MAX {
         return None;
     }
     let mesh = service.mesh()?;
-    let addresses = mesh.borrow().facts.get(&place.node)?.client_addresses.clone();
-    Some((place.node, addresses))
+    let addresses = mesh.borrow().facts.get(&node)?.client_addresses.clone();
+    Some((node, addresses))
 }
 
 /// Passes a request on and its answer back, frame by frame: what the caller does not read is not read from the node, and

@@ -144,7 +144,7 @@ impl Driver {
                 Some(event) = self.events.recv() => self.handle(event),
                 Ok(()) = self.loads.changed() => {
                     let loads = self.loads.borrow_and_update();
-                    loads.values().for_each(|record| self.machines.loads.gossip.handle_load(*record, now()));
+                    loads.values().for_each(|record| self.machines.handle_own_load(*record, now()));
                 }
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => log_panic(done),
                 incoming = self.endpoint.accept() => match incoming {

@@ -18,7 +18,7 @@ pub struct MeshState {
     pub members: Vec<MemberSeen>,
     /// What each node says about itself, this one included.
     pub facts: BTreeMap<NodeId, Arc<NodeFacts>>,
-    /// The load of each device of the others, as each said it last: nobody speaks for another.
+    /// The load of each device, this node's own included, as its node said it last: nobody speaks for another.
     pub loads: BTreeMap<(NodeId, DeviceIndex), HeardLoad>,
 }
 

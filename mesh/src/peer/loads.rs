@@ -13,6 +13,8 @@ use crate::core::{LoadGossip, LoadSequence, load_order};
 /// Loads change all the time, and whoever follows the state looks at all of it: news of loads alone waits this long. What
 /// binds a choice is asked for anew anyway.
 const TELL_PERIOD: Duration = Duration::from_millis(50);
+/// The own load changes with every batch, and is told for those who follow this node: news of it alone waits this long.
+const TELL_OWN_PERIOD: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct Loads {
@@ -29,6 +31,13 @@ impl Loads {
         Self { gossip, heard: BTreeMap::new(), tell_at: None, told_at: None }
     }
 
+    /// A device of this node's own is loaded so now.
+    pub(super) fn handle_own(&mut self, own: NodeId, record: LoadRecord, now: Instant) {
+        self.gossip.handle_load(record, now);
+        self.heard.insert((own, record.device), HeardLoad { record, at: now });
+        self.tell_after(TELL_OWN_PERIOD, now);
+    }
+
     /// A member told the load of one of its devices. Devices beyond those that its facts can list are not remembered.
     pub(super) fn handle_heard(&mut self, from: NodeId, record: LoadRecord, now: Instant) {
         let place = (from, record.device);
@@ -43,8 +52,12 @@ impl Loads {
             None => {}
         }
         self.heard.insert(place, HeardLoad { record, at: now });
-        let soonest = self.told_at.map_or(now, |told| (told + TELL_PERIOD).max(now));
-        self.tell_at.get_or_insert(soonest);
+        self.tell_after(TELL_PERIOD, now);
+    }
+
+    fn tell_after(&mut self, period: Duration, now: Instant) {
+        let soonest = self.told_at.map_or(now, |told| (told + period).max(now));
+        self.tell_at = Some(self.tell_at.map_or(soonest, |at| at.min(soonest)));
     }
 
     fn of(&self, node: NodeId) -> impl Iterator<Item = (NodeId, DeviceIndex)> {

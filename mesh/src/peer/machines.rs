@@ -94,6 +94,11 @@ impl Machines {
         }
     }
 
+    /// A device of this node's own is loaded so now.
+    pub(crate) fn handle_own_load(&mut self, record: LoadRecord, now: Instant) {
+        self.loads.handle_own(self.membership.life().node, record, now);
+    }
+
     /// Loads from the peer whose certificate names `from`.
     pub(crate) fn handle_loads(&mut self, from: NodeId, records: Vec<LoadRecord>, now: Instant) {
         records.into_iter().for_each(|record| self.loads.handle_heard(from, record, now));

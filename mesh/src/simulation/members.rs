@@ -154,7 +154,7 @@ impl Members {
     pub fn set_load(&mut self, number: u16, load: LoadRecord) {
         let local = self.local(number);
         if let Some(member) = self.member_mut(number).filter(|member| member.is_running()) {
-            member.machines.loads.gossip.handle_load(load, local);
+            member.machines.handle_own_load(load, local);
             self.arm(number);
         }
     }

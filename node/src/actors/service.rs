@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use shoal_mesh::{BoxFuture, LoadSequence, MeshState, Peer, Reply, Service, Standing};
-use shoal_protocol::message::{Explanation, LoadProbe, LoadReply};
+use shoal_protocol::message::{ExplainRequest, Explanation, LoadProbe, LoadReply, StatusRequest};
 use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, NodeId};
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -124,9 +124,16 @@ impl Service for NodeService {
                     );
                     attempt::serve(&self, request, reply).instrument(span).await;
                 }
+                Message::StatusRequest(StatusRequest { to: Some(to), .. })
+                | Message::ExplainRequest(ExplainRequest { to: Some(to), .. })
+                    if to != self.facts.node =>
+                {
+                    let what = format!("node {to} is not known here");
+                    // The caller may have gone; the same holds below.
+                    let _ = reply.fail(ErrorCode::Unavailable, what).await;
+                }
                 Message::StatusRequest(request) => {
                     let status = self.status(request.histograms).await;
-                    // The caller may have gone.
                     let _ = reply.end(Message::Status(Box::new(status))).await;
                 }
                 Message::DrainRequest(request) => drain::serve(&self, &peer, request, reply).await,

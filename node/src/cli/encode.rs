@@ -59,7 +59,9 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
     if let Some(error) = failure {
         let printed = printer.texts;
         drop(printer);
-        return Err(half_way(error, printed, answers.items().1, input_ended.try_recv().ok()));
+        let request = (!args.mesh.mesh.is_empty()).then(|| answers.request_id());
+        let stop = half_way(error, printed, answers.items().1, input_ended.try_recv().ok());
+        return Err(naming(request, stop));
     }
     if let Some(summary) = answers.summary()
         && let Some(served_by) = &summary.served_by
@@ -109,6 +111,16 @@ fn half_way(error: ClientError, printed: u64, taken: u64, ended: Option<Result<u
         return Stop::new(exit, message); // the whole call is wrong
     }
     Stop::new(exit, format!("{message}; {rest}"))
+}
+
+/// With the request's id, by which the nodes of a mesh tell what became of it.
+fn naming(request: Option<RequestId>, stop: Stop) -> Stop {
+    match (request, stop) {
+        (Some(id), Stop { exit, message }) if !message.is_empty() => {
+            Stop::new(exit, format!("{message}; request {id}"))
+        }
+        (_, stop) => stop,
+    }
 }
 
 /// How many texts there were, once all are read.

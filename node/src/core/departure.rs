@@ -13,8 +13,10 @@ const SPREADS_MAX: usize = 8;
 const HAND_OVER_SHARE: u32 = 2;
 /// A message is not acknowledged: whoever does not load by then is asked again ...
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// ... so often, and then the copy is given up: it holds nobody's leaving any longer than that.
+/// ... so often, and then the next owner is ...
 const ASKS_MAX: u32 = 2;
+/// ... and after so many the copy is given up: it holds the leaving no longer than 8 s.
+const OWNERS_MAX: usize = 2;
 
 /// A model that this node holds or loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ struct Handing {
     model: String,
     elsewhere: Elsewhere,
     asked: Option<Asked>,
+    /// Those that did not begin although they were asked often enough.
+    given_up: Vec<NodeId>,
     given_back: bool,
 }
 
@@ -132,8 +136,13 @@ impl Departure {
     pub fn handle_copies(&mut self, mut copies: Vec<Copy>) {
         if self.models.is_empty() {
             most_used_first(&mut copies);
-            let handing =
-                |Copy { model, elsewhere, .. }| Handing { model, elsewhere, asked: None, given_back: false };
+            let handing = |Copy { model, elsewhere, .. }| Handing {
+                model,
+                elsewhere,
+                asked: None,
+                given_up: Vec::new(),
+                given_back: false,
+            };
             self.models = copies.into_iter().map(handing).collect();
             return;
         }
@@ -142,6 +151,15 @@ impl Departure {
                 handing.elsewhere = copy.elsewhere;
             }
         }
+    }
+
+    /// The nodes that were asked in vain to load a model: somebody else should be.
+    #[must_use]
+    pub fn given_up(&self, model: &str, now: Instant) -> Vec<NodeId> {
+        let handing = self.models.iter().find(|handing| handing.model == model);
+        handing.map_or_else(Vec::new, |handing| {
+            handing.given_up.iter().copied().chain(handing.lapsed(now)).collect()
+        })
     }
 
     /// What was admitted is done, or was ended.
@@ -182,6 +200,7 @@ impl Departure {
                     let is_again = handing.asked.is_some_and(|asked| asked.to == to);
                     if busy.insert(to.node) {
                         let times = if is_again { handing.times() } else { 0 };
+                        handing.given_up.extend(handing.lapsed(now));
                         handing.asked = Some(Asked { to, at: now, times: times + 1 });
                         return Some(Step::HandOver { model: handing.model.clone(), to });
                     }
@@ -219,7 +238,14 @@ impl Handing {
     /// Whether this owner was not asked yet, or was and should have begun; not where it was asked often enough.
     fn may_ask(&self, to: Place, now: Instant) -> bool {
         let asked = self.asked.filter(|asked| asked.to == to);
-        asked.is_none_or(|asked| asked.times < ASKS_MAX && now >= asked.at + ASK_AGAIN_AFTER)
+        let is_due = |asked: Asked| asked.times < ASKS_MAX && now >= asked.at + ASK_AGAIN_AFTER;
+        asked.map_or(self.given_up.len() + usize::from(self.lapsed(now).is_some()) < OWNERS_MAX, is_due)
+    }
+
+    /// Who was asked last, if that was in vain.
+    fn lapsed(&self, now: Instant) -> Option<NodeId> {
+        let lapsed = self.asked.filter(|asked| asked.times >= ASKS_MAX && now >= asked.at + ASK_AGAIN_AFTER);
+        lapsed.map(|asked| asked.to.node).filter(|node| !self.given_up.contains(node))
     }
 
     /// Until when who was asked is waited for, while it has not begun.

@@ -166,9 +166,9 @@ impl Placement {
         elsewhere(&self.view, self.own.node, &arrival.query(), now)
     }
 
-    /// What is left of a model that this node holds once it is gone.
+    /// What is left of a model that this node holds once it is gone; nobody of `given_up` is named to load it.
     #[must_use]
-    pub fn elsewhere(&self, model: &str, now: Instant) -> Elsewhere {
-        standing_elsewhere(&self.view, self.own.node, model, now)
+    pub fn elsewhere(&self, model: &str, given_up: &[NodeId], now: Instant) -> Elsewhere {
+        standing_elsewhere(&self.view, self.own.node, given_up, model, now)
     }
 }

@@ -11,7 +11,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
-use shoal_mesh::Client;
+use shoal_mesh::{Client, ClientError};
 use shoal_protocol::message::{ModelStatus, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::Instrument;
@@ -88,13 +88,20 @@ impl App {
         }
     }
 
+    /// The node's status, with the models of its whole mesh: of what it does not have itself no more is known than what
+    /// the others say of it.
+    pub(super) async fn status(&self) -> Result<Status, ClientError> {
+        let mut status = self.client.status(false).await?;
+        models::add_elsewhere(&mut status.models, self.client.models());
+        Ok(status)
+    }
+
     /// The model of a request that names none: the configured one, or the only one.
     pub(super) async fn default_model(&self) -> Result<String, EdgeError> {
         if let Some(model) = &self.options.default_model {
             return Ok(model.clone());
         }
-        let status = self.client.status(false).await?;
-        match status.models.as_slice() {
+        match self.status().await?.models.as_slice() {
             [only] => Ok(only.name.clone()),
             models => Err(EdgeError::Invalid {
                 message: format!(
@@ -124,7 +131,7 @@ impl App {
 
     /// What is served here, in words.
     pub(super) async fn served_models(&self) -> String {
-        match self.client.status(false).await {
+        match self.status().await {
             Ok(status) => served(&status.models),
             Err(error) => format!("what is served could not be listed: {error}"),
         }

@@ -203,7 +203,7 @@ fn push_headers(reply: &mut Reply, answer: &Answer, exchange: &Exchange<'_>, cha
 /// Serves `GET /info`, never waking a model: what is not known of a model that was never loaded is null.
 pub(super) async fn info(app: &App, headers: &HeaderMap) -> Result<Reply, EdgeError> {
     let model = model_of_headers(app, headers).await?;
-    let status = app.client.status(false).await?;
+    let status = app.status().await?;
     let model = app.find_model(&status, &model)?;
     let known = |value: u32| (value > 0).then_some(value);
     let named = |value: &String| Some(value.clone()).filter(|value| !value.is_empty());

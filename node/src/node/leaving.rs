@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shoal_mesh::MeshState;
+use shoal_protocol::NodeId;
 use shoal_protocol::message::{LoadRequest, ModelState};
 use tokio::sync::{oneshot, watch};
 
@@ -39,7 +40,9 @@ impl Node {
         loop {
             let now = clock::now();
             if let Some(mesh) = &mut mesh {
-                departure.handle_copies(self.copies(&mesh.borrow_and_update(), now));
+                let copies =
+                    self.copies(&mesh.borrow_and_update(), |model| departure.given_up(model, now), now);
+                departure.handle_copies(copies);
             }
             while let Some(step) = departure.poll_step(now) {
                 self.take_step(step, &mut done).await;
@@ -64,14 +67,15 @@ impl Node {
         let Some(mesh) = self.mesh.as_ref().map(NodeMembership::state) else {
             return;
         };
-        let copies = self.copies(&mesh.borrow(), clock::now());
+        let copies = self.copies(&mesh.borrow(), |_| Vec::new(), clock::now());
         for (model, to) in hand_overs(copies) {
             self.take_step(Step::HandOver { model, to }, &mut None).await;
         }
     }
 
-    /// What the device holds or loads, and where else each model is as of this state of the mesh.
-    fn copies(&self, mesh: &MeshState, now: Instant) -> Vec<Copy> {
+    /// What the device holds or loads, and where else each model is as of this state of the mesh. `given_up` names those that
+    /// need not be asked to load it.
+    fn copies(&self, mesh: &MeshState, given_up: impl Fn(&str) -> Vec<NodeId>, now: Instant) -> Vec<Copy> {
         // The task that follows the mesh may be a moment behind.
         self.service.handle_mesh(mesh);
         let place = self.service.place();
@@ -83,7 +87,7 @@ impl Node {
         let copy = |model: &str| Copy {
             model: model.to_owned(),
             requests: self.service.metrics.counters(model).requests,
-            elsewhere: place.elsewhere(model, now),
+            elsewhere: place.elsewhere(model, &given_up(model), now),
         };
         held.map(|(model, _)| copy(model)).collect()
     }

@@ -16,6 +16,8 @@ use crate::wire::{DecodeError, wire_message};
 pub struct ExplainRequest {
     /// The request. Its unique part decides; which node it names does not.
     pub request_id: RequestId,
+    /// The node that is asked, where the question may be forwarded to it; `None`: whoever gets it.
+    pub to: Option<NodeId>,
 }
 
 wire_message!(ExplainRequest, Kind::ExplainRequest);

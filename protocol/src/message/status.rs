@@ -183,6 +183,8 @@ pub struct MemberStatus {
 pub struct StatusRequest {
     /// Whether to send histograms, the bulk of the reply.
     pub histograms: bool,
+    /// The node that is asked, where the question may be forwarded to it; `None`: whoever gets it.
+    pub to: Option<NodeId>,
 }
 
 wire_message!(StatusRequest, Kind::StatusRequest);

@@ -32,6 +32,8 @@ fn a_killed_node_loses_and_doubles_nothing() {
     let verdict = run("kill-third").verdict;
     let killed = verdict.events.iter().filter(|event| event.takes).count();
     assert_eq!(killed, 1, "{:#?}", verdict.events);
+    let [unrouted] = &verdict.unrouted[..] else { panic!("one look: {:#?}", verdict.unrouted) };
+    assert!(unrouted.clients > 0 && unrouted.after_us < unrouted.watched_us, "{unrouted:#?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! A whole node reached as its callers reach it.
 
 mod allocations;
+mod holders;
 mod real_model;

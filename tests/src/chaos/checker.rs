@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::goodput::{Goodput, Recovery};
-use super::history::{Asked, Ended, Event, Record};
+use super::history::{Asked, Ended, Event, Record, Unrouted};
 
 /// An outcome may come so much after its deadline: the clients share two cores with the nodes and the relay.
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
@@ -58,6 +58,8 @@ pub struct Verdict {
     pub per_second: Vec<u64>,
     /// After each event that took nodes: how long until the rest did all that it can.
     pub recoveries: Vec<Recovery>,
+    /// After each death of a node: how long the clients still sent requests there.
+    pub unrouted: Vec<Unrouted>,
     /// What was done.
     pub events: Vec<Event>,
 }
@@ -92,6 +94,7 @@ impl Checker {
             detour: latencies(),
             per_second: Vec::new(),
             recoveries: Vec::new(),
+            unrouted: Vec::new(),
             events: Vec::new(),
         };
         Self {
@@ -112,6 +115,7 @@ impl Checker {
                 self.goodput.handle_event(&event);
                 self.verdict.events.push(event);
             }
+            Record::Unrouted(unrouted) => self.verdict.unrouted.push(unrouted),
         }
     }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use shoal_mesh::{Authority, Client, ConnectOptions, Issuer};
+use shoal_mesh::{Authority, Client, ConnectOptions, Identity, Issuer};
+use shoal_protocol::NodeId;
 use shoal_protocol::message::{MemberState, Role};
 use tempfile::TempDir;
 
@@ -149,6 +150,16 @@ impl Cluster {
         seat.identity = Some(identity);
         seat.process = Some(process);
         Ok(ready)
+    }
+
+    /// Who sits, or sat last, on a seat.
+    ///
+    /// # Errors
+    /// When nobody did.
+    pub(super) fn node_id(&self, seat: u16) -> io::Result<NodeId> {
+        let identity = self.seats.get(usize::from(seat)).and_then(|seat| seat.identity.as_ref());
+        let dir = identity.ok_or_else(|| io::Error::other(format!("no node on seat {seat}")))?;
+        Ok(Identity::load(dir).map_err(io::Error::other)?.node_id())
     }
 
     /// One store of models for all nodes: what is in it never changes.

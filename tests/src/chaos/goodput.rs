@@ -13,8 +13,8 @@ const WINDOW_STEPS: usize = 10;
 /// Share of what is asked for and possible from which on the mesh has recovered. Arrivals are regular, but two cores are
 /// shared by everything.
 const RECOVERED_SHARE: f64 = 0.9;
-/// A time between events that is shorter says nothing.
-const SEGMENT_MIN: Duration = Duration::from_secs(2);
+/// A time between events that is shorter says nothing: a window, and some steps for it to move by.
+const SEGMENT_MIN: Duration = Duration::from_millis(1500);
 
 /// After an event that took nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

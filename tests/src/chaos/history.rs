@@ -20,6 +20,8 @@ pub enum Record {
     Ended(Ended),
     /// Something was done to the mesh.
     Event(Event),
+    /// When the clients let go of a node that was killed.
+    Unrouted(Unrouted),
 }
 
 /// A request as its client sends it.
@@ -71,6 +73,19 @@ pub struct Event {
     pub takes: bool,
     /// Nodes that the clients can be served by from now on.
     pub serving: u16,
+}
+
+/// How long the clients still sent requests to a node that was dead.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unrouted {
+    /// For people.
+    pub what: String,
+    /// Clients that had sent it requests in its life.
+    pub clients: u16,
+    /// From its death until the last attempt began at one of them that was for it; zero: none did.
+    pub after_us: u64,
+    /// For how long it was watched.
+    pub watched_us: u64,
 }
 
 /// The file, written by every client at once.

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::checker::{Latencies, latencies};
+use super::history::Unrouted;
 use super::run::Outcome;
 
 /// What a mesh has to reach.
@@ -13,11 +14,17 @@ pub struct Targets {
     pub failover_p99: Duration,
     /// From then until the rest does all that it can.
     pub recovery: Duration,
+    /// From a node's death until nobody who had talked to it sends it anything.
+    pub unrouted: Duration,
 }
 
 impl Targets {
     /// Those that the project has set itself.
-    pub const OURS: Self = Self { failover_p99: Duration::from_secs(1), recovery: Duration::from_secs(5) };
+    pub const OURS: Self = Self {
+        failover_p99: Duration::from_secs(1),
+        recovery: Duration::from_secs(5),
+        unrouted: Duration::from_secs(1),
+    };
 
     /// What a run missed, in words.
     #[must_use]
@@ -31,6 +38,11 @@ impl Targets {
         if !verdict.failover.is_empty() && failover_us as u128 > self.failover_p99.as_micros() {
             missed.push(format!("failover p99 {}", millis(failover_us)));
         }
+        let unrouted =
+            verdict.unrouted.iter().filter(|unrouted| unrouted.after_us as u128 > self.unrouted.as_micros());
+        missed.extend(
+            unrouted.map(|unrouted| format!("{} and asked for {}", unrouted.what, millis(unrouted.after_us))),
+        );
         for recovery in &verdict.recoveries {
             let target_us = self.recovery.as_micros() as u64;
             match recovery.after_us {
@@ -96,10 +108,12 @@ impl Report<'_> {
             "Latency counts from when a request was due. Failover: of requests that were in flight when a node was \
              taken and needed more than one attempt, from that moment to the answer. Detour: of requests that were \
              sent there after it, from sending to the answer. Recovery: until no later second (before the next event) \
-             is below 90 % of what is asked for and possible. Targets: failover p99 < {}, recovery < {}, 0 lost, 0 \
-             duplicated.\n",
+             is below 90 % of what is asked for and possible. Unrouted: from a node's SIGKILL until the last attempt \
+             for it begins at a client that had talked to it. Targets: failover p99 < {}, recovery < {}, unrouted < {}, \
+             0 lost, 0 duplicated.\n",
             millis(self.targets.failover_p99.as_micros() as u64),
             millis(self.targets.recovery.as_micros() as u64),
+            millis(self.targets.unrouted.as_micros() as u64),
         )
     }
 
@@ -107,7 +121,7 @@ impl Report<'_> {
         writeln!(
             f,
             "| scenario | requests | lost | twice | p50 | p99 | p99.9 | max | failovers | p50 | p99 | max | detours | p99 \
-             | recovery | verdict |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|"
+             | recovery | unrouted | verdict |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|"
         )?;
         for outcome in self.outcomes {
             let verdict = &outcome.verdict;
@@ -115,7 +129,7 @@ impl Report<'_> {
             let missed = self.targets.missed(outcome);
             writeln!(
                 f,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 outcome.scenario,
                 verdict.asked,
                 verdict.lost,
@@ -127,6 +141,7 @@ impl Report<'_> {
                 spread(&verdict.failover),
                 detours(&verdict.detour),
                 recoveries(outcome),
+                unrouted(outcome),
                 if missed.is_empty() { "good".to_owned() } else { missed.join("; ") },
             )?;
         }
@@ -202,6 +217,14 @@ fn section(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
             seconds(recovery.watched_us)
         )?;
     }
+    for Unrouted { what, clients, after_us, watched_us } in &verdict.unrouted {
+        writeln!(
+            f,
+            "- {clients} clients let go within {} after \"{what}\" (watched for {})",
+            millis(*after_us),
+            seconds(*watched_us)
+        )?;
+    }
     let per_second: Vec<_> = verdict.per_second.iter().map(u64::to_string).collect();
     writeln!(f, "\nTexts answered in each second: {}", per_second.join(" "))?;
     writeln!(f, "\n```text\n{}```", bars(&verdict.latency))
@@ -235,6 +258,11 @@ fn recoveries(outcome: &Outcome) -> String {
         Some(after) => after.into_iter().max().map(millis).unwrap_or_default(),
         None => "none".to_owned(),
     }
+}
+
+/// The longest one.
+fn unrouted(outcome: &Outcome) -> String {
+    outcome.verdict.unrouted.iter().map(|unrouted| unrouted.after_us).max().map(millis).unwrap_or_default()
 }
 
 /// A histogram by doubling bounds.

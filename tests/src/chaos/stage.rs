@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use shoal_mesh::Client;
+use shoal_protocol::NodeId;
 use shoal_protocol::message::ModelState;
 use tokio::task::JoinSet;
 
 use super::cluster::{CLIENTS, Cluster, ready};
-use super::history::{Event, Record};
+use super::history::{Event, Record, Unrouted};
 use super::load::Asking;
 use super::scenario::Action;
 use crate::sim::Peer;
@@ -48,6 +49,8 @@ pub(super) struct Stage {
     up: BTreeSet<u16>,
     /// Seats whose node cannot serve the clients although it is up.
     ailing: BTreeSet<u16>,
+    /// Who was killed on a seat that is empty since, and when.
+    killed: BTreeMap<u16, (NodeId, Instant)>,
     /// Nodes that were started.
     starting: FuturesUnordered<BoxFuture<'static, Started>>,
     /// The last start on each seat whose node was not ready when last seen; one that was killed meanwhile is none.
@@ -67,6 +70,7 @@ impl Stage {
             clients,
             up: (0..nodes).collect(),
             ailing: BTreeSet::new(),
+            killed: BTreeMap::new(),
             starting: FuturesUnordered::new(),
             awaited: BTreeMap::new(),
             starts: 0,
@@ -78,7 +82,7 @@ impl Stage {
     ///
     /// # Errors
     /// A node did not start, or the history cannot be written.
-    pub(super) async fn wait_until(&mut self, at: std::time::Instant) -> io::Result<()> {
+    pub(super) async fn wait_until(&mut self, at: Instant) -> io::Result<()> {
         let end = tokio::time::sleep_until(at.into());
         tokio::pin!(end);
         loop {
@@ -100,7 +104,8 @@ impl Stage {
         while let Some(asked) = self.asked_cold.join_next().await {
             asked.map_err(io::Error::other)??;
         }
-        Ok(())
+        let killed: Vec<_> = self.killed.keys().copied().collect();
+        killed.into_iter().try_for_each(|seat| self.note_unrouted(seat))
     }
 
     /// Does it.
@@ -131,10 +136,12 @@ impl Stage {
                 seats.iter().try_for_each(|seat| self.start(*seat, format!("node {seat} is back")))
             }
             Action::StartAnew(seat) => {
+                self.note_unrouted(*seat)?;
                 self.cluster.forget_identity(*seat);
                 self.start(*seat, format!("another node is at the address of node {seat}"))
             }
             Action::Move { from, to } => {
+                self.note_unrouted(*from)?;
                 self.cluster.move_identity(*from, *to);
                 self.start(*to, format!("node {from} is back at another address"))
             }
@@ -162,12 +169,29 @@ impl Stage {
     fn kill(&mut self, seats: &[u16]) -> io::Result<()> {
         for seat in seats {
             self.cluster.process(*seat)?.kill()?;
+            self.killed.insert(*seat, (self.cluster.node_id(*seat)?, shoal::clock::now()));
             self.up.remove(seat);
             self.ailing.remove(seat);
             self.awaited.remove(seat);
         }
         let names: Vec<_> = seats.iter().map(u16::to_string).collect();
         self.note(&format!("node {} is killed", names.join(", ")), true)
+    }
+
+    /// Looks when the clients let go of a node that was killed, before another life of it begins.
+    fn note_unrouted(&mut self, seat: u16) -> io::Result<()> {
+        let Some((node, killed_at)) = self.killed.remove(&seat) else {
+            return Ok(());
+        };
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let last: Vec<_> = self.clients.iter().filter_map(|client| client.attempted_at(node)).collect();
+        let after = last.iter().map(|at| at.saturating_duration_since(killed_at)).max();
+        self.asking.history.write(&Record::Unrouted(Unrouted {
+            what: format!("node {seat} is killed"),
+            clients: u16::try_from(last.len()).unwrap_or(u16::MAX),
+            after_us: micros(after.unwrap_or_default()),
+            watched_us: micros(shoal::clock::now().saturating_duration_since(killed_at)),
+        }))
     }
 
     fn terminate(&mut self, seat: u16) -> io::Result<()> {
@@ -187,6 +211,7 @@ impl Stage {
     }
 
     fn start(&mut self, seat: u16, what: String) -> io::Result<()> {
+        self.note_unrouted(seat)?;
         let line = self.cluster.start_node(seat)?;
         self.ailing.remove(&seat);
         self.starts += 1;

@@ -114,14 +114,22 @@ async fn the_entrys_death_is_not_noticed_by_callers_and_another_is_followed() {
     until_served_by(&client, mesh.id(1)).await;
     let mut entry = client.inner.entry.subscribe();
     mesh.kill(0);
-    for _ in 0..10 {
-        let start = Instant::now();
-        assert_eq!(node_of(&call(&client).await.expect("served")), mesh.id(1));
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-        sleep(Duration::from_millis(400)).await;
-    }
-    let moved = entry.wait_for(|entry| entry.node != mesh.id(0));
-    timeout(PATIENCE, moved).await.expect("another is found").expect("the client lives");
+    let killed = Instant::now();
+    let calling = async {
+        for _ in 0..10 {
+            let start = Instant::now();
+            assert_eq!(node_of(&call(&client).await.expect("served")), mesh.id(1));
+            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+            sleep(Duration::from_millis(400)).await;
+        }
+    };
+    let moving = async {
+        let moved = entry.wait_for(|entry| entry.node != mesh.id(0));
+        timeout(PATIENCE, moved).await.expect("another is found").expect("the client lives");
+        killed.elapsed()
+    };
+    let ((), moved_after) = tokio::join!(calling, moving);
+    assert!(moved_after < Duration::from_secs(2), "its silence is noticed: {moved_after:?}");
     mesh.members[2].publish(&[("n", ModelState::Ready)]).await;
     let news = async {
         while node_of(&client.encode(Encode::new("n", ["a"])).await.expect("served")) != mesh.id(2) {}
@@ -151,7 +159,12 @@ async fn the_entry_may_return_as_another_node_or_from_another_place() {
         mesh.everybody(|state| state.life.node == id || state.facts.contains_key(&id)).await;
         mesh.publish(0, READY).await;
         until_served_by(&client, id).await;
-        assert_eq!(client.nodes().contains(&former), id == former, "nobody takes it for its former self");
+        let told_apart = async {
+            while client.nodes().contains(&former) != (id == former) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(PATIENCE, told_apart).await.expect("nobody takes it for its former self");
     }
 }
 
@@ -206,6 +219,10 @@ async fn what_is_not_reached_directly_goes_through_the_entry() {
     let start = Instant::now();
     call(&client).await.expect("forwarded");
     assert!(start.elapsed() < Duration::from_millis(50), "known by now: {:?}", start.elapsed());
+    let status = client.status_of(mesh.id(1), false).await.expect("forwarded as well");
+    assert_eq!(status.node, mesh.id(1));
+    let refused = client.drain(mesh.id(1), None).await.expect_err("whoever got it would leave");
+    assert!(matches!(refused, ClientError::Unreachable { .. }), "{refused}");
     let service = &mesh.members[1].service;
     service.mood.send_replace(Mood::Stall);
     let dropped = timeout(Duration::from_secs(1), call(&client)).await;

@@ -111,6 +111,7 @@ impl Call {
     }
 
     fn send(&mut self, at: usize, choice: Choice, dispatch: &mut Dispatch, now: Instant) -> Submit {
+        dispatch.view.handle_attempt(choice.node, now);
         let part = &mut self.parts[at];
         let key = AttemptKey { part: part.number, attempt: part.attempts };
         let is_hedge = choice.decision.reason == Reason::Hedge;

@@ -20,6 +20,12 @@ const LOADS_PERIOD_MIN: Duration = Duration::from_secs(1);
 /// binds a choice is a probe.
 const LOADS_PER_SECOND: u32 = 64;
 
+/// A follower is told something at least this often, if only that there is nothing new: so it can tell a silent node from a
+/// quiet mesh.
+const ALIVE_PERIOD: Duration = Duration::from_millis(500);
+/// A follower that is told nothing for so long should look for another node: three periods are not lost to a busy machine.
+pub const FEED_SILENCE_MAX: Duration = Duration::from_millis(1500);
+
 /// What was told of a node's facts. Without the record (the follower brought it) the next change is told whole.
 #[derive(Debug)]
 struct Told {
@@ -39,6 +45,8 @@ pub struct Feed {
     loads_told: BTreeMap<(NodeId, DeviceIndex), Instant>,
     loads: BTreeMap<(NodeId, DeviceIndex), (LoadRecord, Instant)>,
     loads_at: Option<Instant>,
+    /// When something was told last.
+    told_at: Option<Instant>,
     /// Whether the follower was told that it was told everything.
     is_settled: bool,
 }
@@ -85,8 +93,16 @@ impl Feed {
     }
 
     /// The next message for the follower: lives first, because facts of the dead are refused, then records and changes,
-    /// then, when it is time, loads.
+    /// then, when it is time, loads; and where there is nothing for too long, that there is nothing.
     pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
+        let alive = || Message::MeshUpdate(MeshUpdate::default());
+        let is_silent = self.told_at.is_some_and(|told| now >= told + ALIVE_PERIOD);
+        let message = self.poll_news(now).or_else(|| is_silent.then(alive))?;
+        self.told_at = Some(now);
+        Some(message)
+    }
+
+    fn poll_news(&mut self, now: Instant) -> Option<Message> {
         if !self.members.is_empty() {
             let members = self.take_members();
             return Some(Message::MeshUpdate(MeshUpdate { members, ..MeshUpdate::default() }));
@@ -100,7 +116,7 @@ impl Feed {
                 None => Message::Facts(Box::new(Arc::unwrap_or_clone(record))),
             });
         }
-        let is_due = self.poll_timeout().is_some_and(|(at, _)| at <= now);
+        let is_due = self.loads_due().is_some_and(|at| at <= now);
         let settled = !std::mem::replace(&mut self.is_settled, true);
         (is_due || settled).then(|| {
             let loads = if is_due { self.take_loads(now) } else { Vec::new() };
@@ -108,11 +124,18 @@ impl Feed {
         })
     }
 
-    /// When loads may be told that wait, and why only then.
+    /// When there is something to tell although nothing happens, and what.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let loads = self.loads_due().map(|at| (at, "loads"));
+        let alive = self.told_at.map(|told| (told + ALIVE_PERIOD, "that the node lives"));
+        [loads, alive].into_iter().flatten().min()
+    }
+
+    /// When loads may be told that wait.
+    fn loads_due(&self) -> Option<Instant> {
         let (_, heard) = self.loads.values().next()?;
-        Some((self.loads_at.unwrap_or(*heard), "loads"))
+        Some(self.loads_at.unwrap_or(*heard))
     }
 
     /// What was told and is remembered.

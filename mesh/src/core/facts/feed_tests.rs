@@ -10,7 +10,7 @@ use super::super::client::ClientCore;
 use super::super::fleet::{facts, life, load, model, node, origin};
 use super::super::member::MemberState;
 use super::super::view::View;
-use super::{Feed, FeedBroken, Following};
+use super::{FEED_SILENCE_MAX, Feed, FeedBroken, Following};
 
 struct Pair {
     feed: Feed,
@@ -35,7 +35,8 @@ impl Pair {
                 Message::FactsDelta(_) => "delta",
                 Message::MeshUpdate(update) if !update.members.is_empty() => "members",
                 Message::MeshUpdate(update) if !update.loads.is_empty() => "loads",
-                Message::MeshUpdate(_) => "settled",
+                Message::MeshUpdate(update) if update.settled => "settled",
+                Message::MeshUpdate(_) => "alive",
                 _ => "another",
             });
             self.following.handle_message(message, &mut self.core, self.now).expect("in order");
@@ -104,6 +105,22 @@ fn the_dead_stay_dead_whoever_tells_of_them_later() {
 }
 
 #[test]
+fn a_quiet_mesh_is_told_from_a_silent_node() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.feed.poll_timeout(), None, "nothing was asked for yet");
+    pair.feed.handle_facts(&record(1, 1, ModelState::Ready));
+    pair.settle();
+    for _ in 0..3 {
+        let (due, why) = pair.feed.poll_timeout().expect("it says that it lives");
+        assert_eq!((due - pair.now, why), (Duration::from_millis(500), "that the node lives"));
+        assert_eq!(pair.settle(), [""; 0], "not before");
+        pair.now = due;
+        assert_eq!(pair.settle(), ["alive"]);
+    }
+    assert!(FEED_SILENCE_MAX >= 2 * Duration::from_millis(500));
+}
+
+#[test]
 fn loads_are_told_at_most_every_second_and_with_their_age() {
     let mut pair = Pair::new();
     pair.feed.handle_facts(&record(1, 1, ModelState::Ready));
@@ -118,11 +135,14 @@ fn loads_are_told_at_most_every_second_and_with_their_age() {
     };
     assert_eq!(at(&pair), heard, "as old as it is");
     pair.feed.handle_load(node(1), &load(1, 500), heard);
-    assert_eq!(pair.feed.poll_timeout(), None, "told already");
+    let next = |pair: &Pair| pair.feed.poll_timeout().expect("it waits");
+    assert_eq!(next(&pair).1, "that the node lives", "told already");
     pair.feed.handle_load(node(1), &load(2, 10), pair.now);
     assert_eq!(pair.settle(), [""; 0]);
-    pair.now = pair.feed.poll_timeout().expect("it waits").0;
-    assert_eq!(pair.settle(), ["loads"]);
+    for expected in ["alive", "loads"] {
+        pair.now = next(&pair).0;
+        assert_eq!(pair.settle(), [expected]);
+    }
 }
 
 #[test]

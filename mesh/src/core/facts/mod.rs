@@ -9,7 +9,7 @@ mod machine;
 mod own;
 mod parameters;
 
-pub use feed::Feed;
+pub use feed::{FEED_SILENCE_MAX, Feed};
 pub use following::{FeedBroken, Following};
 pub use interface::{FactsCounters, FactsMessage, FactsRefused, FactsSend, OwnFacts};
 pub use machine::Facts;

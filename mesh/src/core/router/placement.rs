@@ -107,16 +107,22 @@ pub enum Elsewhere {
     Nowhere,
 }
 
-/// What is left of a model once `own` is gone. Where its last load failed it counts as not there.
+/// What is left of a model once `own` is gone. Where its last load failed it counts as not there; nobody of `given_up` is
+/// named as the one to load it.
 #[must_use]
-pub fn standing_elsewhere(view: &View, own: NodeId, model: &str, now: Instant) -> Elsewhere {
-    let excluded = [own];
-    let query = Query::of_any(model, &excluded);
+pub fn standing_elsewhere(
+    view: &View,
+    own: NodeId,
+    given_up: &[NodeId],
+    model: &str,
+    now: Instant,
+) -> Elsewhere {
+    let excluded: Vec<NodeId> = given_up.iter().copied().chain([own]).collect();
+    let (query, any) = (Query::of_any(model, &excluded), Query::of_any(model, &excluded[given_up.len()..]));
     let Some(model) = view.model(model) else {
         return Elsewhere::Nowhere;
     };
-    let staying =
-        model.holders.iter().filter(|held| offers::is_open(view, held, &query, Standing::Good, now));
+    let staying = model.holders.iter().filter(|held| offers::is_open(view, held, &any, Standing::Good, now));
     match staying.map(|holding| holding.state).max() {
         Some(ModelState::Ready) => Elsewhere::Ready,
         Some(_) => Elsewhere::Loading,

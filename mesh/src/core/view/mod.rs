@@ -3,6 +3,7 @@
 //! Facts come from their owners (by way of the Facts machine), lives from membership, loads from gossip, probes and
 //! answers, and doubts from what this process itself saw. Nothing is decided here: the router asks.
 
+mod listing;
 mod models;
 mod node;
 
@@ -14,6 +15,7 @@ use shoal_protocol::NodeId;
 use shoal_protocol::message::{LoadRecord, NodeFacts};
 
 use super::member::{Life, MemberState};
+pub use listing::{ListedModel, ListedPlace};
 pub(crate) use models::{Holding, ModelView};
 use models::{ModelIndex, Models};
 use node::Listed;
@@ -193,6 +195,19 @@ impl View {
     /// Through whom the node is reached, where it is not reached directly.
     pub(crate) fn via(&self, node: NodeId) -> Option<NodeId> {
         self.entry.filter(|entry| *entry != node && self.find(node).is_some_and(|node| node.is_indirect))
+    }
+
+    /// An attempt begins that is for the node.
+    pub(crate) fn handle_attempt(&mut self, node: NodeId, now: Instant) {
+        if let Some(node) = self.find_mut(node) {
+            node.attempted_at = Some(now);
+        }
+    }
+
+    /// When the last attempt began that was for this life of the node.
+    #[must_use]
+    pub fn attempted_at(&self, node: NodeId) -> Option<Instant> {
+        self.find(node)?.attempted_at
     }
 
     /// A frame or a reply of the node came: it lives. With its round trip, where that was measured.

@@ -166,6 +166,16 @@ impl Models {
         Some(ModelView { name: &model.name, holders, storers })
     }
 
+    /// All canonical names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(|name| &**name)
+    }
+
+    /// All names that some place uses as an alias, in order of each kind.
+    pub(super) fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.aliases.keys().chain(self.disputed.keys()).map(|name| &**name)
+    }
+
     /// The index of a name, new or known. The caller puts at least one holding.
     pub(super) fn intern(&mut self, name: &str) -> ModelIndex {
         if let Some(model) = self.names.get(name) {

@@ -103,6 +103,8 @@ pub(crate) struct Node {
     /// Whether it is reached through the entry node only.
     pub(super) is_indirect: bool,
     doubted_until: Option<Instant>,
+    /// When this process last began an attempt that is for it.
+    pub(super) attempted_at: Option<Instant>,
     /// The least round trip of the last ones.
     round_trip: Option<Duration>,
     devices: Vec<Device>,
@@ -128,6 +130,7 @@ impl Node {
             draining: false,
             is_indirect: false,
             doubted_until: None,
+            attempted_at: None,
             round_trip: None,
             devices: Vec::new(),
             client_addresses: Vec::new(),

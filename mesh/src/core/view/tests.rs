@@ -1,6 +1,6 @@
 //! What a view says after any history is what its last records say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -264,6 +264,15 @@ proptest! {
                     prop_assert_eq!(found, expected, "{} held: {}", name, held);
                 }
             }
+            let listed = view.models().into_iter().flat_map(|model| {
+                let held = |state| matches!(state, ModelState::Ready | ModelState::Loading);
+                let all = model.places.into_iter().map(move |at| (at.place.node, held(at.state)));
+                all.map(move |(node, held)| (model.name.clone(), node, held)).collect::<Vec<_>>()
+            });
+            let expected = told.iter().flat_map(|(number, told)| {
+                told.models.iter().map(|(name, held)| (name.clone(), node(*number), *held))
+            });
+            prop_assert_eq!(listed.collect::<BTreeSet<_>>(), expected.collect::<BTreeSet<_>>());
             prop_assert_eq!(view.places_len(), told.values().map(|told| told.models.len()).sum::<usize>());
         }
     }

@@ -145,18 +145,24 @@ fn what_the_time_does_not_suffice_for_is_left() {
 #[test]
 fn a_copy_that_nobody_begins_to_load_holds_nobody_up() {
     let now = origin();
-    let mut departure = Departure::new(now + 20 * S, now);
-    let copies =
-        || vec![copy("a", 2, Elsewhere::Stored(place(2))), copy("b", 1, Elsewhere::Stored(place(2)))];
-    departure.handle_copies(copies());
-    departure.handle_finished();
+    let mut departure = Departure::new(now + 40 * S, now);
     let mut asked = Vec::new();
     let mut at = now;
+    departure.handle_finished();
     while departure.poll_timeout(at).is_some() {
-        asked.extend(handed_over(steps(&mut departure, at)));
+        // Nodes 2, 3, 4 and 5 have both, and none begins.
+        let next = |model: &str| 2 + departure.given_up(model, at).len() as u8;
+        let copies = [("a", 2), ("b", 1)];
+        let copies = copies.map(|(model, used)| copy(model, used, Elsewhere::Stored(place(next(model)))));
+        departure.handle_copies(copies.into());
+        let asking = steps(&mut departure, at).into_iter().filter_map(|step| match step {
+            Step::HandOver { model, to } => Some(format!("{model}{}", to.node.0[0])),
+            _ => None,
+        });
+        asked.extend(asking);
         at = departure.poll_timeout(at).map_or(at, |(due, _)| due);
     }
-    assert_eq!((asked.join(""), at - now), ("aabb".to_owned(), 8 * S));
+    assert_eq!((asked.join(" "), at - now), ("a2 a2 a3 b2 a3 b2 b3 b3".to_owned(), 12 * S));
     // And one that failed wherever it is, not even that long.
     let mut broken = Departure::new(now + 20 * S, now);
     broken.handle_copies(vec![copy("a", 1, Elsewhere::Stored(place(2)))]);

@@ -9,8 +9,9 @@ use shoal_protocol::{NodeId, Place};
 
 use super::Placement;
 
-/// Over which waits and use are measured: some batches of the slowest device, and short against a load's use.
-const WINDOW: Duration = Duration::from_secs(5);
+/// Over which waits and use are measured: some batches of the slowest device, and short against a load's use. Two must agree:
+/// a hot model gets a further holder 2.5 to 5 s after it became hot, and after that one's load.
+const WINDOW: Duration = Duration::from_millis(2500);
 /// Models judged at once; further ones wait until one of these was given up or went unused.
 const MODELS_MAX: usize = 256;
 /// A model that served nobody for so long is judged no more.
@@ -106,7 +107,7 @@ impl Placement {
             return;
         }
         let tokens: u64 = self.windows.models.values().map(|watched| watched.tokens).sum();
-        let capacity = u64::from(own.tokens_per_s).saturating_mul(WINDOW.as_secs());
+        let capacity = u64::from(own.tokens_per_s).saturating_mul(WINDOW.as_millis() as u64) / 1000;
         let use_percent = (tokens.saturating_mul(100)).checked_div(capacity).unwrap_or(0).min(100);
         let mut models = std::mem::take(&mut self.windows.models);
         for (model, watched) in &mut models {

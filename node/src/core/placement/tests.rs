@@ -201,8 +201,8 @@ fn a_hot_model_gets_a_further_holder_and_one_at_a_time() {
     let now = origin();
     let mut hot = node(0, &[READY, STORED, STORED], now);
     let own = load(2, 80);
-    // 10,000 tokens a second for 5 seconds are all that the device can.
-    let busy = (3, Duration::from_millis(80), 50_000);
+    // 10,000 tokens a second for the 2.5 seconds of a window are all that the device can.
+    let busy = (3, Duration::from_millis(80), 25_000);
     let deeds = serve(&mut hot, busy, &own, now);
     assert_eq!((&deeds[0], &deeds[2]), (&None, &None), "two windows must agree, and it counts anew");
     let Some(CopyDeed::Ask { to, model }) = &deeds[1] else { panic!("{deeds:?}") };
@@ -222,10 +222,10 @@ fn a_wait_that_is_bad_luck_makes_no_copy() {
         let mut node = node(0, &[READY, STORED], now);
         serve(&mut node, (4, Duration::from_millis(queue_ms), tokens), &load(2, 0), now)
     };
-    assert_eq!(calm(80, 30_000), vec![None; 4], "the device is hardly used");
-    assert_eq!(calm(40, 50_000), vec![None; 4], "the wait is shorter than half a load");
+    assert_eq!(calm(80, 15_000), vec![None; 4], "the device is hardly used");
+    assert_eq!(calm(40, 25_000), vec![None; 4], "the wait is shorter than half a load");
     let mut alone = Placement::new(place(0));
-    assert_eq!(serve(&mut alone, (4, LOAD, 50_000), &load(2, 80), now), vec![None; 4], "there is nobody");
+    assert_eq!(serve(&mut alone, (4, LOAD, 25_000), &load(2, 80), now), vec![None; 4], "there is nobody");
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_model_is_elsewhere_where_somebody_who_stays_has_it() {
         let states: Vec<_> = [READY].iter().chain(others).copied().collect();
         let mut node = node(0, &states, now);
         change(&mut node);
-        node.elsewhere("m", now)
+        node.elsewhere("m", &[], now)
     };
     let as_told = |_: &mut Placement| {};
     assert_eq!(of(&[STORED, LOADING, READY], &as_told), Elsewhere::Ready);
@@ -257,6 +257,14 @@ fn a_model_is_elsewhere_where_somebody_who_stays_has_it() {
     assert_eq!(of(&[], &as_told), Elsewhere::Nowhere);
     assert_eq!(of(&[ModelState::Failed], &as_told), Elsewhere::Nowhere, "asking once more helps nobody");
     assert_eq!(of(&[ModelState::Failed, STORED], &as_told), Elsewhere::Stored(place(2)));
+    let mut own = node(0, &[READY, STORED, STORED], now);
+    let Elsewhere::Stored(first) = own.elsewhere("m", &[], now) else { panic!("nobody") };
+    let Elsewhere::Stored(second) = own.elsewhere("m", &[first.node], now) else { panic!("nobody else") };
+    assert_ne!(first, second);
+    assert_eq!(own.elsewhere("m", &[first.node, second.node], now), Elsewhere::Nowhere);
+    let late = NodeFacts { node: first.node, ..facts(9, 2, READY) };
+    own.handle_facts(&late, now);
+    assert_eq!(own.elsewhere("m", &[first.node], now), Elsewhere::Ready, "it came round");
     // Who leaves as well, or may be dead, is no owner.
     let leaves =
         |node: &mut Placement| node.handle_facts(&NodeFacts { draining: true, ..facts(1, 2, READY) }, now);

@@ -1,10 +1,11 @@
 //! What becomes of a model that only a leaving node holds.
 
-use shoal_mesh::Encode;
+use shoal_mesh::core::Elsewhere;
+use shoal_mesh::{Encode, MeshState};
 use shoal_protocol::message::ModelState;
 
-use super::members::stands;
-use super::placing::{cold, mesh_of};
+use super::members::{Mesh, stands};
+use super::placing::{Copies, cold, mesh_of};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,4 +33,48 @@ async fn a_node_at_risk_has_another_hold_what_it_holds_and_goes_on() {
     })
     .await;
     assert!(mesh.nodes[1].service.reasons_not_ready().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_copy_goes_to_the_next_owner_where_the_first_cannot_load_it() {
+    let copies = Copies::new();
+    let mut mesh = copies.mesh().await;
+    mesh.ask_only(0, "frail").await;
+    let now = clock::now();
+    let asked = mesh.nodes[0].service.place().elsewhere("frail", &[], now);
+    let Elsewhere::Stored(first) = asked else { panic!("{asked:?}") };
+    let index = |node| mesh.nodes.iter().position(|other| other.id() == node).expect("one of them");
+    copies.spoil(index(first.node));
+    let second = mesh.nodes[3 - index(first.node)].id();
+    let leaving = mesh.nodes.remove(0);
+    let held = |mesh: &MeshState| stands(mesh, leaving.id(), "frail") == Some(ModelState::Ready);
+    mesh.everybody("it is held", held).await;
+    let began = clock::now();
+    leaving.drain(PATIENCE).await;
+    let took = clock::now() - began;
+    assert!(took < Duration::from_secs(20), "half of the grace would be 30 s: {took:?}");
+    let held = |mesh: &MeshState| stands(mesh, second, "frail") == Some(ModelState::Ready);
+    mesh.everybody("the next owner holds it", held).await;
+}
+
+#[tokio::test]
+async fn every_model_of_a_mesh_is_listed_wherever_one_asks() {
+    let mut mesh = Mesh::new();
+    for model in ["mean", "dense-f16"] {
+        mesh.join(cold(model)).await;
+    }
+    let ids: Vec<_> = mesh.nodes.iter().map(Node::id).collect();
+    for node in &mesh.nodes {
+        let listed = async {
+            while node.client().models().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, listed).await.expect("both are known");
+        let told: Vec<_> =
+            node.client().models().into_iter().map(|model| (model.name, model.places)).collect();
+        for ((name, places), (expected, id)) in told.iter().zip([("dense-f16", ids[1]), ("mean", ids[0])]) {
+            assert_eq!((name.as_str(), places.len(), places[0].place.node), (expected, 1, id));
+        }
+    }
 }

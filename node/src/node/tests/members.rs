@@ -106,8 +106,7 @@ async fn a_loaded_model_and_its_nodes_load_are_known_everywhere_at_once() {
     let ready = |mesh: &MeshState| stands(mesh, who, "mean") == Some(ModelState::Ready);
     mesh.everybody("loaded", ready).await;
     let load = |mesh: &MeshState| {
-        mesh.life.node == who
-            || mesh.loads.iter().any(|((node, _), load)| *node == who && load.record.tokens_per_s > 0)
+        mesh.loads.iter().any(|((node, _), load)| *node == who && load.record.tokens_per_s > 0)
     };
     mesh.everybody("its measured speed", load).await;
     let loaded = mesh.nodes[0].service.mesh.get().expect("a member").borrow().facts[&who].models[0].clone();

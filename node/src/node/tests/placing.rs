@@ -46,19 +46,19 @@ async fn many_callers_of_a_cold_model_cost_the_mesh_one_load() {
 }
 
 /// The copies of a model that each of three nodes has for itself.
-struct Copies(Vec<(tempfile::TempDir, PathBuf, Vec<u8>)>);
+pub(super) struct Copies(Vec<(tempfile::TempDir, PathBuf, Vec<u8>)>);
 
 impl Copies {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self((0..3).map(|_| copy_of_a_model()).collect())
     }
 
-    async fn mesh(&self) -> Mesh {
+    pub(super) async fn mesh(&self) -> Mesh {
         mesh_of(self.0.iter().map(|(dir, ..)| config(&[("frail", dir.path())])), "frail").await
     }
 
     /// Leaves of a node's copy what can be described and not loaded.
-    fn spoil(&self, index: usize) {
+    pub(super) fn spoil(&self, index: usize) {
         let (_, weights, sound) = &self.0[index];
         std::fs::write(weights, &sound[..sound.len() / 2]).expect("written");
     }

@@ -290,7 +290,7 @@ pub(super) fn samples() -> Vec<Message> {
         Message::End(end),
         Message::Failure(failure),
         Message::Load(load()),
-        Message::StatusRequest(StatusRequest { histograms: true }),
+        Message::StatusRequest(StatusRequest { histograms: true, to: None }),
         Message::Status(Box::new(status())),
         Message::Facts(Box::new(facts())),
         Message::FactsDelta(Box::new(delta())),
@@ -314,7 +314,7 @@ pub(super) fn samples() -> Vec<Message> {
         }),
         Message::LoadRequest(LoadRequest { model: "m".into(), device: DeviceIndex(1) }),
         Message::MeshUpdate(MeshUpdate { members: vec![member()], loads: vec![node_load()], settled: true }),
-        Message::ExplainRequest(ExplainRequest { request_id: RequestId::new(7) }),
+        Message::ExplainRequest(ExplainRequest { request_id: RequestId::new(7), to: Some(NodeId([8; 16])) }),
         Message::Explanation(Box::new(explanation())),
         Message::DrainRequest(DrainRequest { grace_us: Some(Micros(5_000_000)) }),
     ]
