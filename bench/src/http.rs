@@ -15,8 +15,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+pub(crate) use self::connection::{Answer, Connection};
 use self::load::{Measured, closed, open};
-use self::target::Target;
+pub(crate) use self::target::Target;
 use crate::embed::read_texts;
 use crate::pipeline::AnyError;
 

@@ -10,6 +10,7 @@ mod gemm;
 mod http;
 mod link;
 mod node;
+mod overload;
 mod pipeline;
 mod route;
 mod stats;
@@ -38,6 +39,8 @@ enum Command {
     Http(http::Arguments),
     /// What QUIC adds to a call in process, on a service that computes nothing.
     Link(link::Arguments),
+    /// A node or a mesh that is asked for twice what it can.
+    Overload(overload::Arguments),
     /// What a routing decision costs in a view of a full cell.
     Route(route::Arguments),
 }
@@ -50,6 +53,7 @@ fn main() -> Result<(), AnyError> {
         Command::Http(arguments) => http::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
+        Command::Overload(arguments) => overload::run(&arguments),
         Command::Route(arguments) => route::run(&arguments),
     }
 }

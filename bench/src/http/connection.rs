@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -10,28 +11,32 @@ use tokio::net::TcpStream;
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// What a server answered.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// `total_tokens` of an OpenAI answer, or the header `x-compute-tokens` of a TEI one; 0 if it has neither.
-    pub(super) tokens: u64,
+    pub(crate) tokens: u64,
+    /// When to ask again, as the header `retry-after-ms` says or else `retry-after`.
+    pub(crate) retry_after: Option<Duration>,
+    /// Whether the server closes the connection after it.
+    pub(crate) closes: bool,
     /// The body of what is not a 200.
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    pub(super) async fn open(addr: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn open(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(16 << 10) })
     }
 
     /// Sends a request and reads its answer.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         let mut head = None;
@@ -59,6 +64,8 @@ struct Head {
     len: usize,
     body_len: usize,
     tokens: u64,
+    retry_after: Option<Duration>,
+    closes: bool,
 }
 
 impl Head {
@@ -70,16 +77,20 @@ impl Head {
         let httparse::Status::Complete(len) = parsed else {
             return Ok(None);
         };
-        let number = |name: &str| {
+        let text = |name: &str| {
             let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-            std::str::from_utf8(header.value).ok()?.trim().parse::<u64>().ok()
+            Some(std::str::from_utf8(header.value).ok()?.trim())
         };
+        let number = |name: &str| text(name)?.parse::<u64>().ok();
+        let retry_after_s = || number("retry-after").map(Duration::from_secs);
         let body_len = number("content-length").and_then(|length| usize::try_from(length).ok());
         Ok(Some(Self {
             status: response.code.unwrap_or_default(),
             len,
             body_len: body_len.ok_or_else(|| io::Error::other("the answer has no content-length"))?,
             tokens: number("x-compute-tokens").unwrap_or_default(),
+            retry_after: number("retry-after-ms").map(Duration::from_millis).or_else(retry_after_s),
+            closes: text("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
         }))
     }
 
@@ -88,6 +99,8 @@ impl Head {
         Answer {
             status: self.status,
             tokens: total_tokens(body).unwrap_or(self.tokens),
+            retry_after: self.retry_after,
+            closes: self.closes,
             body: if self.status == 200 { String::new() } else { String::from_utf8_lossy(body).into_owned() },
         }
     }
@@ -116,5 +129,9 @@ mod tests {
         assert_eq!((head.status, head.body_len), (200, bytes.len() - head.len));
         assert_eq!(head.answer(bytes).tokens, 12);
         assert_eq!(total_tokens(b"[]"), None);
+        let refusal = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 2\r\nretry-after-ms: 1500\r\nConnection: close\r\n\
+                        content-length: 0\r\n\r\n";
+        let refused = Head::parse(refusal).unwrap().unwrap().answer(refusal);
+        assert_eq!((refused.retry_after, refused.closes), (Some(Duration::from_millis(1500)), true));
     }
 }

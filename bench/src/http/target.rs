@@ -5,13 +5,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use crate::pipeline::AnyError;
 
 /// A server's address and one ready request for every text.
-pub(super) struct Target {
-    pub(super) addr: SocketAddr,
+pub(crate) struct Target {
+    pub(crate) addr: SocketAddr,
     requests: Vec<Vec<u8>>,
 }
 
 impl Target {
-    pub(super) fn new(
+    pub(crate) fn new(
         url: &str,
         model: &str,
         texts: &[String],
@@ -44,7 +44,7 @@ impl Target {
     }
 
     /// The bytes of the `index`-th request, cycling through the texts.
-    pub(super) fn request(&self, index: u64) -> &[u8] {
+    pub(crate) fn request(&self, index: u64) -> &[u8] {
         let count = self.requests.len() as u64;
         let index = usize::try_from(index % count).expect("below a length");
         &self.requests[index]

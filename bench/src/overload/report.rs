@@ -1,0 +1,272 @@
+//! What came of it, held against the targets.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::callers::{Caller, End, Outcome};
+use super::watch::{HighWater, Seen};
+use crate::stats::{median, quantile};
+
+/// Share of the peak that the goodput under overload has to keep.
+const GOODPUT_MIN: f64 = 0.9;
+/// How long after the overload the latency may be above [`RECOVERED`] times what it was before.
+const RECOVERY_MAX: Duration = Duration::from_secs(2);
+const RECOVERED: f64 = 1.5;
+/// Requests of so long are one look at the latency after the overload.
+const RECOVERY_STEP: Duration = Duration::from_millis(250);
+/// A look with fewer says nothing about a p99.
+const RECOVERY_REQUESTS_MIN: usize = 10;
+/// How much the memory may grow over the second half of the overload.
+const GROWTH_MAX: f64 = 1.05;
+
+/// The parts of the load, in time from its beginning.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    /// When the overload begins.
+    pub(super) overload: Duration,
+    /// When it ends.
+    pub(super) after: Duration,
+}
+
+/// What one kind of caller got in the overload.
+#[derive(Debug, Serialize)]
+pub(super) struct Served {
+    caller: &'static str,
+    asked: usize,
+    answered: usize,
+    late: usize,
+    shed: usize,
+    unsent: usize,
+    failed: usize,
+    p50_ms: f64,
+    p99_ms: f64,
+    retry_after_p50_ms: f64,
+    retry_after_max_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) nodes: usize,
+    pub(super) tokens_per_s_max: Option<u32>,
+    pub(super) seconds: f64,
+    pub(super) peak_tokens_per_s: f64,
+    pub(super) offered_tokens_per_s: f64,
+    goodput_tokens_per_s: f64,
+    pub(super) goodput_share: f64,
+    served: Vec<Served>,
+    high_water: Vec<HighWater>,
+    resident_mb_before: f64,
+    resident_mb_middle: f64,
+    resident_mb_end: f64,
+    p99_before_ms: f64,
+    recovery_ms: Option<f64>,
+    first_failure: Option<String>,
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Milliseconds of the answered ones.
+fn latencies<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Vec<f64> {
+    let answered = outcomes.filter(|outcome| matches!(outcome.end, End::Answered { .. }));
+    answered.map(|outcome| millis(outcome.took)).collect()
+}
+
+fn served(caller: Caller, outcomes: &[&Outcome]) -> Served {
+    let own: Vec<&Outcome> = outcomes.iter().copied().filter(|outcome| outcome.caller == caller).collect();
+    let count = |is: fn(&End) -> bool| own.iter().filter(|outcome| is(&outcome.end)).count();
+    let hints = own.iter().filter_map(|outcome| match outcome.end {
+        End::Shed { retry_after } => retry_after.map(millis),
+        _ => None,
+    });
+    let (hints, latency) = (hints.collect::<Vec<_>>(), latencies(own.iter().copied()));
+    Served {
+        caller: caller.name(),
+        asked: own.len(),
+        answered: latency.len(),
+        late: count(|end| *end == End::Late),
+        shed: count(|end| matches!(end, End::Shed { .. })),
+        unsent: count(|end| *end == End::Unsent),
+        failed: count(|end| *end == End::Failed),
+        p50_ms: median(&latency),
+        p99_ms: quantile(&latency, 0.99),
+        retry_after_p50_ms: median(&hints),
+        retry_after_max_ms: quantile(&hints, 1.0),
+    }
+}
+
+impl Report {
+    pub(super) fn new(
+        (nodes, tokens_per_s_max): (usize, Option<u32>),
+        (peak_tokens_per_s, offered_tokens_per_s): (f64, f64),
+        outcomes: &[Outcome],
+        seen: Seen,
+        parts: Parts,
+        first_failure: Option<String>,
+    ) -> Self {
+        let Parts { overload, after } = parts;
+        let length = after - overload;
+        let in_overload = |at: Duration| at >= overload && at < after;
+        let asked: Vec<&Outcome> = outcomes.iter().filter(|outcome| in_overload(outcome.due)).collect();
+        // What came back meanwhile, whenever it was asked for.
+        let tokens = outcomes.iter().filter(|outcome| in_overload(outcome.due + outcome.took));
+        let tokens: u64 = tokens
+            .map(|outcome| if let End::Answered { tokens } = outcome.end { u64::from(tokens) } else { 0 })
+            .sum();
+        let goodput_tokens_per_s = tokens as f64 / length.as_secs_f64();
+        let p99_before_ms = quantile(&interactive(outcomes, Duration::ZERO, overload), 0.99);
+        let resident_mb = |from: Duration, to: Duration| {
+            let within = seen.resident_bytes.iter().filter(|(at, _)| *at >= from && *at < to);
+            median(&within.map(|(_, bytes)| *bytes as f64 / 1e6).collect::<Vec<_>>())
+        };
+        let quarter = length / 4;
+        Self {
+            nodes,
+            tokens_per_s_max,
+            seconds: length.as_secs_f64(),
+            peak_tokens_per_s,
+            offered_tokens_per_s,
+            goodput_tokens_per_s,
+            goodput_share: goodput_tokens_per_s / peak_tokens_per_s,
+            served: Caller::ALL.map(|caller| served(caller, &asked)).into(),
+            resident_mb_before: resident_mb(Duration::ZERO, overload),
+            resident_mb_middle: resident_mb(overload + quarter, overload + 2 * quarter),
+            resident_mb_end: resident_mb(overload + 3 * quarter, after),
+            high_water: seen.high_water,
+            p99_before_ms,
+            recovery_ms: recovery(outcomes, after, RECOVERED * p99_before_ms).map(millis),
+            first_failure,
+        }
+    }
+
+    /// Whether no queue was seen above its bound.
+    pub(super) fn keeps_its_bounds(&self) -> bool {
+        self.high_water.iter().all(HighWater::is_within_bounds)
+    }
+
+    /// What was not reached, in words.
+    pub(super) fn missed(&self) -> Vec<String> {
+        let mut missed = Vec::new();
+        if self.goodput_share < GOODPUT_MIN {
+            missed.push(format!("goodput is {:.3} of the peak", self.goodput_share));
+        }
+        if !self.keeps_its_bounds() {
+            missed.push("a queue is over its bound".to_owned());
+        }
+        if self.resident_mb_end > GROWTH_MAX * self.resident_mb_middle {
+            missed.push("memory grows".to_owned());
+        }
+        if self.recovery_ms.is_none_or(|recovery| recovery > millis(RECOVERY_MAX)) {
+            missed.push("no recovery in time".to_owned());
+        }
+        if let Some(failure) = &self.first_failure {
+            missed.push(format!("requests failed: {failure}"));
+        }
+        missed
+    }
+
+    pub(super) fn print(&self) {
+        let Self { nodes, seconds, .. } = self;
+        let cap =
+            self.tokens_per_s_max.map_or_else(|| "uncapped".to_owned(), |cap| format!("{cap} tokens/s each"));
+        println!("{nodes} node(s), {cap}; overload for {seconds:.0} s");
+        println!(
+            "peak {:.0} tokens/s, offered {:.0}, goodput {:.0} ({:.3} of the peak)",
+            self.peak_tokens_per_s, self.offered_tokens_per_s, self.goodput_tokens_per_s, self.goodput_share
+        );
+        println!(
+            "caller                   asked answered    late    shed  unsent  failed   p50 ms   p99 ms  retry-after p50, max ms"
+        );
+        for served in &self.served {
+            println!(
+                "{:<22} {:>7} {:>8} {:>7} {:>7} {:>7} {:>7} {:>8.0} {:>8.0} {:>9.0} {:>9.0}",
+                served.caller,
+                served.asked,
+                served.answered,
+                served.late,
+                served.shed,
+                served.unsent,
+                served.failed,
+                served.p50_ms,
+                served.p99_ms,
+                served.retry_after_p50_ms,
+                served.retry_after_max_ms,
+            );
+        }
+        for (node, high) in self.high_water.iter().enumerate() {
+            println!(
+                "node {node}: queue at most {} of {} tokens, {} of {} bytes, {} requests; {} refused",
+                high.queue_tokens,
+                high.queue_tokens_max,
+                high.admitted_bytes,
+                high.admitted_bytes_max,
+                high.requests,
+                high.shed
+            );
+        }
+        println!(
+            "resident: {:.1} MB before, {:.1} MB in the second quarter of the overload, {:.1} MB in the last",
+            self.resident_mb_before, self.resident_mb_middle, self.resident_mb_end
+        );
+        let recovery =
+            self.recovery_ms.map_or_else(|| "not".to_owned(), |ms| format!("{ms:.0} ms after its end"));
+        println!("interactive p99 before {:.0} ms; within 1.5x of it again {recovery}", self.p99_before_ms);
+        let missed = self.missed();
+        println!("{}", if missed.is_empty() { "good".to_owned() } else { missed.join("; ") });
+    }
+}
+
+/// Milliseconds of the library's interactive requests that were due from `from` to `to`.
+fn interactive(outcomes: &[Outcome], from: Duration, to: Duration) -> Vec<f64> {
+    let due = |outcome: &&Outcome| outcome.due >= from && outcome.due < to;
+    latencies(outcomes.iter().filter(due).filter(|outcome| outcome.caller == Caller::Interactive))
+}
+
+/// From the end of the overload until the first look from which on every look is below `limit_ms`.
+fn recovery(outcomes: &[Outcome], after: Duration, limit_ms: f64) -> Option<Duration> {
+    let end = outcomes.iter().map(|outcome| outcome.due).max()?;
+    let mut recovered = None;
+    let mut from = after;
+    while from + RECOVERY_STEP <= end {
+        let to = from + RECOVERY_STEP;
+        let is_due = |outcome: &&Outcome| {
+            outcome.caller == Caller::Interactive && outcome.due >= from && outcome.due < to
+        };
+        let asked = outcomes.iter().filter(is_due).count();
+        let answered = interactive(outcomes, from, to);
+        if asked >= RECOVERY_REQUESTS_MIN {
+            // Who was not answered waited too long.
+            let is_good = answered.len() == asked && quantile(&answered, 0.99) <= limit_ms;
+            recovered = if is_good { recovered.or(Some(from - after)) } else { None };
+        }
+        from = to;
+    }
+    recovered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recovery_counts_to_the_first_look_after_which_all_are_good() {
+        let after = Duration::from_secs(10);
+        let outcome = |due_ms: u64, took_ms| Outcome {
+            caller: Caller::Interactive,
+            due: after + Duration::from_millis(due_ms),
+            took: Duration::from_millis(took_ms),
+            end: End::Answered { tokens: 1 },
+        };
+        let good_from = |good_ms: u64| -> Vec<Outcome> {
+            (0..200).map(|n| outcome(n * 20, if n * 20 < good_ms { 900 } else { 20 })).collect()
+        };
+        assert_eq!(recovery(&good_from(0), after, 30.0), Some(Duration::ZERO));
+        assert_eq!(recovery(&good_from(600), after, 30.0), Some(Duration::from_millis(750)));
+        assert_eq!(recovery(&good_from(10_000), after, 30.0), None);
+        let mut lapsed = good_from(600);
+        lapsed[100].end = End::Late;
+        assert_eq!(recovery(&lapsed, after, 30.0), Some(Duration::from_millis(2250)));
+    }
+}
