@@ -66,6 +66,17 @@ impl PackedBatch {
         self.cu_seqlens_k.push(end);
     }
 
+    /// Appends one sequence of two segments, special tokens included: its first `first` tokens are of segment 0, the
+    /// others of segment 1.
+    pub fn push_pair(&mut self, token_ids: &[u32], first: usize) {
+        let start = self.tokens();
+        self.push(token_ids);
+        if first < token_ids.len() {
+            self.type_ids.resize(start + first, 0);
+            self.type_ids.resize(start + token_ids.len(), 1);
+        }
+    }
+
     /// The number of sequences.
     pub fn sequences(&self) -> usize {
         self.cu_seqlens_q.len().saturating_sub(1)
@@ -98,6 +109,18 @@ mod tests {
         assert_eq!(batch.cu_seqlens_q, [0, 3, 4]);
         assert_eq!(batch.cu_seqlens_k, batch.cu_seqlens_q);
         assert!(batch.type_ids.is_empty());
+    }
+
+    #[test]
+    fn segments_are_told_apart_from_the_first_pair_on() {
+        let mut batch = PackedBatch::new();
+        batch.push_pair(&[1, 2], 2);
+        assert!(batch.type_ids.is_empty(), "one segment");
+        batch.push_pair(&[3, 4, 5], 1);
+        batch.push(&[6]);
+        batch.push_pair(&[7, 8], 1);
+        assert_eq!(batch.type_ids, [0, 0, 0, 1, 1, 0, 0, 1]);
+        assert_eq!(batch.token_ids, [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

@@ -41,6 +41,18 @@ impl OutputSet {
         }
     }
 
+    /// What is in this set or in `other`.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            dense: self.dense || other.dense,
+            sparse: self.sparse || other.sparse,
+            multivector: self.multivector || other.multivector,
+            classes: self.classes || other.classes,
+            token_classes: self.token_classes || other.token_classes,
+        }
+    }
+
     fn names(self) -> impl Iterator<Item = &'static str> {
         let Self { dense, sparse, multivector, classes, token_classes } = self;
         let all = [
@@ -134,6 +146,7 @@ mod tests {
         assert_eq!(both.to_string(), "dense, sparse");
         assert_eq!(OutputSet::NONE.to_string(), "nothing");
         assert_eq!(both.without(OutputSet::DENSE), OutputSet { sparse: true, ..OutputSet::NONE });
+        assert_eq!(OutputSet::DENSE.with(OutputSet { sparse: true, ..OutputSet::NONE }), both);
         assert!(both.without(both).is_empty() && !both.is_empty());
     }
 

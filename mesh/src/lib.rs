@@ -20,10 +20,13 @@ pub mod simulation;
 mod testing;
 
 #[cfg(feature = "link")]
-pub use client::{Client, ConnectOptions, Encode, EncodeStream, Encoded, MemberClientOptions};
+pub use client::{
+    AnswerStream, Call, Client, Completed, ConnectOptions, Encode, Extract, MemberClientOptions, Score,
+    Scored, TaskOptions,
+};
 pub use core::{
     Answer, Class, ClientError, ItemResult, Lease, Life, LoadSequence, MemberSeen, Multivector, OwnFacts,
-    Span, SparseVector, Standing, Vector, Vectors, WhenOverloaded,
+    Ranked, Span, SparseVector, Standing, Vector, Vectors, WhenOverloaded,
 };
 #[cfg(feature = "link")]
 pub use identity::{

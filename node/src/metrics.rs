@@ -11,8 +11,6 @@ use shoal_protocol::message::{StageHistogram, Timings};
 pub const MODELS_MAX: usize = 256;
 /// The name under which models beyond [`MODELS_MAX`] are counted together.
 pub const OTHER_MODELS: &str = "(other)";
-/// The only operation so far.
-const ENCODE: &str = "encode";
 /// Largest duration told apart: an hour. Longer ones count as one.
 const MICROS_MAX: u64 = 3_600_000_000;
 /// One per cent resolution over the whole range, in about 26 kB a histogram.
@@ -34,20 +32,21 @@ pub(crate) fn stage_values(timings: &Timings) -> [u64; STAGES.len()] {
     ]
 }
 
+type Stages = [Histogram<u64>; STAGES.len()];
+
+#[derive(Default)]
 struct ModelMetrics {
-    stages: [Histogram<u64>; STAGES.len()],
+    /// By primitive, of which there are few.
+    operations: BTreeMap<&'static str, Stages>,
     requests: u64,
     tokens: u64,
 }
 
-impl ModelMetrics {
-    fn new() -> Self {
-        let empty = || {
-            Histogram::new_with_bounds(1, MICROS_MAX, SIGNIFICANT_DIGITS)
-                .expect("constant bounds that the library's documentation allows")
-        };
-        Self { stages: std::array::from_fn(|_| empty()), requests: 0, tokens: 0 }
-    }
+fn no_stages() -> Stages {
+    std::array::from_fn(|_| {
+        Histogram::new_with_bounds(1, MICROS_MAX, SIGNIFICANT_DIGITS)
+            .expect("constant bounds that the library's documentation allows")
+    })
 }
 
 /// What a model has done since start.
@@ -71,14 +70,15 @@ impl Metrics {
     }
 
     /// Counts one answered request.
-    pub fn record(&self, model: &str, timings: &Timings, tokens: u64) {
+    pub fn record(&self, (model, operation): (&str, &'static str), timings: &Timings, tokens: u64) {
         let mut models = self.lock();
         let name = if models.contains_key(model) || models.len() < MODELS_MAX { model } else { OTHER_MODELS };
         if !models.contains_key(name) {
-            models.insert(name.to_owned(), ModelMetrics::new());
+            models.insert(name.to_owned(), ModelMetrics::default());
         }
         let metrics = models.get_mut(name).expect("inserted above");
-        for (histogram, value) in metrics.stages.iter_mut().zip(stage_values(timings)) {
+        let stages = metrics.operations.entry(operation).or_insert_with(no_stages);
+        for (histogram, value) in stages.iter_mut().zip(stage_values(timings)) {
             histogram.saturating_record(value);
         }
         metrics.requests += 1;
@@ -98,21 +98,19 @@ impl Metrics {
     #[must_use]
     pub fn histograms(&self) -> Vec<StageHistogram> {
         // Copied first: serialising takes too long to hold up a request that wants to record.
-        let copied: Vec<(String, [Histogram<u64>; STAGES.len()])> =
-            self.lock().iter().map(|(model, metrics)| (model.clone(), metrics.stages.clone())).collect();
+        let copied: Vec<(String, BTreeMap<&'static str, Stages>)> =
+            self.lock().iter().map(|(model, metrics)| (model.clone(), metrics.operations.clone())).collect();
         let mut serializer = V2Serializer::new();
         let mut all = Vec::with_capacity(copied.len() * STAGES.len());
-        for (model, stages) in copied {
-            for (stage, histogram) in STAGES.iter().zip(stages) {
-                let mut v2 = Vec::new();
-                let written = serializer.serialize(&histogram, &mut v2);
-                written.expect("writing a bounded histogram to memory cannot fail");
-                all.push(StageHistogram {
-                    model: model.clone(),
-                    operation: ENCODE.to_owned(),
-                    stage: (*stage).to_owned(),
-                    v2,
-                });
+        for (model, operations) in copied {
+            for (operation, stages) in operations {
+                for (stage, histogram) in STAGES.iter().zip(stages) {
+                    let mut v2 = Vec::new();
+                    let written = serializer.serialize(&histogram, &mut v2);
+                    written.expect("writing a bounded histogram to memory cannot fail");
+                    let (operation, stage) = (operation.to_owned(), (*stage).to_owned());
+                    all.push(StageHistogram { model: model.clone(), operation, stage, v2 });
+                }
             }
         }
         all
@@ -148,7 +146,7 @@ mod tests {
     fn histograms_read_back_within_a_per_cent() {
         let metrics = Metrics::default();
         for total in [100, 2_000, 3_000_000, u64::MAX] {
-            metrics.record("m", &timings(total), 7);
+            metrics.record(("m", "encode"), &timings(total), 7);
         }
         let total = total_of(&metrics.histograms(), "m");
         assert_eq!(total.len(), 4);
@@ -159,12 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn primitives_of_a_model_are_told_apart() {
+        let metrics = Metrics::default();
+        metrics.record(("m", "score"), &timings(1), 2);
+        metrics.record(("m", "encode"), &timings(1), 3);
+        let told = metrics.histograms();
+        let of = |name: &str| told.iter().filter(|histogram| histogram.operation == name).count();
+        assert_eq!((of("encode"), of("score")), (STAGES.len(), STAGES.len()));
+        assert_eq!(metrics.counters("m"), ModelCounters { requests: 2, tokens: 5 });
+    }
+
+    #[test]
     fn names_cannot_fill_the_memory() {
         let metrics = Metrics::default();
         for index in 0..MODELS_MAX + 10 {
-            metrics.record(&format!("m{index}"), &timings(1), 1);
+            metrics.record((&format!("m{index}"), "encode"), &timings(1), 1);
         }
-        metrics.record("m0", &timings(1), 1);
+        metrics.record(("m0", "encode"), &timings(1), 1);
         let histograms = metrics.histograms();
         assert_eq!(histograms.len(), (MODELS_MAX + 1) * STAGES.len());
         assert_eq!(total_of(&histograms, OTHER_MODELS).len(), 10);

@@ -8,9 +8,9 @@ mod membership;
 mod placement;
 mod reach;
 mod seeds;
+mod self_test;
 mod view;
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -20,10 +20,10 @@ use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
 use shoal_kernels::{CpuIsa, Plan};
 use shoal_mesh::{
-    BindError, Client, ClientError, Encode, Identity, ItemResult, LinkLimits, LiveIdentity, LoadSequence,
-    MemberClientOptions, Net, QuicServer, QuicServerOptions, Service, TokioNet, Vector,
+    BindError, Client, Identity, LinkLimits, LiveIdentity, LoadSequence, MemberClientOptions, Net,
+    QuicServer, QuicServerOptions, Service, TokioNet,
 };
-use shoal_protocol::message::{Status, Truncate};
+use shoal_protocol::message::Status;
 use shoal_protocol::{Bytes, NodeId, Place};
 
 use crate::actors::backend::{Backend, CpuBackend};
@@ -45,8 +45,6 @@ use identity::NodeIdentity;
 use membership::{NodeMembership, clock_generation};
 pub use view::View;
 
-/// What a preloaded model must answer alone and in company, with the same bits.
-const SELF_TEST: [&str; 2] = ["the quick brown fox", "a node tests itself before it says that it is ready"];
 /// What the connections may take to close beyond the grace.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -218,37 +216,6 @@ impl Node {
             None => options,
         };
         QuicServer::bind(options, self.service())
-    }
-
-    /// A model must give finite vectors of its width, and the same bits alone and in company.
-    async fn self_test(&self, name: &str) -> Result<(), StartError> {
-        let failed = |message: String| StartError::SelfTest { name: name.to_owned(), message };
-        let encode = async |texts: &[&str]| {
-            let call = Encode::new(name, texts.iter().copied()).truncate(Truncate::Right).no_deadline();
-            let encoded = self.client.encode(call).await;
-            let encoded = encoded.map_err(|error: ClientError| StartError::Preload {
-                name: name.to_owned(),
-                message: error.to_string(),
-            })?;
-            let vectors = encoded.items.into_iter().map(|item| match &item {
-                ItemResult::Answered { .. } => {
-                    let values = item.vector().and_then(Vector::as_f32);
-                    values.map(Cow::into_owned).ok_or_else(|| failed("it answers no f32".to_owned()))
-                }
-                ItemResult::Failed { message, .. } => Err(failed(message.clone())),
-            });
-            vectors.collect::<Result<Vec<_>, _>>()
-        };
-        let alone = encode(&SELF_TEST[..1]).await?;
-        let together = encode(&SELF_TEST).await?;
-        let values = together.iter().flatten();
-        if values.clone().any(|value| !value.is_finite()) || values.clone().all(|value| *value == 0.0) {
-            return Err(failed("its vectors are not numbers".to_owned()));
-        }
-        if alone[0] != together[0] {
-            return Err(failed("a text gets other bits in company than alone".to_owned()));
-        }
-        Ok(())
     }
 
     /// What links serve: the node as its callers reach it.

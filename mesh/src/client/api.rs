@@ -10,12 +10,13 @@ use shoal_protocol::{ErrorCode, Frame, NodeId, RequestId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::driver::EncodeStream;
-use super::encode::Encode;
+use super::call::{Call, Encode, Extract, Score, TaskOptions};
+use super::driver::AnswerStream;
 use super::follow::Entry;
 use super::shared::SharedCore;
 use crate::core::{
-    AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, ListedModel, Probe, Target, View,
+    AttemptFailure, CallSpec, ClientCore, ClientError, ItemResult, ListedModel, Probe, Ranked, Target, View,
+    ranking,
 };
 use crate::link::{Exchange, FrameError, LinkError, Links, MemoryLink, Renewing, Service, now, random};
 
@@ -30,7 +31,7 @@ pub struct Client {
 
 /// A finished call.
 #[derive(Clone, Debug)]
-pub struct Encoded {
+pub struct Completed {
     /// One result for every text, in input order.
     pub items: Vec<ItemResult>,
     /// The request, naming the node that answered last.
@@ -45,6 +46,15 @@ pub struct Encoded {
     pub parts: u32,
     /// Attempts beyond the first of each part.
     pub retries: u32,
+}
+
+/// A finished call of documents against a query.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    /// The documents that have a score: best first, equal ones in input order.
+    pub ranking: Vec<Ranked>,
+    /// The call; its items are the documents in input order.
+    pub call: Completed,
 }
 
 pub(super) struct Inner {
@@ -181,15 +191,36 @@ impl Client {
     /// # Errors
     /// When the call fails as a whole: see [`ClientError`]. An item that fails by itself is an
     /// [`ItemResult::Failed`] among the others.
-    pub async fn encode(&self, call: Encode) -> Result<Encoded, ClientError> {
+    pub async fn encode(&self, call: Encode) -> Result<Completed, ClientError> {
+        self.complete(call).await
+    }
+
+    /// Scores any number of documents and ranks them, over all parts of the call.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub async fn score(&self, call: Score) -> Result<Scored, ClientError> {
+        let call = self.complete(call).await?;
+        Ok(Scored { ranking: ranking(&call.items), call })
+    }
+
+    /// Extracts from any number of texts and collects the results in input order.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub async fn extract(&self, call: Extract) -> Result<Completed, ClientError> {
+        self.complete(call).await
+    }
+
+    async fn complete(&self, call: Call<impl TaskOptions>) -> Result<Completed, ClientError> {
         let mut items = Vec::with_capacity(call.total.map_or(0, |total| total as usize));
-        let mut stream = self.encode_stream(call);
+        let mut stream = self.stream(call);
         while let Some(item) = stream.next().await {
             items.push(item?.1);
         }
         // The stream ended without an error, so that there is a summary.
         let summary = stream.summary().ok_or(ClientError::NoRuntime)?.clone();
-        Ok(Encoded {
+        Ok(Completed {
             items,
             request_id: summary.request_id,
             served_by: summary.served_by,
@@ -201,7 +232,12 @@ impl Client {
     }
 
     /// Encodes any number of texts and gives the results in input order as they come, in bounded memory.
-    pub fn encode_stream(&self, call: Encode) -> EncodeStream {
+    pub fn encode_stream(&self, call: Encode) -> AnswerStream {
+        self.stream(call)
+    }
+
+    /// Makes a call of any primitive and gives the results in input order as they come, in bounded memory.
+    pub fn stream(&self, call: Call<impl TaskOptions>) -> AnswerStream {
         let now = now();
         let unique = self.inner.unique.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         let spec = CallSpec {
@@ -216,6 +252,6 @@ impl Client {
         };
         let (inner, request_id) = (self.inner.clone(), spec.request_id);
         let started = (inner.core().start_call(spec, now), request_id);
-        EncodeStream::new(inner, started, call.inputs, call.total, call.progress)
+        AnswerStream::new(inner, started, call.inputs, call.total, call.progress)
     }
 }

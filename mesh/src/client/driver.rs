@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::api::Inner;
-use super::encode::Progress;
+use super::call::Progress;
 use crate::core::{
     AttemptFailure, AttemptKey, CallId, CancelReason, ClientError, ItemResult, Submit, Summary,
 };
@@ -40,7 +40,7 @@ struct Flight {
 ///
 /// The call proceeds only while the stream is polled.
 #[must_use = "a call proceeds only while its stream is polled"]
-pub struct EncodeStream {
+pub struct AnswerStream {
     client: Arc<Inner>,
     call: CallId,
     request_id: RequestId,
@@ -54,7 +54,7 @@ pub struct EncodeStream {
     over: Option<(Option<Summary>, (u64, u64))>,
 }
 
-impl EncodeStream {
+impl AnswerStream {
     pub(super) fn new(
         client: Arc<Inner>,
         (call, request_id): (CallId, RequestId),
@@ -232,7 +232,7 @@ fn read(mut exchange: Exchange) -> BoxFuture<'static, Event> {
     })
 }
 
-impl Stream for EncodeStream {
+impl Stream for AnswerStream {
     type Item = Result<(u64, ItemResult), ClientError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -271,7 +271,7 @@ impl Stream for EncodeStream {
     }
 }
 
-impl Drop for EncodeStream {
+impl Drop for AnswerStream {
     fn drop(&mut self) {
         self.client.shared.end_call(self.call);
     }

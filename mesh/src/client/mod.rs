@@ -5,18 +5,18 @@
 //! one task that follows a node of the mesh, and one for each of its connections.
 
 mod api;
+mod call;
 mod connect;
 mod driver;
-mod encode;
 mod entries;
 mod follow;
 mod questions;
 mod shared;
 
-pub use api::{Client, Encoded};
+pub use api::{Client, Completed, Scored};
+pub use call::{Call, Encode, Extract, Score, TaskOptions};
 pub use connect::{ConnectOptions, MemberClientOptions};
-pub use driver::EncodeStream;
-pub use encode::Encode;
+pub use driver::AnswerStream;
 
 #[cfg(test)]
 mod tests;

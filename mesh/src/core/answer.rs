@@ -247,7 +247,7 @@ impl AnswerRows {
         if !self.blocks.fit(task) {
             return Err("an answer to another question");
         }
-        let answer = self.blocks.row(row, input).ok_or("a span outside of its text")?;
+        let answer = self.blocks.row(row, input, task).ok_or("a span outside of its text")?;
         Ok(Some(ItemResult::Answered { tokens, truncated, answer }))
     }
 }
@@ -297,7 +297,7 @@ impl Blocks {
     }
 
     /// The answer of a row to this input; `None` where it speaks of what is not in the text.
-    fn row(&self, row: usize, input: &Input) -> Option<Answer> {
+    fn row(&self, row: usize, input: &Input, task: &Task) -> Option<Answer> {
         Some(match self {
             Self::Vectors { dense, sparse, multivector } => Answer::Vectors(Vectors {
                 dense: dense.clone().map(|block| Vector { block, row }),
@@ -307,12 +307,15 @@ impl Blocks {
             Self::Scores(scores) => Answer::Score(scores[row]),
             Self::Spans(labels, block) => Answer::Spans(spans_of(labels, block, row, input)?),
             Self::Classes(labels, block) => {
+                let threshold = match task {
+                    Task::Extract(options) => options.threshold,
+                    Task::Encode(_) | Task::Score(_) => None,
+                };
                 let scores = &block.scores[row * labels.len()..][..labels.len()];
-                let mut classes: Vec<_> = labels
-                    .iter()
-                    .zip(scores)
-                    .map(|(label, score)| Class { label: label.clone(), score: *score })
-                    .collect();
+                let kept = labels.iter().zip(scores);
+                let kept = kept.filter(|(_, score)| threshold.is_none_or(|threshold| **score >= threshold));
+                let class = |(label, score): (&Arc<str>, &f32)| Class { label: label.clone(), score: *score };
+                let mut classes: Vec<_> = kept.map(class).collect();
                 classes.sort_by(|a, b| b.score.total_cmp(&a.score));
                 Answer::Classes(classes)
             }

@@ -48,3 +48,46 @@ impl ItemResult {
         }
     }
 }
+
+/// A document's place among those that were scored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranked {
+    /// Its position among the documents.
+    pub index: u64,
+    /// Its score.
+    pub score: f32,
+}
+
+/// The documents that have a score: best first, equal ones in input order.
+#[must_use]
+pub fn ranking(items: &[ItemResult]) -> Vec<Ranked> {
+    let scored = |(index, item): (u64, &ItemResult)| match item {
+        ItemResult::Answered { answer: Answer::Score(score), .. } => Some(Ranked { index, score: *score }),
+        ItemResult::Answered { .. } | ItemResult::Failed { .. } => None,
+    };
+    let mut ranking: Vec<_> = (0..).zip(items).filter_map(scored).collect();
+    rank(&mut ranking);
+    ranking
+}
+
+/// Puts the best first; equal ones stay in order.
+pub fn rank(scored: &mut [Ranked]) {
+    // Scores are numbers (`TaskResult::check`), so that this is a total order; -0 equals 0.
+    scored.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap_or(std::cmp::Ordering::Equal));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_comes_first_and_equal_ones_as_they_came() {
+        let scored =
+            |score| ItemResult::Answered { tokens: 3, truncated: false, answer: Answer::Score(score) };
+        let failed =
+            ItemResult::Failed { code: ErrorCode::TooLong, message: String::new(), tokens: 9, limit: 8 };
+        let items = [scored(-1.0), scored(0.0), failed, scored(2.5), scored(-0.0), scored(2.5)];
+        let ranked: Vec<_> = ranking(&items).iter().map(|ranked| ranked.index).collect();
+        assert_eq!(ranked, [3, 5, 1, 4, 0]);
+    }
+}

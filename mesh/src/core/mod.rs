@@ -35,7 +35,7 @@ pub use facts::{
     FEED_SILENCE_MAX, Facts, FactsCounters, FactsMessage, FactsRefused, FactsSend, Feed, FeedBroken,
     Following, OwnFacts,
 };
-pub use item::ItemResult;
+pub use item::{ItemResult, Ranked, rank, ranking};
 pub use load_gossip::{LoadGossip, LoadSend};
 pub use load_sequence::LoadSequence;
 #[cfg(feature = "link")]

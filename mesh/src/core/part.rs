@@ -322,7 +322,7 @@ impl Part {
             if let (Input::Text(text), ItemResult::Answered { truncated: false, .. }) =
                 (&self.items[position], &item)
             {
-                flight.text_bytes += text.len() as u64;
+                flight.text_bytes += text.len() as u64 + task.bytes_beside();
                 flight.text_tokens += seen;
                 flight.text_items += 1;
             }

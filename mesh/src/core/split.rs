@@ -30,14 +30,21 @@ pub struct Split {
     frame_bytes: usize,
     text_bytes: u64,
     token_ids: u64,
+    /// Bytes that the model reads beside each text.
+    bytes_beside: u64,
 }
 
 impl Split {
+    /// A split of texts beside each of which so many bytes are read.
+    pub fn beside(bytes_beside: u64) -> Self {
+        Self { bytes_beside, ..Self::default() }
+    }
+
     /// Takes the next input; gives back the part before it when it no longer fits into that.
     pub fn push(&mut self, input: Input, model: &str, shared: &Shared) -> Option<Vec<Input>> {
         let frame_bytes = input.bytes() + ITEM_BYTES_FIXED;
         let (text_bytes, token_ids) = match &input {
-            Input::Text(text) => (text.len() as u64, 0),
+            Input::Text(text) => (text.len() as u64 + self.bytes_beside, 0),
             Input::TokenIds(ids) => (0, ids.len() as u64),
         };
         let tokens = self.token_ids
@@ -56,7 +63,7 @@ impl Split {
 
     /// Ends the open part; `None` where there is none.
     pub fn cut(&mut self) -> Option<Vec<Input>> {
-        let part = std::mem::take(self).open;
+        let part = std::mem::replace(self, Self::beside(self.bytes_beside)).open;
         (!part.is_empty()).then_some(part)
     }
 }

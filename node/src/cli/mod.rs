@@ -1,4 +1,4 @@
-//! The command line: `shoal demo`, `encode`, `serve`, `pull`, `models`, `verify`, `status`, `top`, `explain`, `drain` and `mesh`.
+//! The command line: `shoal demo`, `encode`, `score`, `extract`, `serve`, `pull`, `models`, `verify`, `status`, `top`, `explain`, `drain` and `mesh`.
 //!
 //! Every command returns an `Exit` or a `Stop` with its code; only `output` prints.
 
@@ -9,6 +9,7 @@ mod drain;
 mod encode;
 mod exit;
 mod explain;
+mod extract;
 mod input;
 mod latencies;
 mod logging;
@@ -19,10 +20,12 @@ mod parent;
 mod progress;
 mod pull;
 mod runtime;
+mod score;
 mod serve;
 mod service_manager;
 mod status;
 mod target;
+mod task;
 mod top;
 mod verify;
 
@@ -68,6 +71,8 @@ fn run(command: Command) -> Result<Exit, Stop> {
     match command {
         Command::Demo(args) => demo::run(&args),
         Command::Encode(args) => encode::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Extract(args) => extract::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),

@@ -1,7 +1,13 @@
 //! From what callers send to what devices compute, and back: one file per step, no actor and no runtime in it.
 
+pub(crate) mod ask;
 pub(crate) mod count;
-pub(crate) mod encode;
+mod encode;
+mod extract;
+pub(crate) mod frames;
 pub(crate) mod pool;
+pub(crate) mod rows;
+mod score;
+mod spans;
 pub(crate) mod tokenizer;
 pub(crate) mod vectors;

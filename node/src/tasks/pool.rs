@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use shoal_protocol::message::{Input, Priority, Truncate};
 
 use crate::clock;
-use crate::tasks::tokenizer::{Text, TextTokenizer, TokenizedItem};
+use crate::tasks::tokenizer::{ItemFailure, Text, TextTokenizer, TokenPlace, TokenizedItem};
 
 /// Requests that may wait for a tokenizer thread or be under one. Admission bounds their bytes; this bounds their
 /// number, so that many empty texts cannot grow the queue without end.
@@ -31,6 +31,8 @@ pub(crate) struct TokenizedChunk {
     pub(crate) items: Vec<TokenizedItem>,
     /// The ids of the texts that are ready, end to end.
     pub(crate) ids: Vec<u32>,
+    /// Where each of these tokens stands in its text; empty unless [`Reading::Placed`].
+    pub(crate) places: Vec<TokenPlace>,
     /// How long the chunk waited for a thread.
     pub(crate) waited: Duration,
     /// How long the thread took.
@@ -39,12 +41,58 @@ pub(crate) struct TokenizedChunk {
     pub(crate) bytes_left: Option<u64>,
 }
 
+/// How the texts of a request are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Each alone, behind a prompt.
+    Alone {
+        /// The prompt.
+        prompt: Option<Arc<str>>,
+    },
+    /// Each alone: the first, which is the query, behind its own prompt.
+    QueryFirst {
+        /// The query's.
+        query_prompt: Option<Arc<str>>,
+        /// The others'.
+        prompt: Option<Arc<str>>,
+    },
+    /// Each behind the query, as one sequence.
+    Pairs {
+        /// The query.
+        query: Arc<str>,
+    },
+    /// Each alone, with the places of its tokens.
+    Placed,
+}
+
+impl Reading {
+    fn prompt(&self, index: usize) -> Option<&str> {
+        match self {
+            Self::QueryFirst { query_prompt, .. } if index == 0 => query_prompt.as_deref(),
+            Self::Alone { prompt } | Self::QueryFirst { prompt, .. } => prompt.as_deref(),
+            Self::Pairs { .. } | Self::Placed => None,
+        }
+    }
+
+    /// Bytes of texts with what is read beside each, as admission counts them.
+    pub(crate) fn bytes_of(&self, items: &[Input]) -> u64 {
+        let beside = match self {
+            Self::Pairs { query } => query.len(),
+            Self::Alone { prompt } | Self::QueryFirst { prompt, .. } => {
+                prompt.as_ref().map_or(0, |own| own.len())
+            }
+            Self::Placed => 0,
+        };
+        items.iter().map(|item| (item.bytes() + beside) as u64).sum()
+    }
+}
+
 /// The texts of one request, on their way through the pool.
 pub(crate) struct TokenizeJob {
     /// The texts.
     pub(crate) items: Arc<[Input]>,
-    /// Put in front of every text.
-    pub(crate) prompt: Option<Arc<str>>,
+    /// How.
+    pub(crate) reading: Reading,
     /// The model's tokenizer.
     pub(crate) tokenizer: Arc<TextTokenizer>,
     /// What to do with long texts.
@@ -59,19 +107,6 @@ pub(crate) struct TokenizeJob {
     pub(crate) deliver: Box<dyn FnMut(TokenizedChunk) + Send>,
 }
 
-impl TokenizeJob {
-    /// Bytes of its texts, each with the prompt, as admission counts them.
-    fn bytes(&self) -> u64 {
-        bytes_of(&self.items, self.prompt.as_deref())
-    }
-}
-
-/// Bytes of texts, each with the prompt.
-pub(crate) fn bytes_of(items: &[Input], prompt: Option<&str>) -> u64 {
-    let prompt = prompt.map_or(0, str::len);
-    items.iter().map(|item| (item.bytes() + prompt) as u64).sum()
-}
-
 /// The pool's queue is full. Nothing was queued; the caller sheds the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{JOBS_MAX} requests already wait for a tokenizer thread")]
@@ -80,8 +115,10 @@ pub(crate) struct PoolFull;
 struct QueuedJob {
     job: TokenizeJob,
     next: usize,
-    /// Of the texts from `next` on, with their prompts.
+    /// Of the texts from `next` on, with what is read beside them.
     bytes_left: u64,
+    /// The ids of the query of pairs, once it was read.
+    query: Option<Result<Vec<u32>, ItemFailure>>,
     queued_at: Instant,
 }
 
@@ -168,7 +205,8 @@ impl TokenizerPool {
                 return Err(PoolFull);
             }
             state.jobs += 1;
-            let queued = QueuedJob { next: 0, bytes_left: job.bytes(), queued_at: clock::now(), job };
+            let bytes_left = job.reading.bytes_of(&job.items);
+            let queued = QueuedJob { next: 0, bytes_left, query: None, queued_at: clock::now(), job };
             state.queue.push(queued.job.priority, queued);
         }
         self.shared.work.notify_one();
@@ -222,13 +260,13 @@ fn serve(shared: &Shared) {
 
 /// Tokenizes the next chunk and delivers it; false when it was the last.
 fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
-    let QueuedJob { job, next, bytes_left, queued_at } = queued;
+    let QueuedJob { job, next, bytes_left, query, queued_at } = queued;
     let _stage = tracing::debug_span!(parent: &job.span, "tokenize", first = *next).entered();
     let started_at = clock::now();
     let first = *next;
     let count = chunk_items(&job.items[first..]);
     let inputs = &job.items[first..first + count];
-    let bytes = bytes_of(inputs, job.prompt.as_deref());
+    let bytes = job.reading.bytes_of(inputs);
     *bytes_left -= bytes;
     let is_last = first + count == job.items.len();
     let mut chunk = TokenizedChunk {
@@ -236,13 +274,28 @@ fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
         items: Vec::with_capacity(count),
         // A text of n bytes has at most about n/2 tokens with word pieces; rare larger counts grow the buffer.
         ids: Vec::with_capacity(bytes as usize / 2 + 4 * count),
+        places: Vec::new(),
         waited: started_at.saturating_duration_since(*queued_at),
         took: Duration::ZERO,
         bytes_left: (!is_last).then_some(*bytes_left),
     };
-    for input in inputs {
-        let text = Text::with_prompt(input, job.prompt.as_deref(), prompted);
-        let item = job.tokenizer.append(text, job.truncate, &mut chunk.ids);
+    for (index, input) in (first..).zip(inputs) {
+        let item = match (&job.reading, input) {
+            (Reading::Pairs { query: text }, Input::Text(other)) => {
+                match query.get_or_insert_with(|| job.tokenizer.plain_ids(text)) {
+                    Ok(query) => job.tokenizer.append_pair(query, other, job.truncate, &mut chunk.ids),
+                    Err(failure) => TokenizedItem::Failed(failure.clone()),
+                }
+            }
+            (Reading::Placed, Input::Text(text)) => {
+                let TokenizedChunk { ids, places, .. } = &mut chunk;
+                job.tokenizer.append_placed(text, job.truncate, ids, places)
+            }
+            (reading, input) => {
+                let text = Text::with_prompt(input, reading.prompt(index), prompted);
+                job.tokenizer.append(text, job.truncate, &mut chunk.ids)
+            }
+        };
         chunk.items.push(item);
     }
     let ended_at = clock::now();

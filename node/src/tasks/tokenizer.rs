@@ -4,6 +4,8 @@
 //! cuts at 128 and pads to 128 while the model takes 256). Both are switched off: batches are packed, and the
 //! limit is the model description's.
 
+mod pair;
+
 use std::fs::File;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +14,9 @@ use std::path::{Path, PathBuf};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Truncate};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::{NormalizerWrapper as AnyNormalizer, Tokenizer};
+use tokenizers::{Encoding, NormalizerWrapper as AnyNormalizer, Tokenizer};
+
+use pair::PairFrame;
 
 /// Bytes of a `tokenizer.json`. The largest known (256k-entry vocabularies) are near 35 MB.
 pub(crate) const TOKENIZER_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -86,6 +90,8 @@ pub(crate) enum TokenizedItem {
     Ready {
         /// Ids, special tokens included.
         tokens: u32,
+        /// How many of them, from the first, are of segment 0; the others are of segment 1.
+        segment_tokens: u32,
         /// Whether the text was cut to the limit.
         truncated: bool,
     },
@@ -102,6 +108,27 @@ pub(crate) struct TokenizerLimits {
     pub(crate) vocab_size: u32,
     /// Whether the model's own pipeline lower-cases what its tokenizer does not (`do_lower_case`).
     pub(crate) lowercase: bool,
+    /// Whether the model tells segments apart: else a pair's are all one.
+    pub(crate) segments: bool,
+}
+
+/// Where a token stands in its text, in Unicode code points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenPlace {
+    /// Its first.
+    pub(crate) start: u32,
+    /// The one after its last.
+    pub(crate) end: u32,
+}
+
+impl TokenPlace {
+    /// Of a special token, which stands nowhere: no token of a text begins after its end.
+    pub(crate) const SPECIAL: Self = Self { start: u32::MAX, end: 0 };
+
+    /// Whether the token is none of the text's.
+    pub(crate) fn is_special(self) -> bool {
+        self.start > self.end
+    }
 }
 
 /// One model's tokenizer. Shared by the tokenizer threads.
@@ -109,6 +136,7 @@ pub(crate) struct TextTokenizer {
     tokenizer: Tokenizer,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
+    pair: Option<PairFrame>,
     limits: TokenizerLimits,
 }
 
@@ -137,7 +165,8 @@ impl TextTokenizer {
         if special >= limits.tokens_max as usize {
             return Err(TokenizerError::NoRoom { path: path.to_owned(), special, limit: limits.tokens_max });
         }
-        Ok(Self { tokenizer, prefix, suffix, limits })
+        let pair = PairFrame::of(&tokenizer, limits.segments);
+        Ok(Self { tokenizer, prefix, suffix, pair, limits })
     }
 
     /// Appends the ids of one input to `ids`, or says why it has none. Never panics on input: what the tokenizer
@@ -145,24 +174,58 @@ impl TextTokenizer {
     pub(crate) fn append(&self, input: Text<'_>, truncate: Truncate, ids: &mut Vec<u32>) -> TokenizedItem {
         match input {
             Text::Ids(given) => self.append_ids(given, truncate, ids),
-            Text::Plain(text) => {
-                // The library's state is its configuration and a cache that tolerates a lost writer.
-                let encoded = catch_unwind(AssertUnwindSafe(|| self.tokenizer.encode_fast(text, false)));
-                match encoded {
-                    Ok(Ok(encoding)) => self.append_framed(encoding.get_ids(), truncate, ids),
-                    Ok(Err(error)) => TokenizedItem::Failed(ItemFailure {
-                        code: ErrorCode::InvalidRequest,
-                        message: format!("the model's tokenizer cannot read this text: {error}"),
-                        tokens: 0,
-                        limit: 0,
-                    }),
-                    Err(_) => TokenizedItem::Failed(ItemFailure {
-                        code: ErrorCode::Internal,
-                        message: "the model's tokenizer failed on this text".to_owned(),
-                        tokens: 0,
-                        limit: 0,
-                    }),
-                }
+            Text::Plain(text) => match self.encode(text, false) {
+                Ok(encoding) => self.append_framed(encoding.get_ids(), truncate, ids),
+                Err(failure) => TokenizedItem::Failed(failure),
+            },
+        }
+    }
+
+    /// As [`append`](Self::append), with the place of each token in `text`.
+    pub(crate) fn append_placed(
+        &self,
+        text: &str,
+        truncate: Truncate,
+        ids: &mut Vec<u32>,
+        places: &mut Vec<TokenPlace>,
+    ) -> TokenizedItem {
+        let encoding = match self.encode(text, true) {
+            Ok(encoding) => encoding,
+            Err(failure) => return TokenizedItem::Failed(failure),
+        };
+        let item = self.append_framed(encoding.get_ids(), truncate, ids);
+        if let TokenizedItem::Ready { tokens, .. } = item {
+            let kept = tokens as usize - self.prefix.len() - self.suffix.len();
+            let offsets = encoding.get_offsets();
+            let offsets = match truncate {
+                Truncate::Left => &offsets[offsets.len() - kept..],
+                Truncate::Right | Truncate::Refuse => &offsets[..kept],
+            };
+            // A text's code points are bounded by its bytes, which are far fewer than 2^32.
+            let place = |(start, end): &(usize, usize)| TokenPlace { start: *start as u32, end: *end as u32 };
+            places.extend(self.prefix.iter().map(|_| TokenPlace::SPECIAL));
+            places.extend(offsets.iter().map(place));
+            places.extend(self.suffix.iter().map(|_| TokenPlace::SPECIAL));
+        }
+        item
+    }
+
+    /// Ids of a text without special tokens; `placed` asks for offsets in code points too.
+    fn encode(&self, text: &str, placed: bool) -> Result<Encoding, ItemFailure> {
+        let failed = |code, message| ItemFailure { code, message, tokens: 0, limit: 0 };
+        // The library's state is its configuration and a cache that tolerates a lost writer.
+        let encoded = catch_unwind(AssertUnwindSafe(|| match placed {
+            true => self.tokenizer.encode_char_offsets(text, false),
+            false => self.tokenizer.encode_fast(text, false),
+        }));
+        match encoded {
+            Ok(Ok(encoding)) => Ok(encoding),
+            Ok(Err(error)) => {
+                let message = format!("the model's tokenizer cannot read this text: {error}");
+                Err(failed(ErrorCode::InvalidRequest, message))
+            }
+            Err(_) => {
+                Err(failed(ErrorCode::Internal, "the model's tokenizer failed on this text".to_owned()))
             }
         }
     }
@@ -216,9 +279,8 @@ impl TextTokenizer {
             let message = "the text has no tokens, so it has no vector".to_owned();
             return failed(ErrorCode::InvalidRequest, message, 0);
         }
-        let vocab_size = self.limits.vocab_size;
-        let mut whole = prefix.iter().chain(kept).chain(suffix);
-        if let Some(id) = whole.find(|id| **id >= vocab_size) {
+        if let Some(id) = self.first_unknown(&[prefix, kept, suffix]) {
+            let vocab_size = self.limits.vocab_size;
             let message = format!("token id {id} is outside of the model's vocabulary of {vocab_size}");
             return failed(ErrorCode::InvalidRequest, message, vocab_size);
         }
@@ -227,7 +289,14 @@ impl TextTokenizer {
         ids.extend_from_slice(suffix);
         let tokens = u32::try_from(prefix.len() + kept.len() + suffix.len())
             .expect("at most tokens_max, which is a u32");
-        TokenizedItem::Ready { tokens, truncated: kept.len() < text_ids.len() }
+        TokenizedItem::Ready { tokens, segment_tokens: tokens, truncated: kept.len() < text_ids.len() }
+    }
+}
+
+impl TextTokenizer {
+    /// The first id that the model has no embedding for.
+    fn first_unknown(&self, parts: &[&[u32]]) -> Option<u32> {
+        parts.iter().copied().flatten().copied().find(|id| *id >= self.limits.vocab_size)
     }
 }
 

@@ -1,13 +1,7 @@
 //! Raw model outputs to the vectors that a caller asked for.
 
 use half::f16;
-use shoal_protocol::limits::RESULT_BODY_BYTES_MAX;
 use shoal_protocol::message::DenseDtype;
-
-/// Bytes of a result frame that are not vectors: indices, outcomes and the archive's own structure, at most
-/// 64 bytes a row, and room to spare.
-const ROW_OVERHEAD_BYTES: usize = 64;
-const FRAME_OVERHEAD_BYTES: usize = 4096;
 
 /// What a caller wants of each vector, resolved against the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +15,6 @@ pub(crate) struct VectorForm {
 }
 
 impl VectorForm {
-    /// Rows of this form that fit one result frame, with their indices and outcomes.
-    pub(crate) fn rows_per_frame(self) -> usize {
-        let room = RESULT_BODY_BYTES_MAX as usize - FRAME_OVERHEAD_BYTES;
-        (room / (self.dtype.row_bytes(self.dims) + ROW_OVERHEAD_BYTES)).max(1)
-    }
-
     /// Appends one row to `data`: cut, scaled, converted. `scratch` is reused between rows.
     pub(crate) fn append_row(self, row: &[f32], scratch: &mut Vec<f32>, data: &mut Vec<u8>) {
         let kept = &row[..row.len().min(self.dims as usize)];
@@ -126,17 +114,5 @@ mod tests {
         assert_eq!(values, [0.6, 0.8]);
         let zeros = bytes(form(2, true, DenseDtype::F32), &[0.0, 0.0, 1.0]);
         assert_eq!(zeros, [0; 8]);
-    }
-
-    #[test]
-    fn a_full_frame_stays_under_its_limit() {
-        for dims in [1, 384, 1024, 65_536] {
-            for dtype in [DenseDtype::F32, DenseDtype::Bits] {
-                let form = form(dims, false, dtype);
-                let rows = form.rows_per_frame();
-                assert!(rows >= 1);
-                assert!(rows * (dtype.row_bytes(dims) + 64) < RESULT_BODY_BYTES_MAX as usize);
-            }
-        }
     }
 }

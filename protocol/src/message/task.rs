@@ -146,6 +146,15 @@ impl Task {
         }
     }
 
+    /// Bytes of text that a model may have to read beside each item: they tell how much work an item is.
+    #[must_use]
+    pub const fn bytes_beside(&self) -> u64 {
+        match self {
+            Self::Score(options) => options.query.len() as u64,
+            Self::Encode(_) | Self::Extract(_) => 0,
+        }
+    }
+
     /// Whether it keeps the rules that hold for every model.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use shoal_protocol::message::{LoadRecord, LoadReply, ModelState, Role};
 use shoal_protocol::{DeviceIndex, Micros, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::{Client, Encode, Encoded};
+use crate::client::{Client, Completed, Encode};
 use crate::core::ClientError;
 use crate::testing::{Mesh, Mood, identity, vector};
 
@@ -16,11 +16,11 @@ const READY: &[(&str, ModelState)] = &[("m", ModelState::Ready)];
 const STORED: &[(&str, ModelState)] = &[("m", ModelState::Stored)];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn call(client: &Client) -> Result<Encoded, ClientError> {
+async fn call(client: &Client) -> Result<Completed, ClientError> {
     client.encode(Encode::new("m", ["a text"])).await
 }
 
-fn node_of(encoded: &Encoded) -> NodeId {
+fn node_of(encoded: &Completed) -> NodeId {
     encoded.served_by.as_ref().expect("it was sent").node
 }
 

@@ -54,8 +54,8 @@ impl Call {
         };
         Self {
             summary: Summary::new(spec.request_id),
+            split: Split::beside(spec.task.bytes_beside()),
             spec,
-            split: Split::default(),
             input_ended: false,
             parts: VecDeque::new(),
             parts_made: 0,

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use shoal_kernels::OutputSet;
 use shoal_protocol::message::{Beacon, Input, Priority, Truncate};
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,7 +13,8 @@ use crate::actors::front::Front;
 use crate::actors::lane::LaneResult;
 use crate::actors::loader::Loaded;
 use crate::core::{ModelKey, RequestError, RequestKey, RequestSpec, StageTimes};
-use crate::tasks::pool::{TokenizedChunk, bytes_of};
+use crate::tasks::pool::{Reading, TokenizedChunk};
+use crate::tasks::rows::Rows;
 use crate::tasks::tokenizer::ItemFailure;
 
 /// What a device actor is told.
@@ -106,8 +108,10 @@ pub(crate) struct Submission {
     pub(crate) front: Arc<Front>,
     /// The texts.
     pub(crate) items: Arc<[Input]>,
-    /// Put in front of every text.
-    pub(crate) prompt: Option<Arc<str>>,
+    /// How they are read.
+    pub(crate) reading: Reading,
+    /// What the request wants of each pass.
+    pub(crate) wanted: OutputSet,
     /// What to do with long texts.
     pub(crate) truncate: Truncate,
     /// Who waits.
@@ -122,7 +126,7 @@ pub(crate) struct Submission {
 
 impl Submission {
     pub(super) fn spec(&self, model: ModelKey) -> RequestSpec {
-        let bytes = bytes_of(&self.items, self.prompt.as_deref());
+        let bytes = self.reading.bytes_of(&self.items);
         RequestSpec { model, priority: self.priority, bytes, deadline: self.deadline }
     }
 
@@ -130,30 +134,6 @@ impl Submission {
         // The caller may have gone.
         let _ = self.events.send(DeviceEvent::Failed(error));
     }
-}
-
-/// The sequences of one request in one finished batch.
-#[derive(Debug)]
-pub(crate) struct Rows {
-    /// `[sequences, dims]` of the whole batch.
-    pub(crate) vectors: Arc<Vec<f32>>,
-    /// Values of one row.
-    pub(crate) dims: usize,
-    /// The request's own.
-    pub(crate) rows: Vec<Row>,
-}
-
-/// One of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    /// The text's position in the request.
-    pub(crate) index: u32,
-    /// Its row in the batch.
-    pub(crate) row: u32,
-    /// Its tokens.
-    pub(crate) tokens: u32,
-    /// Whether it was cut.
-    pub(crate) truncated: bool,
 }
 
 /// How long a request's texts waited for tokenizer threads, and how long they took.
@@ -170,7 +150,7 @@ pub(crate) struct TokenizeTimes {
 pub(crate) enum DeviceEvent {
     /// Texts that failed by themselves.
     ItemsFailed(Vec<(u32, ItemFailure)>),
-    /// Vectors.
+    /// What a batch left for some texts.
     Rows(Rows),
     /// Where the request stands.
     Beacon(Beacon),

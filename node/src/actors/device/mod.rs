@@ -16,7 +16,7 @@ use shoal_kernels::PackedBatch;
 use shoal_protocol::{Bytes, ErrorCode};
 use tokio::sync::oneshot;
 
-pub(crate) use message::{DeviceEvent, DeviceMsg, RequestHandle, Rows, Submission, TokenizeTimes};
+pub(crate) use message::{DeviceEvent, DeviceMsg, RequestHandle, Submission, TokenizeTimes};
 pub(crate) use published::{ModelStanding, Published, Shelf};
 pub(crate) use report::{Carried, DeviceReport};
 
@@ -234,21 +234,17 @@ impl DeviceState {
     }
 
     fn lane_done(&mut self, result: LaneResult, now: Instant) -> Result<(), DeviceFault> {
-        let LaneResult { lane, batch, vectors, dims, mut packed } = result;
-        if self.spare.len() < SPARE_BATCHES_MAX {
-            packed.clear();
-            self.spare.push(packed);
-        }
+        let LaneResult { lane, batch, outputs, packed } = result;
         let slot = &mut self.lanes[usize::from(lane.0)];
         if slot.running != Some(batch) {
             // An abandoned thread came back after all; its work was given to others.
             return Ok(());
         }
         slot.running = None;
-        match vectors {
-            Ok(vectors) => {
+        match outputs {
+            Ok(outputs) => {
                 let items = self.core.handle_batch_done(batch, now);
-                self.requests.deliver(items, dims, vectors);
+                self.requests.deliver(items, outputs, &packed.cu_seqlens_q);
             }
             Err(error) => {
                 tracing::error!(lane = lane.0, batch = batch.0, %error, "batch failed");
@@ -257,6 +253,9 @@ impl DeviceState {
                 }
                 self.core.handle_batch_failed(batch, now);
             }
+        }
+        if self.spare.len() < SPARE_BATCHES_MAX {
+            self.spare.push(packed);
         }
         Ok(())
     }
@@ -306,10 +305,11 @@ impl DeviceState {
 
     fn run(&mut self, run: &BatchRun, now: Instant) {
         let mut packed = self.spare.pop().unwrap_or_default();
-        self.requests.pack(self.core.batch_items(run.batch), &mut packed);
+        packed.clear();
+        let wanted = self.requests.pack(self.core.batch_items(run.batch), &mut packed);
         let slot = &mut self.lanes[usize::from(run.lane.0)];
         let started = self.models.weights(run.model).is_some_and(|model| {
-            let job = LaneJob { batch: run.batch, model, packed, threads: run.threads };
+            let job = LaneJob { batch: run.batch, model, packed, wanted, threads: run.threads };
             slot.thread.run(job).is_ok()
         });
         if started {

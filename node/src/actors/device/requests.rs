@@ -3,23 +3,33 @@
 use std::sync::Arc;
 
 use ractor::ActorRef;
-use shoal_kernels::PackedBatch;
+use shoal_kernels::{OutputSet, Outputs, PackedBatch};
 use shoal_protocol::message::Beacon;
 use slotmap::SecondaryMap;
 use tokio::sync::mpsc;
 
-use super::message::{DeviceEvent, DeviceMsg, RequestHandle, Row, Rows, Submission, TokenizeTimes};
+use super::message::{DeviceEvent, DeviceMsg, RequestHandle, Submission, TokenizeTimes};
 use super::tell;
 use crate::core::{BatchItem, ItemTokens, RequestKey, StageTimes, TokenizedPiece};
 use crate::tasks::pool::{PoolFull, TokenizeJob, TokenizedChunk, TokenizerPool};
-use crate::tasks::tokenizer::TokenizedItem;
+use crate::tasks::rows::{Row, Rows};
+use crate::tasks::tokenizer::{TokenPlace, TokenizedItem};
 
 /// Where a text's ids lie among its request's.
 #[derive(Clone, Copy, Default)]
 struct Span {
     start: u32,
     tokens: u32,
+    /// Of these, those of segment 0: the first ones.
+    segment_tokens: u32,
     truncated: bool,
+}
+
+impl Span {
+    /// Its part of what lies token by token.
+    fn of<T>(self, tokens: &[T]) -> &[T] {
+        &tokens[self.start as usize..][..self.tokens as usize]
+    }
 }
 
 struct Waiting {
@@ -27,6 +37,10 @@ struct Waiting {
     events: mpsc::UnboundedSender<DeviceEvent>,
     /// The ids of every text that is ready, end to end.
     ids: Vec<u32>,
+    /// Where each of these tokens stands in its text; empty unless that was asked for.
+    places: Vec<TokenPlace>,
+    /// What the request wants of each pass.
+    wanted: OutputSet,
     /// By the text's position in the request.
     spans: Vec<Span>,
     times: TokenizeTimes,
@@ -60,12 +74,22 @@ impl Requests {
         tokenizers: &TokenizerPool,
         device: &ActorRef<DeviceMsg>,
     ) -> Result<(), PoolFull> {
-        let Submission { handle, front, items, prompt, truncate, priority, span, events, deadline: _ } =
-            submission;
+        let Submission {
+            handle,
+            front,
+            items,
+            reading,
+            wanted,
+            truncate,
+            priority,
+            span,
+            events,
+            deadline: _,
+        } = submission;
         handle.set_key(request);
         let device = device.clone();
         let job = TokenizeJob {
-            prompt,
+            reading,
             tokenizer: Arc::clone(&front.tokenizer),
             truncate,
             priority,
@@ -78,6 +102,8 @@ impl Requests {
             handle,
             events,
             ids: Vec::new(),
+            places: Vec::new(),
+            wanted,
             spans: Vec::with_capacity(job.items.len()),
             times: TokenizeTimes::default(),
         };
@@ -101,12 +127,13 @@ impl Requests {
         } else {
             waiting.ids.extend_from_slice(&chunk.ids);
         }
+        waiting.places.extend_from_slice(&chunk.places);
         let mut failed = Vec::new();
         for (index, item) in (chunk.first as u32..).zip(chunk.items) {
             let span = match item {
-                TokenizedItem::Ready { tokens, truncated } => {
+                TokenizedItem::Ready { tokens, segment_tokens, truncated } => {
                     self.ready.push(ItemTokens { index, tokens });
-                    Span { start, tokens, truncated }
+                    Span { start, tokens, segment_tokens, truncated }
                 }
                 TokenizedItem::Failed(failure) => {
                     failed.push((index, failure));
@@ -122,22 +149,27 @@ impl Requests {
         Some(TokenizedPiece { items: &self.ready, bytes_left: chunk.bytes_left })
     }
 
-    /// Puts the texts of a batch end to end, in row order.
-    pub(super) fn pack(&self, items: &[BatchItem], packed: &mut PackedBatch) {
+    /// Puts the texts of a batch end to end, in row order. Gives what their requests want of it, all together.
+    pub(super) fn pack(&self, items: &[BatchItem], packed: &mut PackedBatch) -> OutputSet {
+        let mut wanted = OutputSet::NONE;
         for item in items {
             // A request that ended between being batched and being packed would leave a hole: the core batches
             // only what is unfinished, and tells of an end before it batches anew.
-            let ids = self.waiting.get(item.request).map_or(&[][..], |waiting| {
-                let span = waiting.spans[item.index as usize];
-                &waiting.ids[span.start as usize..][..span.tokens as usize]
-            });
-            packed.push(ids);
+            match self.waiting.get(item.request) {
+                Some(waiting) => {
+                    let span = waiting.spans[item.index as usize];
+                    packed.push_pair(span.of(&waiting.ids), span.segment_tokens as usize);
+                    wanted = wanted.with(waiting.wanted);
+                }
+                None => packed.push(&[]),
+            }
         }
+        wanted
     }
 
-    /// Hands the vectors of a finished batch to those who wait for them.
-    pub(super) fn deliver(&self, items: &[BatchItem], dims: usize, vectors: Vec<f32>) {
-        let vectors = Arc::new(vectors);
+    /// Hands what a finished batch left to those who wait for it. Its row `i` began at token `cu_seqlens[i]`.
+    pub(super) fn deliver(&self, items: &[BatchItem], outputs: Outputs, cu_seqlens: &[u32]) {
+        let outputs = Arc::new(outputs);
         for own in items.chunk_by(|a, b| a.request == b.request) {
             let Some(waiting) = self.waiting.get(own[0].request) else {
                 continue;
@@ -146,11 +178,15 @@ impl Requests {
                 index: item.index,
                 row: item.row,
                 tokens: item.tokens,
+                first_token: cu_seqlens[item.row as usize],
                 truncated: waiting.spans[item.index as usize].truncated,
             });
+            let places = own.iter().filter(|_| !waiting.places.is_empty());
+            let places =
+                places.flat_map(|item| waiting.spans[item.index as usize].of(&waiting.places)).copied();
             waiting.send(DeviceEvent::Rows(Rows {
-                vectors: Arc::clone(&vectors),
-                dims,
+                outputs: Arc::clone(&outputs),
+                places: places.collect(),
                 rows: rows.collect(),
             }));
         }
@@ -208,6 +244,8 @@ mod tests {
             handle: Arc::clone(&current),
             events,
             ids: Vec::new(),
+            places: Vec::new(),
+            wanted: OutputSet::DENSE,
             spans: Vec::new(),
             times: TokenizeTimes::default(),
         };

@@ -12,13 +12,15 @@ use super::placing::Placing;
 use super::twins::Superseded;
 use super::{DEVICE, NodeService};
 use crate::actors::backend::numerics_of;
-use crate::actors::device::{DeviceEvent, DeviceMsg, RequestHandle, Rows, Submission, TokenizeTimes};
+use crate::actors::device::{DeviceEvent, DeviceMsg, RequestHandle, Submission, TokenizeTimes};
 use crate::actors::front::{Front, FrontError};
 use crate::clock;
 use crate::core::{RequestError, StageTimes};
 use crate::decisions::Arrived;
-use crate::tasks::encode::{Abilities, Ask, AskError, EncodedRow, cut, failure_frames, result_frame};
-use crate::tasks::vectors::VectorForm;
+use crate::tasks::ask::{Abilities, Answering, Ask, AskError};
+use crate::tasks::frames::cut;
+use crate::tasks::rows::Rows;
+use crate::tasks::tokenizer::ItemFailure;
 
 /// Between two beacons while a model's files are read, before the device knows of the request.
 const BEACON_INTERVAL: Duration = Duration::from_millis(150);
@@ -45,6 +47,12 @@ impl Stop {
 impl From<AskError> for Stop {
     fn from(error: AskError) -> Self {
         Self::failed(error.code(), &error, None)
+    }
+}
+
+impl From<ItemFailure> for Stop {
+    fn from(failure: ItemFailure) -> Self {
+        Self::failed(failure.code, &failure.message, None)
     }
 }
 
@@ -138,7 +146,8 @@ impl Drop for Submitted<'_> {
 
 struct Attempt<'a> {
     reply: &'a mut Reply,
-    form: VectorForm,
+    answering: Answering,
+    operation: &'static str,
     tokens: u64,
     post: Duration,
 }
@@ -158,24 +167,17 @@ impl<'a> Attempt<'a> {
         }
         node.check_place(placing).map_err(Stop::Failed)?;
         let front = front_of(node, &model, reply).await?;
-        let abilities = Abilities {
-            dims: front.description.dims,
-            matryoshka: &front.description.matryoshka,
-            normalizes: front.description.normalizes,
-            numerics: numerics_of(front.dtype),
-            prompts: &front.description.prompts,
-            token_ids: node.facts.token_ids,
-        };
-        let ask = Ask::new(&task, &items, abilities)?;
-        let items_total = items.len() as u32;
+        let (items_total, operation, truncate) = (items.len() as u32, task.name(), task.truncate());
+        let Ask { items, reading, wanted, answering } = Ask::new(task, items, abilities(node, &front))?;
         let (events, mut inbox) = mpsc::unbounded_channel();
         let handle = Arc::new(RequestHandle::default());
         let submission = Submission {
             handle: Arc::clone(&handle),
             front: Arc::clone(&front),
             items: items.into(),
-            prompt: ask.prompt.map(Arc::from),
-            truncate: task.truncate(),
+            reading,
+            wanted,
+            truncate,
             priority,
             deadline: placing.deadline,
             span: tracing::Span::current(),
@@ -183,7 +185,7 @@ impl<'a> Attempt<'a> {
         };
         node.slot.send(DeviceMsg::Submit(Box::new(submission))).map_err(|_| device_failed())?;
         let mut submitted = Submitted { node, handle, ended: false };
-        let mut attempt = Self { reply, form: ask.form, tokens: 0, post: Duration::ZERO };
+        let mut attempt = Self { reply, answering, operation, tokens: 0, post: Duration::ZERO };
         let end = attempt.follow(&submitted.handle, &mut inbox).await;
         submitted.ended = !matches!(end, Err(Stop::Gone));
         if submitted.handle.was_admitted() {
@@ -203,11 +205,11 @@ impl<'a> Attempt<'a> {
             // The device drops its end only when it ends itself.
             match inbox.recv().await.ok_or_else(device_failed)? {
                 DeviceEvent::ItemsFailed(failures) => {
-                    for frame in failure_frames(failures) {
+                    for frame in self.answering.handle_failures(failures)? {
                         self.reply.send(Message::TaskResult(frame)).await?;
                     }
                 }
-                DeviceEvent::Rows(rows) => self.send_rows(&rows).await?,
+                DeviceEvent::Rows(rows) => self.send_rows(rows).await?,
                 DeviceEvent::Beacon(beacon) => {
                     self.reply.send(Message::Beacon(beacon)).await?;
                     handle.end_beacon();
@@ -218,19 +220,12 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn send_rows(&mut self, rows: &Rows) -> Result<(), Stop> {
-        self.post = Duration::ZERO;
-        for part in rows.rows.chunks(self.form.rows_per_frame()) {
-            let started_at = clock::now();
-            let encoded = part.iter().map(|row| EncodedRow {
-                index: row.index,
-                tokens: row.tokens,
-                truncated: row.truncated,
-                vector: &rows.vectors[row.row as usize * rows.dims..][..rows.dims],
-            });
-            let frame = tracing::debug_span!("post").in_scope(|| result_frame(self.form, encoded));
-            self.tokens += part.iter().map(|row| u64::from(row.tokens)).sum::<u64>();
-            self.post += clock::now().saturating_duration_since(started_at);
+    async fn send_rows(&mut self, rows: Rows) -> Result<(), Stop> {
+        let started_at = clock::now();
+        self.tokens += rows.rows.iter().map(|row| u64::from(row.tokens)).sum::<u64>();
+        let frames = tracing::debug_span!("post").in_scope(|| self.answering.handle_rows(rows));
+        self.post = clock::now().saturating_duration_since(started_at);
+        for frame in frames {
             self.reply.send(Message::TaskResult(frame)).await?;
         }
         Ok(())
@@ -253,7 +248,7 @@ impl<'a> Attempt<'a> {
             post_us: self.post.into(),
             total_us: clock::now().saturating_duration_since(arrived_at).into(),
         };
-        node.metrics.record(&front.name, &timings, self.tokens);
+        node.metrics.record((&front.name, self.operation), &timings, self.tokens);
         node.note_served(&front.name, self.tokens, stages.queue.into());
         tracing::debug!(tokens = self.tokens, ?timings, "done");
         End {
@@ -268,6 +263,24 @@ impl<'a> Attempt<'a> {
             },
             timings,
         }
+    }
+}
+
+fn abilities<'a>(node: &NodeService, front: &'a Front) -> Abilities<'a> {
+    let description = &*front.description;
+    Abilities {
+        gives: description.gives(),
+        dims: description.dims,
+        matryoshka: &description.matryoshka,
+        normalizes: description.normalizes,
+        pooling_assumed: description.pooling_assumed,
+        labels: &description.labels,
+        multi_label: description.multi_label,
+        score_activation: description.score_activation,
+        takes_pairs: front.tokenizer.takes_pairs(),
+        numerics: numerics_of(front.dtype),
+        prompts: &description.prompts,
+        token_ids: node.facts.token_ids,
     }
 }
 

@@ -23,7 +23,7 @@ fn assert_near(found: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
     }
 }
 
-fn code_of(result: Result<shoal_mesh::Encoded, ClientError>) -> ErrorCode {
+fn code_of(result: Result<shoal_mesh::Completed, ClientError>) -> ErrorCode {
     result.expect_err("must fail").code()
 }
 

@@ -1,7 +1,7 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use futures_util::StreamExt;
-use shoal_mesh::{ClientError, Encoded, WhenOverloaded};
+use shoal_mesh::{ClientError, Completed, WhenOverloaded};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Priority, Truncate};
 use tokio::task::JoinSet;
@@ -11,7 +11,7 @@ use super::*;
 use crate::actors::front::Front;
 use crate::edge::NodeView;
 use crate::node::StartError;
-use crate::tasks::pool::{JOBS_MAX, TokenizeJob, TokenizedChunk};
+use crate::tasks::pool::{JOBS_MAX, Reading, TokenizeJob, TokenizedChunk};
 
 async fn start_gated(config: NodeConfig) -> (Node, Gate, OpenAtEnd) {
     let gate = Gate::default();
@@ -24,14 +24,14 @@ fn text() -> Encode {
 }
 
 /// A call under way in a task of its own.
-fn under_way(node: &Node, call: Encode) -> JoinSet<Result<Encoded, ClientError>> {
+fn under_way(node: &Node, call: Encode) -> JoinSet<Result<Completed, ClientError>> {
     let client = node.client();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.encode(call).await });
     tasks
 }
 
-async fn outcome(mut tasks: JoinSet<Result<Encoded, ClientError>>) -> Result<Encoded, ClientError> {
+async fn outcome(mut tasks: JoinSet<Result<Completed, ClientError>>) -> Result<Completed, ClientError> {
     let joined = tokio::time::timeout(PATIENCE, tasks.join_next()).await;
     joined.expect("in time").expect("one task").expect("no panic")
 }
@@ -92,7 +92,7 @@ async fn overload_sheds_with_a_hint() {
 fn tokenize_job(front: &Front, deliver: impl FnMut(TokenizedChunk) + Send + 'static) -> TokenizeJob {
     TokenizeJob {
         items: Arc::new([Input::Text(String::new())]),
-        prompt: None,
+        reading: Reading::Placed,
         tokenizer: Arc::clone(&front.tokenizer),
         truncate: Truncate::Refuse,
         priority: Priority::Interactive,

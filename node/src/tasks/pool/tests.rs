@@ -9,7 +9,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn tokenizer() -> Arc<TextTokenizer> {
     let path =
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/bert/mean/tokenizer.json"));
-    let limits = TokenizerLimits { tokens_max: 48, vocab_size: 570, lowercase: false };
+    let limits = TokenizerLimits { tokens_max: 48, vocab_size: 570, lowercase: false, segments: true };
     Arc::new(TextTokenizer::load(&path, limits).expect("a golden tokenizer"))
 }
 
@@ -17,7 +17,7 @@ fn job(items: Vec<Input>, priority: Priority) -> (TokenizeJob, Receiver<Tokenize
     let (sender, receiver) = sync_channel(1024);
     let job = TokenizeJob {
         items: items.into(),
-        prompt: None,
+        reading: Reading::Alone { prompt: None },
         tokenizer: tokenizer(),
         truncate: Truncate::Right,
         priority,
@@ -51,7 +51,7 @@ fn chunks_come_in_order_and_cover_every_text() {
             .sum();
         assert_eq!(tokens as usize, chunk.ids.len());
         seen += chunk.items.len();
-        let left = bytes_of(&texts(1000)[seen..], None);
+        let left = Reading::Placed.bytes_of(&texts(1000)[seen..]);
         match chunk.bytes_left {
             Some(bytes) => assert_eq!(bytes, left),
             None => break,
@@ -95,7 +95,7 @@ fn a_full_pool_refuses() {
     let (template, _chunks) = job(texts(1), Priority::Bulk);
     let another = || TokenizeJob {
         items: Arc::clone(&template.items),
-        prompt: None,
+        reading: Reading::Alone { prompt: None },
         tokenizer: Arc::clone(&template.tokenizer),
         truncate: Truncate::Right,
         priority: Priority::Bulk,

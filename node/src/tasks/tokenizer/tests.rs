@@ -11,7 +11,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn limits(tokens_max: u32) -> TokenizerLimits {
-    TokenizerLimits { tokens_max, vocab_size: 10_000, lowercase: false }
+    TokenizerLimits { tokens_max, vocab_size: 10_000, lowercase: false, segments: true }
 }
 
 fn load(model: &str, limits: TokenizerLimits) -> TextTokenizer {
@@ -45,7 +45,7 @@ fn ids_equal_those_of_sentence_transformers() {
             assert_eq!(ids, numbers(&case["ids"]), "{model}: {text:?}");
             let truncated = case["truncated"].as_bool().expect("a flag");
             let tokens = u32::try_from(ids.len()).expect("small");
-            assert_eq!(item, TokenizedItem::Ready { tokens, truncated });
+            assert_eq!(item, TokenizedItem::Ready { tokens, segment_tokens: tokens, truncated });
             cut += u32::from(truncated);
 
             let (item, ids) = ids_of(&tokenizer, Text::Plain(text), Truncate::Refuse);
@@ -88,7 +88,7 @@ fn cutting_keeps_the_special_tokens_and_the_chosen_end() {
     let whole = ids_of(&load("mean", limits(512)), Text::Plain(text), Truncate::Refuse).1;
     let inner = &whole[1..whole.len() - 1];
     let (item, right) = ids_of(&tokenizer, Text::Plain(text), Truncate::Right);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 6, truncated: true });
+    assert_eq!(item, TokenizedItem::Ready { tokens: 6, segment_tokens: 6, truncated: true });
     assert_eq!(right, [&whole[..1], &inner[..4], &whole[whole.len() - 1..]].concat());
     let (_, left) = ids_of(&tokenizer, Text::Plain(text), Truncate::Left);
     assert_eq!(left, [&whole[..1], &inner[inner.len() - 4..], &whole[whole.len() - 1..]].concat());
@@ -109,14 +109,14 @@ fn foreign_ids_are_refused_and_do_not_reach_the_buffer() {
     let (item, _) = ids_of(&tokenizer, Text::Ids(&[]), Truncate::Refuse);
     assert!(matches!(item, TokenizedItem::Failed(_)), "no token, no vector");
     let (item, ids) = ids_of(&tokenizer, Text::Ids(&[2, 569, 3]), Truncate::Refuse);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 3, truncated: false });
+    assert_eq!(item, TokenizedItem::Ready { tokens: 3, segment_tokens: 3, truncated: false });
     assert_eq!(ids, [2, 569, 3]);
 }
 
 #[test]
 fn the_empty_text_has_its_special_tokens() {
     let (item, ids) = ids_of(&load("mean", limits(48)), Text::Plain(""), Truncate::Refuse);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 2, truncated: false });
+    assert_eq!(item, TokenizedItem::Ready { tokens: 2, segment_tokens: 2, truncated: false });
     assert_eq!(ids.len(), 2);
 }
 

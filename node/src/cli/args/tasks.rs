@@ -1,0 +1,132 @@
+//! `shoal encode`, `score` and `extract`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use shoal_protocol::message::DenseDtype;
+
+use super::{DeviceArgs, MODEL_DEFAULT, MeshArgs};
+
+/// Kinds of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum OutputKind {
+    /// One vector a text.
+    Dense,
+    /// Weighted terms.
+    Sparse,
+    /// One vector a token.
+    Multivector,
+}
+
+/// Element type of the vectors.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(in crate::cli) enum OutputDtype {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Signed bytes: `round(127 x)`.
+    Int8,
+    /// Unsigned bytes: the signed form plus 128.
+    Uint8,
+    /// One bit a dimension, eight to a byte, most significant first.
+    Binary,
+}
+
+impl From<OutputDtype> for DenseDtype {
+    fn from(dtype: OutputDtype) -> Self {
+        match dtype {
+            OutputDtype::F32 => Self::F32,
+            OutputDtype::F16 => Self::F16,
+            OutputDtype::Int8 => Self::I8,
+            OutputDtype::Uint8 => Self::U8,
+            OutputDtype::Binary => Self::Bits,
+        }
+    }
+}
+
+/// What every command has that reads texts.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct TaskArgs {
+    /// Name of a model, or (in this process) a directory in Hugging Face layout.
+    #[arg(long, default_value = MODEL_DEFAULT, value_name = "NAME|DIR")]
+    pub(in crate::cli) model: String,
+    #[command(flatten)]
+    pub(in crate::cli) input: InputArgs,
+    /// Each line of the input is a JSON string or an object with a `text`.
+    #[arg(long, conflicts_with = "texts")]
+    pub(in crate::cli) jsonl: bool,
+    #[command(flatten)]
+    pub(in crate::cli) mesh: MeshArgs,
+    #[command(flatten)]
+    pub(in crate::cli) device: DeviceArgs,
+    /// Cut texts over the model's limit; without it such a text is an error.
+    #[arg(long)]
+    pub(in crate::cli) truncate: bool,
+    /// Give up after so long, for example 5s or 2m. Default: never.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(in crate::cli) deadline: Option<Duration>,
+    /// Print the summary (stderr) as JSON too.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+/// Where texts come from.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(in crate::cli) struct InputArgs {
+    /// Read texts from a file (`-`: stdin), one a line.
+    #[arg(long, value_name = "FILE|-")]
+    pub(in crate::cli) input: Option<PathBuf>,
+    /// The texts themselves, after `--`.
+    #[arg(last = true, value_name = "TEXT")]
+    pub(in crate::cli) texts: Vec<OsString>,
+}
+
+/// `shoal encode`
+#[derive(Args, Debug)]
+pub(in crate::cli) struct EncodeArgs {
+    #[command(flatten)]
+    pub(in crate::cli) task: TaskArgs,
+    /// Kinds of output; by default the model's own.
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    pub(in crate::cli) output: Vec<OutputKind>,
+    /// Keep the first N values and normalise again (Matryoshka models only).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(in crate::cli) dims: Option<u32>,
+    /// Element type of the vectors.
+    #[arg(long, default_value = "f32", value_name = "DTYPE")]
+    pub(in crate::cli) output_dtype: OutputDtype,
+    /// A prompt of the model's configuration, put in front of every text.
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) prompt_name: Option<String>,
+}
+
+/// `shoal score`
+#[derive(Args, Debug)]
+pub(in crate::cli) struct ScoreArgs {
+    #[command(flatten)]
+    pub(in crate::cli) task: TaskArgs,
+    /// What the texts are held against.
+    #[arg(long, value_name = "QUERY")]
+    pub(in crate::cli) query: String,
+    /// Raw outputs of the model, without its activation.
+    #[arg(long)]
+    pub(in crate::cli) raw: bool,
+}
+
+/// `shoal extract`
+#[derive(Args, Debug)]
+pub(in crate::cli) struct ExtractArgs {
+    #[command(flatten)]
+    pub(in crate::cli) task: TaskArgs,
+    /// What to look for; may be given more than once. Default: all that the model knows.
+    #[arg(long = "label", value_name = "LABEL")]
+    pub(in crate::cli) labels: Vec<String>,
+    /// Leave out what scores less. Default: the model's own rule.
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub(in crate::cli) threshold: Option<f32>,
+}

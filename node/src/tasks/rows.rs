@@ -1,0 +1,87 @@
+//! What a batch left for the texts of one request.
+
+use std::sync::Arc;
+
+use shoal_kernels::Outputs;
+
+use crate::tasks::tokenizer::TokenPlace;
+
+/// The sequences of one request in one finished batch.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// Of the whole batch.
+    pub(crate) outputs: Arc<Outputs>,
+    /// The request's own.
+    pub(crate) rows: Vec<Row>,
+    /// Where the tokens of these rows stand in their texts, row after row; empty unless that was asked for.
+    pub(crate) places: Vec<TokenPlace>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The text's position in the request.
+    pub(crate) index: u32,
+    /// Its row in the batch.
+    pub(crate) row: u32,
+    /// Its tokens.
+    pub(crate) tokens: u32,
+    /// Where they begin among the batch's.
+    pub(crate) first_token: u32,
+    /// Whether it was cut.
+    pub(crate) truncated: bool,
+}
+
+impl Row {
+    /// Its part of `[rows, width]`.
+    fn of(self, values: &[f32], width: usize) -> &[f32] {
+        &values[self.row as usize * width..][..width]
+    }
+
+    fn between(self, bounds: &[u32]) -> std::ops::Range<usize> {
+        bounds[self.row as usize] as usize..bounds[self.row as usize + 1] as usize
+    }
+}
+
+impl Rows {
+    /// A row's dense vector.
+    pub(crate) fn dense(&self, row: Row, dims: u32) -> &[f32] {
+        row.of(&self.outputs.dense, dims as usize)
+    }
+
+    /// A row's sparse vector: ids, ascending, and weights.
+    pub(crate) fn sparse(&self, row: Row) -> (&[u32], &[f32]) {
+        let range = row.between(&self.outputs.sparse.indptr);
+        (&self.outputs.sparse.indices[range.clone()], &self.outputs.sparse.values[range])
+    }
+
+    /// A row's vectors of tokens, `[kept tokens, width]`, and their width.
+    pub(crate) fn multivector(&self, row: Row) -> (&[f32], usize) {
+        let Outputs { multivector, multivector_bounds, .. } = &*self.outputs;
+        let vectors = multivector_bounds.last().map_or(0, |last| *last as usize);
+        let width = multivector.len().checked_div(vectors).unwrap_or(0);
+        let range = row.between(multivector_bounds);
+        (&multivector[range.start * width..range.end * width], width)
+    }
+
+    /// A row's logits of labels.
+    pub(crate) fn classes(&self, row: Row, labels: usize) -> &[f32] {
+        row.of(&self.outputs.classes, labels)
+    }
+
+    /// A row's logits of labels for each of its tokens, `[tokens, labels]`.
+    pub(crate) fn token_classes(&self, row: Row, labels: usize) -> &[f32] {
+        let first = row.first_token as usize;
+        &self.outputs.token_classes[first * labels..(first + row.tokens as usize) * labels]
+    }
+
+    /// Each row with the places of its tokens; none where they were not asked for.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (Row, &[TokenPlace])> {
+        let mut rest = self.places.as_slice();
+        self.rows.iter().map(move |row| {
+            let (own, others) = rest.split_at_checked(row.tokens as usize).unwrap_or_default();
+            rest = others;
+            (*row, own)
+        })
+    }
+}
