@@ -10,14 +10,23 @@ use shoal_protocol::{DeviceIndex, NodeId};
 use super::chance::Chance;
 use super::load_sequence::{LoadSequence, order};
 
-/// A peer hears from us at least this often; it doubles as the connection's keep-alive ...
+/// A peer hears from us about this often; it doubles as the connection's keep-alive ...
 const PERIOD_MIN: Duration = Duration::from_secs(1);
-/// ... except that all peers together get no more than this many datagrams a second: 8 to 9 kB/s at any size.
+/// ... except that all peers together get no more than this many datagrams a second for that.
 const PEERS_PER_SECOND: u32 = 64;
-/// Between two announcements of a changed class to everybody at least ...
-const CHANGE_PERIOD_MIN: Duration = Duration::from_secs(1);
-/// ... and so far apart that they are no more than this many datagrams a second.
-const CHANGES_PER_SECOND: u32 = 256;
+/// Whoever is due within this part of the period is told together: a large mesh costs 16 wake-ups a period and not one for
+/// each peer.
+const TOGETHER_PARTS: u32 = 16;
+/// Share of the period, in per cent, in which the budget earns a datagram to each peer: a quarter more than peace takes.
+/// What binds a choice is asked for anew, so that a class may be known some seconds late where classes change all the time.
+const EARNED_PERCENT: u32 = 80;
+/// Between two announcements of a changed class at least: what changes within this time is announced together.
+const GATHER_MIN: Duration = Duration::from_millis(250);
+/// A longer or shorter wait is announced once it has lasted this long: on a device that is mostly idle every request would
+/// be news, and over before anybody heard of it. What a device refuses is told at once.
+const WAIT_LASTS_MIN: Duration = Duration::from_millis(100);
+/// Announcements in hand after a quiet time: a node that gets busy says so at once, and that it is idle again, too.
+const ANNOUNCEMENTS_IN_HAND: u32 = 2;
 /// Records in one datagram: frames of 64 bytes, within QUIC's smallest datagram (1150).
 const RECORDS_PER_SEND: usize = 16;
 /// Sends that wait to be polled. Beyond it the newest is dropped, as the network would.
@@ -63,8 +72,17 @@ struct Device {
     announced: Option<Class>,
 }
 
-/// Sends each connected peer, members and followers alike, one record a device: to everybody soon after a class
-/// changed, and to each now and then. Records are stamped when they leave; who receives them orders them by that.
+impl Device {
+    /// Whether what changed is more than the wait.
+    fn is_urgent(&self) -> bool {
+        let of = |class: Class| (class.shed_level, class.draining);
+        self.announced.is_none_or(|announced| of(announced) != of(self.class))
+    }
+}
+
+/// Sends each connected member one record a device: to everybody when a class changed, as long as the budget of
+/// announcements lasts, and to each now and then. Records are stamped when they leave; who receives them orders them by
+/// that.
 #[derive(Debug)]
 pub struct LoadGossip {
     devices: BTreeMap<DeviceIndex, Device>,
@@ -73,7 +91,11 @@ pub struct LoadGossip {
     order: BTreeSet<(Instant, NodeId)>,
     /// When a changed class is announced, and when that was done last.
     announce_at: Option<Instant>,
+    /// Since when there is something to announce.
+    news_since: Option<Instant>,
     announced_at: Option<Instant>,
+    /// Until when what was sent so far has used up what the budget earns (a leaky bucket, full at the start).
+    spent_until: Option<Instant>,
     sequence: LoadSequence,
     /// The number of the last records, and when they left.
     stamped: Option<(u16, Instant)>,
@@ -90,7 +112,9 @@ impl LoadGossip {
             peers: BTreeMap::new(),
             order: BTreeSet::new(),
             announce_at: None,
+            news_since: None,
             announced_at: None,
+            spent_until: None,
             sequence,
             stamped: None,
             sends: VecDeque::new(),
@@ -98,15 +122,37 @@ impl LoadGossip {
         }
     }
 
-    /// The longest time between two records to one peer.
+    /// Time between two records to one peer; a quarter more at most.
     #[must_use]
     pub fn period(&self) -> Duration {
-        self.apart(PERIOD_MIN, PEERS_PER_SECOND)
+        PERIOD_MIN.max(Duration::from_secs(1) * self.peers_len() / PEERS_PER_SECOND)
     }
 
-    fn apart(&self, least: Duration, per_second: u32) -> Duration {
-        let peers = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
-        least.max(Duration::from_secs(1) * peers / per_second)
+    /// Time in which the budget earns a record to everybody.
+    fn earned_in(&self) -> Duration {
+        self.period() * EARNED_PERCENT / 100
+    }
+
+    fn peers_len(&self) -> u32 {
+        u32::try_from(self.peers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// When the budget lets a changed class be announced.
+    fn may_announce_at(&self, now: Instant) -> Instant {
+        let in_hand = self.earned_in() * (ANNOUNCEMENTS_IN_HAND - 1);
+        let earned = self.spent_until.and_then(|until| until.checked_sub(in_hand));
+        let apart = self.announced_at.map(|last| last + GATHER_MIN);
+        [earned, apart].into_iter().flatten().fold(now, Instant::max)
+    }
+
+    /// Takes records to so many peers from the budget.
+    fn spend(&mut self, receivers: usize, now: Instant) {
+        let share = self.earned_in() * u32::try_from(receivers).unwrap_or(u32::MAX) / self.peers_len().max(1);
+        let until = self.spent_until.map_or(now, |until| until.max(now)) + share;
+        // What newcomers are told at once is no reason to be silent for longer than after an announcement.
+        self.spent_until = Some(until.min(now + self.earned_in() * ANNOUNCEMENTS_IN_HAND));
+        let may_at = self.may_announce_at(now);
+        self.announce_at = self.announce_at.map(|at| at.max(may_at));
     }
 
     /// A connection to a peer stands: it hears from us at once.
@@ -138,9 +184,11 @@ impl LoadGossip {
         let class = Class::of(&record, former.map(|device| device.class));
         let announced = former.and_then(|device| device.announced);
         self.devices.insert(record.device, Device { record, class, announced });
-        let news = self.devices.values().any(|device| device.announced != Some(device.class));
-        let soonest = self.announced_at.map(|at| at + self.apart(CHANGE_PERIOD_MIN, CHANGES_PER_SECOND));
-        self.announce_at = news.then(|| soonest.map_or(now, |soonest| soonest.max(now)));
+        let is_news = self.devices.values().any(|device| device.announced != Some(device.class));
+        let lasts =
+            if self.devices.values().any(Device::is_urgent) { Duration::ZERO } else { WAIT_LASTS_MIN };
+        self.news_since = is_news.then(|| self.news_since.unwrap_or(now));
+        self.announce_at = self.news_since.map(|since| self.may_announce_at(now).max(since + lasts));
     }
 
     /// Two datagrams within a step of the sequence are told apart all the same.
@@ -161,18 +209,34 @@ impl LoadGossip {
         if self.devices.is_empty() {
             return;
         }
+        let period = self.period();
         let announces = self.announce_at.take_if(|at| *at <= now).is_some();
-        let is_due = |at: Instant| announces || at <= now;
+        let is_anybody_due = announces || self.order.first().is_some_and(|(at, _)| *at <= now);
+        if !is_anybody_due {
+            return;
+        }
+        let soon = now + period / TOGETHER_PARTS;
+        let is_due = |at: Instant| announces || at <= soon;
         let to: Vec<_> = self.order.iter().take_while(|(at, _)| is_due(*at)).map(|(_, peer)| *peer).collect();
         if announces {
-            self.announced_at = Some(now);
+            (self.announced_at, self.news_since) = (Some(now), None);
             self.devices.values_mut().for_each(|device| device.announced = Some(device.class));
         }
-        let period_us = u64::try_from(self.period().as_micros()).unwrap_or(u64::MAX);
+        self.spend(to.len(), now);
+        // Who was told together is told apart from then on. While classes change all the time nobody is due before the
+        // next announcement.
+        let apart_us = if announces { u64::try_from(period.as_micros() / 4).unwrap_or(u64::MAX) } else { 0 };
         for peer in &to {
-            // Who was told together is told apart from then on.
-            let wait_us = period_us - self.chance.below(if to.len() > 1 { period_us / 2 } else { 1 });
-            self.schedule(*peer, now + Duration::from_micros(wait_us));
+            let apart = Duration::from_micros(self.chance.below(apart_us));
+            let at = now + period + apart;
+            if announces {
+                self.peers.insert(*peer, at);
+            } else {
+                self.schedule(*peer, at);
+            }
+        }
+        if announces {
+            self.order = self.peers.iter().map(|(peer, at)| (*at, *peer)).collect();
         }
         if to.is_empty() {
             return;
@@ -205,135 +269,4 @@ impl LoadGossip {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cmp::Ordering;
-
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::super::fleet::{load, node, origin};
-    use super::*;
-
-    fn gossip(peers: u64, now: Instant) -> LoadGossip {
-        let mut gossip = LoadGossip::new(LoadSequence::new(now), 1);
-        (1..=peers).for_each(|peer| gossip.handle_connected(node(peer), now));
-        gossip
-    }
-
-    /// What is sent until `end`, with its time.
-    fn run(gossip: &mut LoadGossip, now: Instant, end: Instant) -> Vec<(Instant, LoadSend)> {
-        let mut sent = Vec::new();
-        while let Some((at, _)) = gossip.poll_timeout().filter(|(at, _)| *at <= end) {
-            let at = at.max(now);
-            gossip.handle_timeout(at);
-            sent.extend(std::iter::from_fn(|| gossip.poll_send()).map(|send| (at, send)));
-        }
-        sent
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn every_peer_hears_often_and_all_together_not_too_often() {
-        for (peers, period_ms, rate) in [(7, 1_000, 20), (63, 1_000, 100), (511, 7_984, 100)] {
-            let now = origin();
-            let mut gossip = gossip(peers, now);
-            assert_eq!(gossip.poll_timeout(), None, "nothing was measured");
-            gossip.handle_load(load(0, 5), now);
-            assert_eq!(
-                gossip.period(),
-                Duration::from_millis(period_ms).max(gossip.period().min(seconds(8)))
-            );
-            let sent = run(&mut gossip, now, now + seconds(60));
-            for peer in 1..=peers {
-                let heard: Vec<_> = sent
-                    .iter()
-                    .filter(|(_, send)| send.to.contains(&node(peer)))
-                    .map(|(at, _)| *at)
-                    .collect();
-                assert_eq!(heard[0], now, "at once");
-                let ends = heard.iter().copied().zip(heard[1..].iter().copied().chain([now + seconds(60)]));
-                assert!(ends.into_iter().all(|(a, b)| b - a <= gossip.period()));
-            }
-            let late = sent.iter().filter(|(at, _)| *at > now + seconds(20));
-            let datagrams: usize = late.map(|(_, send)| send.to.len()).sum();
-            assert!(datagrams / 40 <= rate, "{} a second to {peers}", datagrams / 40);
-        }
-    }
-
-    #[test]
-    fn a_changed_class_is_announced_to_all_but_not_more_often_than_each_second() {
-        let now = origin();
-        let mut gossip = gossip(7, now);
-        gossip.handle_load(load(0, 5), now);
-        run(&mut gossip, now, now);
-        let later = now + Duration::from_millis(300);
-        gossip.handle_load(load(0, 50), later);
-        gossip.handle_load(LoadRecord { shed_level: 1, ..load(0, 50) }, later);
-        let sent = run(&mut gossip, later, now + Duration::from_millis(1_000));
-        let all: Vec<_> = sent.iter().filter(|(_, send)| send.to.len() == 7).collect();
-        assert_eq!(all.len(), 1);
-        assert_eq!((all[0].0, all[0].1.records[0].shed_level), (now + seconds(1), 1));
-        // Back where it was before anybody heard of it: nothing to announce.
-        gossip.handle_load(load(0, 50), now + Duration::from_millis(1_100));
-        gossip.handle_load(LoadRecord { shed_level: 1, ..load(0, 50) }, now + Duration::from_millis(1_200));
-        let sent = run(&mut gossip, now, now + seconds(5));
-        assert!(sent.iter().all(|(_, send)| send.to.len() < 7));
-    }
-
-    #[test]
-    fn a_queue_at_the_edge_does_not_chatter() {
-        let class = |wait_ms, former| Class::of(&load(0, wait_ms), former);
-        let high = class(40, None);
-        assert_eq!(high.wait, 2);
-        assert_eq!(class(39, Some(high)), high);
-        assert_eq!(class(20, Some(high)), high);
-        assert_eq!(class(19, Some(high)).wait, 1);
-        assert_eq!(class(4, Some(high)).wait, 0);
-        assert_eq!(class(5_000, Some(high)).wait, 5);
-    }
-
-    #[test]
-    fn many_devices_travel_in_datagrams_that_fit() {
-        let now = origin();
-        let mut gossip = gossip(1, now);
-        for device in 0..2 * FACTS_DEVICES_MAX as u16 {
-            gossip.handle_load(LoadRecord { device: DeviceIndex(device), ..load(0, 1) }, now);
-        }
-        let sent = run(&mut gossip, now, now);
-        assert_eq!(sent.iter().map(|(_, send)| send.records.len()).collect::<Vec<_>>(), [16, 16, 16, 16]);
-    }
-
-    proptest! {
-        /// Whatever the load does: every peer hears within the period, announcements keep apart, and each peer sees
-        /// rising sequences.
-        #[test]
-        fn rates_hold(waits in vec((0..5_000_u64, 0..3_u8, 0..700_u64), 1..60), peers in 1..40_u64) {
-            let start = origin();
-            let mut now = start;
-            let mut gossip = gossip(peers, now);
-            let (mut heard, mut announced) = (BTreeMap::new(), None);
-            for (wait_ms, shed_level, pause_ms) in waits {
-                gossip.handle_load(LoadRecord { shed_level, ..load(0, wait_ms) }, now);
-                let end = now + Duration::from_millis(pause_ms);
-                for (at, send) in run(&mut gossip, now, end) {
-                    if send.to.len() as u64 == peers && peers > 2 {
-                        let since = announced.replace(at).map(|last| at - last);
-                        prop_assert!(since.is_none_or(|since| since >= CHANGE_PERIOD_MIN));
-                    }
-                    for peer in send.to {
-                        let sequence = send.records[0].sequence;
-                        if let Some((last_at, last)) = heard.insert(peer, (at, sequence)) {
-                            prop_assert_eq!(order(sequence, last, Duration::ZERO), Ordering::Greater);
-                            prop_assert!(at - last_at <= gossip.period());
-                        }
-                    }
-                }
-                now = end;
-            }
-            prop_assert_eq!(heard.len() as u64, peers);
-        }
-    }
-}
+mod tests;

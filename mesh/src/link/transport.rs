@@ -47,6 +47,14 @@ impl Door {
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(5);
 /// Three of these fit into [`IDLE_MAX`], so that one lost packet does not end a quiet connection.
 const KEEP_ALIVE: Duration = Duration::from_millis(1500);
+/// The same between members, whom membership watches: a connection that outlives its peer does no harm, because a new life
+/// of the peer dials, and what it says replaces the connection. As long as a mesh says nothing else, two of
+/// [`MEMBER_KEEP_ALIVE`] may be lost.
+pub(crate) const MEMBER_IDLE_MAX: Duration = Duration::from_secs(40);
+/// Members tell each other their load every second in a small mesh and every ten in one of 512 (`LoadGossip`), which keeps
+/// the connection alive: this is for those that have nothing to tell yet. At 1.5 s as for clients it would be most of what
+/// a large mesh sends.
+const MEMBER_KEEP_ALIVE: Duration = Duration::from_secs(12);
 /// Until the round trip is measured. QUIC's default of 333 ms makes the first retransmission a second late, and with
 /// it 3 of 1,120 lossy handshakes idled out; at 100 ms none did. A wrong guess costs a duplicate packet.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
@@ -65,6 +73,7 @@ const STREAMS_MAX: u32 = 2048;
 pub(crate) const DATAGRAMS_BYTES_MAX: usize = 64 << 10;
 
 const _: () = assert!(IDLE_MAX.as_millis() > 3 * KEEP_ALIVE.as_millis());
+const _: () = assert!(MEMBER_IDLE_MAX.as_millis() > 3 * MEMBER_KEEP_ALIVE.as_millis());
 
 /// TLS or QUIC could not be set up with this identity.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +112,9 @@ fn between_members() -> TransportConfig {
     let mut transport = with_datagrams();
     transport
         .max_concurrent_uni_streams(VarInt::from_u32(1))
-        .max_concurrent_bidi_streams(VarInt::from_u32(1));
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .keep_alive_interval(Some(MEMBER_KEEP_ALIVE))
+        .max_idle_timeout(MEMBER_IDLE_MAX.try_into().ok());
     transport
 }
 

@@ -189,7 +189,7 @@ impl Driver {
                 self.wires.lines.remove(&link);
                 return self.machines.handle_closed(link, node, now);
             }
-            Event::Loads { node, records } => return self.machines.handle_loads(node, records, now),
+            Event::Loads { node, records } => return self.machines.handle_loads(node, &records, now),
             Event::Datagram { link, node, bytes } => (link, self.machines.handle_datagram(node, &bytes, now)),
             Event::Message { link, node, message } => {
                 (link, self.machines.handle_message(node, message, now))

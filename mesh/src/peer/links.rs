@@ -71,6 +71,8 @@ struct Held {
     dialed: bool,
     since: Instant,
     failures: u32,
+    /// That life is over: any other connection is better.
+    is_down: bool,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +125,8 @@ impl Links {
         let node = seen.life.node;
         if seen.state == MemberState::Down {
             self.members.remove(&node);
+            let held = self.held.get_mut(&node).filter(|held| held.generation <= seen.life.generation);
+            held.into_iter().for_each(|held| held.is_down = true);
             let gone = self.targets.values_mut().filter(|target| target.node == Some(node));
             gone.for_each(|target| target.due = None);
             return;
@@ -245,17 +249,25 @@ impl Links {
         }
         let mut waiting = VecDeque::new();
         let mut failures = 0;
-        for target in self.targets.values_mut().filter(|target| target.node == Some(node)) {
+        // A dial that is under way still ends; of the others only the failures are kept, with the connection.
+        self.targets.retain(|_, target| {
+            if target.node != Some(node) {
+                return true;
+            }
             waiting.append(&mut target.waiting);
             target.due = None;
             failures = failures.max(target.failures);
-        }
-        let held = Held { link, generation: life.generation, dialed, since: now, failures };
+            target.dialing
+        });
+        let held = Held { link, generation: life.generation, dialed, since: now, failures, is_down: false };
         self.held.insert(node, held);
         Verdict::Keep { replaces: former.map(|former| former.link), waiting }
     }
 
     fn is_better(&self, former: &Held, new: Arrival, now: Instant) -> bool {
+        if former.is_down {
+            return true;
+        }
         if new.life.generation != former.generation {
             return new.life.generation > former.generation;
         }

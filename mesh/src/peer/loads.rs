@@ -41,17 +41,18 @@ impl Loads {
     /// A member told the load of one of its devices. Devices beyond those that its facts can list are not remembered.
     pub(super) fn handle_heard(&mut self, from: NodeId, record: LoadRecord, now: Instant) {
         let place = (from, record.device);
-        match self.heard.get(&place) {
-            Some(known) => {
-                let age = now.saturating_duration_since(known.at);
-                if load_order(record.sequence, known.record.sequence, age).is_le() {
-                    return;
-                }
+        let heard = HeardLoad { record, at: now };
+        if let Some(known) = self.heard.get_mut(&place) {
+            let age = now.saturating_duration_since(known.at);
+            if load_order(record.sequence, known.record.sequence, age).is_le() {
+                return;
             }
-            None if self.of(from).count() >= FACTS_DEVICES_MAX => return,
-            None => {}
+            *known = heard;
+        } else if self.of(from).count() < FACTS_DEVICES_MAX {
+            self.heard.insert(place, heard);
+        } else {
+            return;
         }
-        self.heard.insert(place, HeardLoad { record, at: now });
         self.tell_after(TELL_PERIOD, now);
     }
 
@@ -72,6 +73,12 @@ impl Loads {
             self.heard.remove(&place);
             self.tell_at.get_or_insert(now);
         }
+    }
+
+    /// The last that was heard of each device, with whose it is.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn heard(&self) -> impl Iterator<Item = (NodeId, &HeardLoad)> {
+        self.heard.iter().map(|((node, _), heard)| (*node, heard))
     }
 
     /// Whether it is time to tell what was heard.

@@ -100,8 +100,8 @@ impl Machines {
     }
 
     /// Loads from the peer whose certificate names `from`.
-    pub(crate) fn handle_loads(&mut self, from: NodeId, records: Vec<LoadRecord>, now: Instant) {
-        records.into_iter().for_each(|record| self.loads.handle_heard(from, record, now));
+    pub(crate) fn handle_loads(&mut self, from: NodeId, records: &[LoadRecord], now: Instant) {
+        records.iter().for_each(|record| self.loads.handle_heard(from, *record, now));
     }
 
     /// A frame from the peer whose certificate names `from`.

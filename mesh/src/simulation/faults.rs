@@ -7,7 +7,7 @@ use super::connection::{Connection, Said};
 use super::member::{Event, Member, Power};
 use super::members::Members;
 use super::network::Peer;
-use crate::link::transport::IDLE_MAX;
+use crate::link::transport::MEMBER_IDLE_MAX;
 use crate::peer::links::LinkId;
 
 /// From a leaving member's farewell to its end.
@@ -99,7 +99,7 @@ impl Members {
 
     /// The others look for a silent member, or one of them does, when their patience is over.
     pub(super) fn expect_silence(&mut self, silent: u16, only: Option<u16>) {
-        let at = self.now() + IDLE_MAX;
+        let at = self.now() + MEMBER_IDLE_MAX;
         for link in self.links_of(silent) {
             let other = self.connections[&link].other(silent);
             if only.is_none_or(|only| only == other) {
@@ -115,12 +115,12 @@ impl Members {
             return;
         };
         let other = connection.other(number);
-        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= IDLE_MAX;
+        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= MEMBER_IDLE_MAX;
         let silent = self.member(other).and_then(Member::silent_since);
         let cut = self.cuts.get(&(other, number)).copied();
         if !connection.is_open_at(other) || silent.filter(is_over).or(cut.filter(is_over)).is_some() {
             self.lose(number, link);
-            self.timeline.plan(now + IDLE_MAX, Event::Idle { at: other, link });
+            self.timeline.plan(now + MEMBER_IDLE_MAX, Event::Idle { at: other, link });
         }
     }
 

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_protocol::message::LoadRecord;
+use shoal_protocol::message::{LoadRecord, NodeFacts};
 
 use super::clock::Clock;
 use super::connection::Said;
@@ -36,6 +36,8 @@ pub(super) struct Member {
     pub(super) epoch: u64,
     /// When its next timer event comes, if one is planned.
     pub(super) wake_at: Option<Instant>,
+    /// The record that it sent last, and the bytes of its frame.
+    pub(super) record_bytes: Option<(Arc<NodeFacts>, usize)>,
 }
 
 impl Member {

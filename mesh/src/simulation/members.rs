@@ -16,7 +16,7 @@ use super::{address, node_id};
 use crate::core::{FactsRefused, Life, LoadSequence, MemberSeen, MembershipOptions, OwnFacts};
 use crate::peer::links::{Arrival, LinkId, Verdict};
 use crate::peer::machines::{Machines, Outcome};
-use crate::peer::{MeshState, News, PeerCounters};
+use crate::peer::{HeardLoad, MeshState, News, PeerCounters};
 
 /// How a process starts.
 #[derive(Clone, Debug)]
@@ -95,6 +95,7 @@ impl Members {
             lag: Duration::ZERO,
             epoch,
             wake_at: None,
+            record_bytes: None,
         });
         self.after(number);
     }
@@ -155,7 +156,10 @@ impl Members {
         let local = self.local(number);
         if let Some(member) = self.member_mut(number).filter(|member| member.is_running()) {
             member.machines.handle_own_load(load, local);
-            self.arm(number);
+            let due = member.machines.loads.gossip.poll_timeout().map(|(at, _)| member.clock.world(at));
+            if due.is_some_and(|due| member.wake_at.is_none_or(|planned| due < planned)) {
+                self.arm(number);
+            }
         }
     }
 
@@ -204,6 +208,12 @@ impl Members {
     pub fn state(&mut self, number: u16) -> Option<MeshState> {
         let local = self.local(number);
         Some(self.member_mut(number)?.machines.state(local))
+    }
+
+    /// The loads that a member heard of from others, by its own clock.
+    pub fn loads(&self, number: u16) -> impl Iterator<Item = (NodeId, &HeardLoad)> {
+        let all = self.member(number).into_iter().flat_map(|member| member.machines.loads.heard());
+        all.filter(move |(node, _)| *node != node_id(number))
     }
 
     /// What happened to a member.
@@ -288,7 +298,7 @@ impl Members {
             Said::Facts(message) => machines.handle_facts(peer, message, local),
             Said::Other(message) => machines.handle_message(peer, *message, local),
             Said::Loads(records) => {
-                machines.handle_loads(peer, records.to_vec(), local);
+                machines.handle_loads(peer, &records, local);
                 Outcome::Fine
             }
         };

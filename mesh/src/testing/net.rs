@@ -33,6 +33,8 @@ struct Hub {
     latency: Duration,
     /// Datagrams in a hundred that are lost; 100 is a cut cable.
     loss_percent: AtomicU64,
+    /// Datagrams that sockets sent, and their bytes.
+    sent: [AtomicU64; 2],
     state: Mutex<State>,
 }
 
@@ -67,7 +69,12 @@ impl VirtualNet {
             port_next: 1024,
         };
         Self {
-            hub: Arc::new(Hub { latency, loss_percent: AtomicU64::new(0), state: Mutex::new(state) }),
+            hub: Arc::new(Hub {
+                latency,
+                loss_percent: AtomicU64::new(0),
+                sent: Default::default(),
+                state: Mutex::new(state),
+            }),
             host: Ipv4Addr::LOCALHOST,
             tasks: TokioNet::new(Handle::current()),
         }
@@ -81,6 +88,11 @@ impl VirtualNet {
     /// Cuts the way between two hosts.
     pub(crate) fn part(&self, one: Ipv4Addr, other: Ipv4Addr) {
         self.hub.state.lock().expect("no panic under it").parted = Some([one, other]);
+    }
+
+    /// Datagrams that all sockets sent so far, and the bytes in them.
+    pub(crate) fn sent(&self) -> [u64; 2] {
+        [0, 1].map(|at: usize| self.hub.sent[at].load(Ordering::SeqCst))
     }
 
     pub(crate) fn lose(&self, percent: u64) {
@@ -162,6 +174,8 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.hub.sent[0].fetch_add(1, Ordering::SeqCst);
+        self.hub.sent[1].fetch_add(transmit.contents.len() as u64, Ordering::SeqCst);
         let mut state = self.hub.state.lock().expect("no panic under it");
         state.chance =
             state.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

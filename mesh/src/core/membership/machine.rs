@@ -19,8 +19,8 @@ use super::join::{Due, Join};
 use super::member_id::MemberId;
 use super::outputs::Outputs;
 use super::parameters::{
-    DATAGRAM_BYTES_MAX, GENERATION_MAX, JOIN_FANOUT, LATE_GRACE, LATE_MAX, MEMBERS_MAX, SEEDS_MAX,
-    SUSPECTS_PERIOD, TRANSMITS_MAX, config,
+    DATAGRAM_BYTES_MAX, GENERATION_MAX, JOIN_FANOUT, LATE_GRACE, LATE_MAX, MEMBERS_MAX, ROSTER_PERIOD,
+    SEEDS_MAX, SUSPICION_SHOWS_AFTER, TRANSMITS_MAX, config,
 };
 use super::rebirth::Rebirth;
 use super::roster::{MemberSeen, Roster};
@@ -42,7 +42,7 @@ pub struct Membership {
     chance: SmallRng,
     /// Members that the parameters are set for, rounded up to a power of two.
     configured: usize,
-    suspects_at: Instant,
+    roster_at: Instant,
     rebirth: Rebirth,
     left: bool,
     transmits: VecDeque<MembershipTransmit>,
@@ -71,7 +71,7 @@ impl Membership {
             connected: BTreeMap::new(),
             chance,
             configured: 1,
-            suspects_at: now + SUSPECTS_PERIOD,
+            roster_at: now + ROSTER_PERIOD,
             rebirth: Rebirth::new(life.generation, now),
             left: false,
             transmits: VecDeque::new(),
@@ -117,10 +117,12 @@ impl Membership {
             // Down: it does not listen to us either, until it hears that and renews.
             self.announce(life.node, address, &mut out);
         }
-        if self.rebirth.is_plausible(life.generation, now) && self.is_known_or_fits(life.node) {
+        let fits = self.is_known(life.node) || self.foca.iter_membership_state().len() < MEMBERS_MAX;
+        if self.rebirth.is_plausible(life.generation, now) && fits {
             let alive = Member::alive(MemberId { life, address });
             let applied = self.foca.apply_many(std::iter::once(alive), true, &mut out);
             self.counters.faults += u64::from(applied.is_err());
+            out.touched.push(life.node);
         }
         self.settle(out, None, now);
     }
@@ -184,16 +186,13 @@ impl Membership {
             self.counters.rumours_dropped += unknown as u64 + 1;
             Ok(())
         };
+        out.suspects |= self.roster.is_contradicted_by(&datagram);
         self.settle(out, Some(from), now);
         handled.map_err(|_| DatagramRefused::Invalid)
     }
 
     fn is_known(&self, node: NodeId) -> bool {
         self.roster.get(node).is_some() || node == self.life.node
-    }
-
-    fn is_known_or_fits(&self, node: NodeId) -> bool {
-        self.is_known(node) || self.foca.iter_membership_state().len() < MEMBERS_MAX
     }
 
     /// The datagrams that tell the mesh that this node leaves, so that nobody has to find out. The machine does
@@ -239,12 +238,10 @@ impl Membership {
         while let Some(due) = self.join.poll(now) {
             self.look_for_company(due, &mut out);
         }
-        if self.suspects_at <= now {
-            self.suspects_at = now + SUSPECTS_PERIOD;
-            let us = self.life.node;
-            let others = self.foca.iter_membership_state().filter(|member| member.id().life.node != us);
-            others.for_each(|member| self.roster.see(member.into()));
-            self.configure();
+        if self.roster_at <= now {
+            self.roster_at = now + ROSTER_PERIOD;
+            let seen = self.foca.iter_membership_state().map(MemberSeen::from);
+            seen.filter(|seen| seen.life.node != self.life.node).for_each(|seen| self.roster.see(seen));
         }
         self.settle(out, None, now);
     }
@@ -334,6 +331,10 @@ impl Membership {
             self.rebirth.handle_defunct(now);
             self.renew_if_due(&mut out, now);
         }
+        self.configure();
+        if out.suspects {
+            self.roster_at = self.roster_at.min(now + SUSPICION_SHOWS_AFTER);
+        }
         self.schedule(&mut out, now);
         for node in out.touched.drain(..).filter(|node| *node != self.life.node) {
             let mut members = self.foca.iter_membership_state();
@@ -390,7 +391,7 @@ impl Membership {
             self.timers.next().map(|at| (at, "SWIM timer")),
             self.rebirth.next().map(|at| (at, "renewal")),
             Some((self.join.next(), "look for company")),
-            Some((self.suspects_at, "read suspects")),
+            Some((self.roster_at, "read the roster")),
         ]
         .into_iter()
         .flatten()

@@ -15,6 +15,8 @@ pub(super) struct Outputs {
     pub(super) timers: Vec<(Duration, Timer<MemberId>)>,
     /// Nodes whose entry changed.
     pub(super) touched: Vec<NodeId>,
+    /// Somebody is suspect now, or not any more.
+    pub(super) suspects: bool,
     /// The mesh holds us for dead, and nothing we say counts until we renew.
     pub(super) defunct: bool,
 }
@@ -36,6 +38,7 @@ impl foca::Runtime<MemberId> for Outputs {
     }
 
     fn submit_after(&mut self, timer: Timer<MemberId>, after: Duration) {
+        self.suspects |= matches!(timer, Timer::ChangeSuspectToDown { .. });
         self.timers.push((after, timer));
     }
 }

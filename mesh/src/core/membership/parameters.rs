@@ -30,12 +30,16 @@ pub(super) const TRANSMITS_MAX: usize = 1024;
 /// Seeds that are used; further ones are not.
 pub(super) const SEEDS_MAX: usize = 64;
 
-/// Suspicion has no notification in foca: its state is read this often.
-pub(super) const SUSPECTS_PERIOD: Duration = Duration::from_millis(500);
+/// Suspicion and its end have no notification in foca: all members are read this long after there was reason for one; a
+/// suspicion that is refuted by then is told to nobody ...
+pub(super) const SUSPICION_SHOWS_AFTER: Duration = Duration::from_millis(500);
+/// ... and this often, should there be reasons that we do not see.
+pub(super) const ROSTER_PERIOD: Duration = Duration::from_secs(5);
 /// A timer that fires later than this says that we were stopped or starved: as long as a whole probe.
 pub(super) const LATE_MAX: Duration = PROBE_RTT;
-/// After being late: time to read what arrived meanwhile, before anything is concluded from silence.
-pub(super) const LATE_GRACE: Duration = PROBE_RTT;
+/// After being late: time to read what arrived meanwhile, and to dial those who closed their connection, before anything is
+/// concluded from silence.
+pub(super) const LATE_GRACE: Duration = Duration::from_millis(500);
 
 /// Announcements after a start or a renewal: one may be lost, and each answer lists only what fits a datagram.
 pub(super) const JOIN_ROUNDS: u32 = 4;

@@ -7,6 +7,7 @@ use foca::{Member, State};
 use shoal_protocol::NodeId;
 
 use super::super::member::{Life, MemberState};
+use super::codec::Datagram;
 use super::member_id::MemberId;
 
 /// A member as seen from here.
@@ -51,6 +52,14 @@ impl Roster {
     pub(super) fn forget(&mut self, node: NodeId) {
         self.members.remove(&node);
         self.untold.remove(&node);
+    }
+
+    /// Whether a datagram says something else of a node, among that a suspicion or its end; of its sender by being there.
+    pub(super) fn is_contradicted_by(&self, datagram: &Datagram<'_>) -> bool {
+        let differs = |seen: MemberSeen| self.get(seen.life.node).is_some_and(|known| *known != seen);
+        let source = self.get(datagram.header.src.life.node);
+        source.is_some_and(|seen| seen.state == MemberState::Suspect)
+            || datagram.rumours().iter().map(MemberSeen::from).any(differs)
     }
 
     pub(super) fn poll(&mut self) -> Option<MemberSeen> {

@@ -14,7 +14,9 @@ use super::super::fleet::origin;
 use super::super::member::{Life, MemberState};
 use super::codec::{Datagram, DatagramCodec, MalformedDatagram};
 use super::member_id::MemberId;
-use super::parameters::{DATAGRAM_BYTES_MAX, GENERATION_MAX, MEMBERS_MAX, PROBE_PERIOD, PROBE_RTT};
+use super::parameters::{
+    DATAGRAM_BYTES_MAX, GENERATION_MAX, MEMBERS_MAX, PROBE_PERIOD, PROBE_RTT, SUSPICION_SHOWS_AFTER,
+};
 use super::{DatagramRefused, Membership, MembershipEvent, MembershipOptions};
 
 const US: NodeId = NodeId([1; 16]);
@@ -132,6 +134,28 @@ fn who_is_held_for_dead_goes_on_above_every_claim() {
     let lie = datagram(&peer, Message::Gossip, &[Member::alive(member(US, GENERATION_MAX))]);
     let implausible = Life { node: US, generation: GENERATION_MAX };
     assert_eq!(machine.handle_datagram(PEER, &lie, due), Err(DatagramRefused::Implausible(implausible)));
+}
+
+#[test]
+fn a_rumoured_suspicion_and_its_end_show_half_a_second_later() {
+    let mut now = origin();
+    let mut machine = machine(now);
+    let (peer, other) = (member(PEER, 1), member(NodeId([3; 16]), 1));
+    for (incarnation, state, seen) in [
+        (0, State::Alive, MemberState::Alive),
+        (0, State::Suspect, MemberState::Suspect),
+        (1, State::Alive, MemberState::Alive),
+        (0, State::Suspect, MemberState::Alive),
+    ] {
+        let rumour = Member::new(other.clone(), incarnation, state);
+        let bytes = datagram(&peer, Message::Gossip, &[rumour]);
+        assert_eq!(machine.handle_datagram(PEER, &bytes, now), Ok(()));
+        // Its own timers are late then, and start over.
+        now += SUSPICION_SHOWS_AFTER;
+        machine.handle_timeout(now);
+        let known = machine.member(other.life.node).expect("known");
+        assert_eq!(known.state, seen, "{state:?} at {incarnation}");
+    }
 }
 
 #[test]

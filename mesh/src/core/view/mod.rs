@@ -8,18 +8,17 @@ mod models;
 mod node;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_protocol::NodeId;
-use shoal_protocol::message::{LoadRecord, NodeFacts};
+use shoal_protocol::message::{LoadRecord, ModelFact, NodeFacts};
+use shoal_protocol::{DeviceIndex, NodeId};
 
 use super::member::{Life, MemberState};
 pub use listing::{ListedModel, ListedPlace};
 pub(crate) use models::{Holding, ModelView};
-use models::{ModelIndex, Models};
-use node::Listed;
+use models::{Models, digest};
 pub(crate) use node::{Device, Node, Standing};
+use node::{Listed, ListedFact};
 
 /// Nodes known at once, dead ones included: eight cells of 512. A new node then takes the place of the one that is
 /// down longest, or is not taken up where none is down.
@@ -31,7 +30,7 @@ const PLACES_MAX: usize = 1 << 18;
 /// A node's place in [`View::nodes`]; reused after the node was forgotten.
 pub(crate) type NodeSlot = u32;
 
-/// The mesh as seen from here. Kept up to date record by record: a change costs as much as the record that brings it.
+/// The mesh as seen from here. Kept up to date record by record: a record costs about what it changes.
 #[derive(Debug, Default)]
 pub struct View {
     slots: BTreeMap<NodeId, NodeSlot>,
@@ -288,51 +287,84 @@ impl View {
         Some(slot)
     }
 
-    /// Replaces the models of a node by those of its record.
+    /// Replaces the models of a node by those of its record: what costs is what changed.
     fn set_models(&mut self, slot: NodeSlot, facts: &NodeFacts) {
-        let mut by_rank: Vec<_> = facts.models.iter().collect();
-        by_rank.sort_by_key(|fact| (std::cmp::Reverse(fact.state), fact.device));
         let node = &mut self.nodes[slot as usize];
-        let before = std::mem::take(&mut node.listed);
-        self.places -= before.holdings.len();
+        let Listed { places: mut before, mut aliases } = std::mem::take(&mut node.listed);
+        self.places -= before.len();
         let room = PLACES_MAX - self.places;
-        self.places_dropped += by_rank.len().saturating_sub(room) as u64;
-        let mut holdings = Vec::with_capacity(by_rank.len().min(room));
-        let mut aliases: Vec<(Arc<str>, ModelIndex)> = Vec::new();
-        for fact in by_rank.into_iter().take(room) {
-            let model = self.models.intern(&fact.name);
-            self.models.put(model, Holding::new(slot, node, fact));
-            holdings.push((model, fact.device));
-            for alias in &fact.aliases {
-                aliases.push((self.models.add_alias(alias, model), model));
+        let facts = one_a_place(&facts.models, room);
+        self.places_dropped += facts.len().saturating_sub(room) as u64;
+        let (mut places, mut news) = (Vec::with_capacity(facts.len().min(room)), Vec::new());
+        let mut stays = vec![false; before.len()];
+        for fact in facts.into_iter().take(room) {
+            let digest = digest(node, fact);
+            match before.binary_search_by_key(&digest, |place| place.digest) {
+                Ok(at) => {
+                    stays[at] = true;
+                    places.push(before[at]);
+                }
+                Err(_) => news.push((digest, fact)),
             }
         }
-        holdings.sort_unstable();
-        holdings.dedup();
-        aliases.shrink_to_fit();
-        for (alias, model) in before.aliases {
+        // What is left of `before` says something else now, or is gone.
+        let mut stays = stays.into_iter();
+        before.retain(|_| !stays.next().unwrap_or(false));
+        before.sort_unstable_by_key(ListedFact::at);
+        let is_among = |places: &[ListedFact], at| places.binary_search_by_key(&at, ListedFact::at).is_ok();
+        let mut changed = Vec::with_capacity(news.len());
+        let mut aliases_new = Vec::new();
+        for (digest, fact) in news {
+            let (model, device) = (self.models.intern(&fact.name), fact.device);
+            let is_known = is_among(&before, (model, device));
+            self.models.put(model, Holding::new(slot, node, fact), is_known);
+            changed.push(ListedFact { digest, model, device });
+            let named = fact.aliases.iter().map(|alias| (self.models.add_alias(alias, model), model, device));
+            aliases_new.extend(named);
+        }
+        for (alias, model, _) in aliases.extract_if(.., |(_, model, at)| is_among(&before, (*model, *at))) {
             self.models.drop_alias(&alias, model);
         }
-        for (model, device) in before.holdings {
-            if holdings.binary_search(&(model, device)).is_err() {
-                self.models.remove(model, slot, device);
-            }
+        changed.sort_unstable_by_key(ListedFact::at);
+        for gone in before.iter().filter(|place| !is_among(&changed, place.at())) {
+            self.models.remove(gone.model, slot, gone.device);
         }
-        self.places += holdings.len();
-        self.nodes[slot as usize].listed = Listed { holdings, aliases };
+        places.append(&mut changed);
+        places.sort_unstable_by_key(|place| place.digest);
+        aliases.append(&mut aliases_new);
+        aliases.shrink_to_fit();
+        self.places += places.len();
+        self.nodes[slot as usize].listed = Listed { places, aliases };
     }
 
     /// Forgets what a life had: its models, devices and loads.
     fn clear(&mut self, slot: NodeSlot) {
-        let Listed { holdings, aliases } = self.nodes[slot as usize].clear();
-        self.places -= holdings.len();
-        for (alias, model) in aliases {
+        let Listed { places, aliases } = self.nodes[slot as usize].clear();
+        self.places -= places.len();
+        for (alias, model, _) in aliases {
             self.models.drop_alias(&alias, model);
         }
-        for (model, device) in holdings {
-            self.models.remove(model, slot, device);
+        for place in places {
+            self.models.remove(place.model, slot, place.device);
         }
     }
+}
+
+/// The facts, one for each place; where there is no room for all, those in use come before those on disk.
+fn one_a_place(facts: &[ModelFact], room: usize) -> Vec<&ModelFact> {
+    fn key(fact: &ModelFact) -> (&str, DeviceIndex) {
+        (&fact.name, fact.device)
+    }
+    let mut facts: Vec<_> = facts.iter().collect();
+    // Records that the Facts machine holds are in this order.
+    if !facts.is_sorted_by(|a, b| key(a) < key(b)) {
+        facts.sort_by(|a, b| key(a).cmp(&key(b)));
+        facts.dedup_by(|a, b| key(a) == key(b));
+    }
+    if facts.len() > room {
+        facts.sort_by_key(|fact| (std::cmp::Reverse(fact.state), fact.device));
+    }
+    facts
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Which devices have which model: name -> places, kept incrementally.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem::discriminant;
 use std::sync::Arc;
 
 use shoal_protocol::DeviceIndex;
 use shoal_protocol::message::{ModelFact, ModelState, Numerics};
 
 use super::NodeSlot;
-use super::node::Node;
+use super::node::{Device, Node};
 use crate::core::chance::{mix, unit};
 
 /// A model's place in the index; reused once no node has the model.
@@ -36,11 +38,7 @@ impl Holding {
     /// most: in proportion to its weight, and with as few changes of owner as there can be when devices come and go. The
     /// weight is what holds of the device for its whole life, so that all who look draw the same: room times speed.
     pub(super) fn new(slot: NodeSlot, node: &Node, fact: &ModelFact) -> Self {
-        let device = node.device(fact.device);
-        let weight = device.map_or(1.0, |device| {
-            (device.budget_bytes as f64 / f64::from(1 << 20)).max(1.0)
-                * f64::from(device.tokens_per_s_facts.max(1))
-        });
+        let weight = node.device(fact.device).map_or(1.0, Device::weight);
         let hash = mix(name_hash(&fact.name) ^ mix(node.hash() ^ u64::from(fact.device.0)));
         Self {
             slot,
@@ -83,6 +81,16 @@ impl Holding {
             .then(self.slot.cmp(&other.slot))
             .then(self.device.cmp(&other.device))
     }
+}
+
+/// A hash of all that [`Holding::new`] and the index make of a fact.
+pub(super) fn digest(node: &Node, fact: &ModelFact) -> u64 {
+    let ModelFact { name, aliases, device, state, numerics, bytes, load_us } = fact;
+    let weight = node.device(*device).map(|device| device.weight().to_bits());
+    let mut hasher = DefaultHasher::new();
+    (name, aliases, device.0, discriminant(state), discriminant(numerics), bytes.0, load_us.0, weight)
+        .hash(&mut hasher);
+    hasher.finish()
 }
 
 /// FNV-1a, 64 bits.
@@ -197,15 +205,11 @@ impl Models {
         index
     }
 
-    /// Sets what is known of a model on a device.
-    pub(super) fn put(&mut self, index: ModelIndex, holding: Holding) {
+    /// Sets what is known of a model on a device, which may have it already.
+    pub(super) fn put(&mut self, index: ModelIndex, holding: Holding, is_known: bool) {
         let model = &mut self.models[index as usize];
-        if let Some(at) = model.position(holding.slot, holding.device) {
-            if model.places[at] == holding {
-                return;
-            }
-            model.remove(at);
-        }
+        let known = if is_known { model.position(holding.slot, holding.device) } else { None };
+        known.into_iter().for_each(|at| model.remove(at));
         model.insert(holding);
     }
 

@@ -81,6 +81,11 @@ impl Device {
         known.unwrap_or(TOKENS_PER_S_UNKNOWN)
     }
 
+    /// Room times speed: its weight in rendezvous hashing.
+    pub(super) fn weight(&self) -> f64 {
+        (self.budget_bytes as f64 / f64::from(1 << 20)).max(1.0) * f64::from(self.tokens_per_s_facts.max(1))
+    }
+
     pub(super) fn handle_sent(&mut self, tokens: u64) {
         if let Some(load) = &mut self.load {
             load.own_tokens = load.own_tokens.saturating_add(tokens);
@@ -115,8 +120,23 @@ pub(crate) struct Node {
 /// What the index says of a node, so that it can be taken out again.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
-    pub(super) holdings: Vec<(ModelIndex, DeviceIndex)>,
-    pub(super) aliases: Vec<(Arc<str>, ModelIndex)>,
+    /// In the order of their digests.
+    pub(super) places: Vec<ListedFact>,
+    pub(super) aliases: Vec<(Arc<str>, ModelIndex, DeviceIndex)>,
+}
+
+/// A place in the index, and a digest of the fact that put it there: as long as that stays, so does the place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListedFact {
+    pub(super) digest: u64,
+    pub(super) model: ModelIndex,
+    pub(super) device: DeviceIndex,
+}
+
+impl ListedFact {
+    pub(super) fn at(&self) -> (ModelIndex, DeviceIndex) {
+        (self.model, self.device)
+    }
 }
 
 impl Node {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use shoal_protocol::message::{ModelState, NodeFacts};
+use shoal_protocol::message::{ModelFact, ModelState, NodeFacts};
 use shoal_protocol::{Bytes, DeviceIndex, NodeId};
 
 use super::*;
@@ -154,6 +154,36 @@ fn devices_own_models_in_proportion_to_their_weight() {
     }
     let owned = (0..4000).filter(|name| storers(&view, &name.to_string())[0] == node(0)).count();
     assert!((1850..2150).contains(&owned), "half of the weight: {owned} of 4000");
+}
+
+#[test]
+fn a_record_that_repeats_a_place_or_changes_a_name_counts_each_once() {
+    let (mut view, now) = (View::default(), origin());
+    let aliased =
+        |alias: &str| ModelFact { aliases: vec![alias.to_owned()], ..model("m", ModelState::Ready) };
+    for version in 1..5 {
+        let record = NodeFacts { version, ..facts(1, vec![aliased("x"), aliased("y"), aliased("y")]) };
+        assert!(view.handle_facts(&record, now));
+        assert_eq!((view.places_len(), holders(&view, "m").len()), (1, 1));
+        assert!(view.model("x").is_some() && view.model("y").is_none(), "the first one counts");
+    }
+    view.handle_facts(&NodeFacts { version: 5, ..facts(1, vec![aliased("y")]) }, now);
+    assert!(view.model("x").is_none() && view.model("y").is_some());
+    view.handle_member(life(1, 1), MemberState::Down, now);
+    assert!(view.model("y").is_none() && view.model("m").is_none());
+}
+
+#[test]
+fn a_device_of_another_size_owns_other_models() {
+    let (mut view, now) = (View::default(), origin());
+    let models: Vec<_> = (0..100).map(|name| model(&name.to_string(), ModelState::Stored)).collect();
+    (1..4).for_each(|number| assert!(view.handle_facts(&facts(number, models.clone()), now)));
+    let owned = |view: &View| (0..100).filter(|name| storers(view, &name.to_string())[0] == node(1)).count();
+    let before = owned(&view);
+    let mut record = NodeFacts { version: 2, ..facts(1, models) };
+    record.devices[0].tokens_per_s *= 1000;
+    view.handle_facts(&record, now);
+    assert!(before < 60 && owned(&view) > 90, "{before}, then {}", owned(&view));
 }
 
 #[test]

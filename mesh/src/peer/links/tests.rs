@@ -61,6 +61,19 @@ fn a_later_dial_and_a_later_life_replace_the_connection() {
 }
 
 #[test]
+fn the_connection_of_a_life_that_is_down_gives_way_to_any() {
+    let now = start();
+    let mut links = Links::new(id(1), 1);
+    links.handle_member(seen(2, MemberState::Alive), now);
+    assert!(keeps(&links.handle_arrival(arrival(1, 2, 7, true), now), None));
+    // A former life of a clock that was set back: not while the later one may live.
+    assert_eq!(links.handle_arrival(arrival(2, 2, 6, false), now), Verdict::Duplicate);
+    let down = MemberSeen { life: Life { node: id(2), generation: 7 }, ..seen(2, MemberState::Down) };
+    links.handle_member(down, now);
+    assert!(keeps(&links.handle_arrival(arrival(3, 2, 6, false), now), Some(1)));
+}
+
+#[test]
 fn the_larger_id_dials_first() {
     let now = start();
     let (mut small, mut large) = (Links::new(id(1), 0), Links::new(id(2), 0));

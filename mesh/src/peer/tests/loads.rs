@@ -27,7 +27,7 @@ async fn a_changed_class_is_heard_everywhere_and_a_quiet_node_now_and_then() {
     };
     ground.everybody("the first load", ms(1000), says(5)).await;
     ground.node(2).set_load(load(700_000));
-    // Announcements keep a second apart.
+    // An announcement is earned within 0.8 s.
     ground.everybody("the class that rose", ms(1200), says(700_000)).await;
     let heard_at = |ground: &Ground| ground.node(0).state().borrow().loads[&place].at;
     let before = heard_at(&ground);

@@ -1,5 +1,6 @@
 //! Real endpoints over a network in virtual time.
 
+mod cost;
 mod ground;
 mod hostile;
 mod loads;
