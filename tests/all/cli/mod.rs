@@ -9,6 +9,7 @@ mod members;
 mod mesh;
 mod operators;
 mod serve;
+mod tasks;
 mod usage;
 mod verify;
 

@@ -1,0 +1,157 @@
+"""Makes the tiny models in tasks/ that are read from text to answer, and what transformers answers.
+
+    bench/peers/setup.sh
+    bench/peers/.venv/bin/python tests/golden/make_tasks.py
+
+The tokenizer is the one of bert/mean. Weights are random (seeded). Scores are those of `sentence_transformers`'
+CrossEncoder, pairs cut by the tokenizer itself (longest first); spans are those of transformers' token classification
+pipeline with `aggregation_strategy="simple"`; classes those of its text classification. The format is described in
+README.md beside this file.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.numpy import save_file
+from sentence_transformers import CrossEncoder
+
+ROOT = Path(__file__).parent
+TASKS = ROOT / "tasks"
+VOCAB, POSITIONS = 570, 64
+BIO = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
+MODELS = {
+    "rerank": (71, "BertForSequenceClassification", ["LABEL_0"]),
+    "ner": (72, "BertForTokenClassification", BIO),
+    "classes": (73, "BertForSequenceClassification", ["spam", "ham", "neither"]),
+}
+QUERY = "where does the river meet the sea?"
+DOCUMENTS = [
+    "the river", "", "a bank by the river", "The RIVER meets the sea at the harbour.", "naïve café 東京 🙂 x",
+    "one two three four five six seven eight nine ten " * 6, "the river",
+]
+TEXTS = [
+    "Ada Lovelace met Charles Babbage in London.", "", "x", "São Paulo, 東京 and Zürich 🙂 are cities",
+    "the quick brown fox jumps over the lazy dog, again and again and again", "U.S.A. (New York)",
+]
+
+
+def write_json(path: Path, document) -> None:
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
+
+
+def config(architecture: str, labels: list[str]) -> dict:
+    return {
+        "architectures": [architecture], "model_type": "bert", "vocab_size": VOCAB, "hidden_act": "gelu",
+        "max_position_embeddings": POSITIONS, "torch_dtype": "float16", "transformers_version": "4.41.0",
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
+        "type_vocab_size": 2,
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+
+
+def random_weights(seed: int, model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Random numbers of the shapes that the model has, in f16."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, parameter in model.state_dict().items():
+        if name.endswith("position_ids"):
+            continue
+        shape = tuple(parameter.shape)
+        if "norm.weight" in name.lower():
+            mean, std = 1.0, 0.2
+        elif len(shape) == 1:
+            mean, std = 0.0, 0.15
+        else:
+            mean, std = 0.0, 0.5 if "embeddings." in name else 1.4 / np.sqrt(shape[1])
+        out[name] = (mean + std * rng.standard_normal(shape)).astype(np.float16)
+    return out
+
+
+def write(name: str) -> Path:
+    seed, architecture, labels = MODELS[name]
+    directory = TASKS / name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    write_json(directory / "config.json", config(architecture, labels))
+    empty = getattr(transformers, architecture)(transformers.AutoConfig.from_pretrained(directory))
+    save_file(random_weights(seed, empty), directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)
+    shutil.copy(ROOT / "bert/mean/tokenizer.json", directory)
+    limit = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": POSITIONS,
+        # As BertTokenizer has it: without it the second text would be of the first's segment.
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    }
+    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    write_json(directory / "tokenizer_config.json", limit | special)
+    return directory
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.9g}")
+
+
+def tokenizer(directory: Path):
+    return transformers.PreTrainedTokenizerFast.from_pretrained(directory)
+
+
+def scores() -> None:
+    directory = write("rerank")
+    reader = tokenizer(directory)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
+    cases = []
+    for document in DOCUMENTS:
+        # A list of pairs, as CrossEncoder gives it: of one pair the library drops an empty text.
+        pair = reader([(QUERY, document)], truncation="longest_first", max_length=POSITIONS, return_tensors="pt")
+        whole = reader([(QUERY, document)], truncation=False)["input_ids"][0]
+        with torch.no_grad():
+            logit = model(**{k: v for k, v in pair.items()}).logits[0, 0].double()
+        cases.append({
+            "text": document, "tokens": pair["input_ids"].shape[1],
+            "truncated": len(whole) > POSITIONS, "logit": rounded(logit.item()),
+            "score": rounded(torch.sigmoid(logit).item()),
+        })
+    whole = [c["text"] for c in cases if not c["truncated"]]
+    encoder = CrossEncoder(str(directory), device="cpu", model_kwargs={"dtype": torch.float32})
+    for document, score in zip(whole, encoder.predict([(QUERY, d) for d in whole], batch_size=1)):
+        ours = next(c["score"] for c in cases if c["text"] == document)
+        assert abs(float(score) - ours) < 1e-4, (document, score, ours)
+    write_json(TASKS / "rerank.json", {"query": QUERY, "tokens_max": POSITIONS, "cases": cases})
+
+
+def spans() -> None:
+    directory = write("ner")
+    model = transformers.AutoModelForTokenClassification.from_pretrained(directory, dtype=torch.float32).eval()
+    pipe = transformers.pipeline("ner", model=model, tokenizer=tokenizer(directory), aggregation_strategy="simple", device="cpu")
+    cases = []
+    for text in TEXTS:
+        # The pipeline takes no empty text: its tokens are special ones only, so it has no span.
+        found = pipe(text) if text else []
+        cases.append({"text": text, "spans": [
+            {"start": int(s["start"]), "end": int(s["end"]), "label": s["entity_group"], "score": rounded(float(s["score"]))}
+            for s in found
+        ]})
+    assert sum(len(c["spans"]) for c in cases) > 12
+    write_json(TASKS / "ner.json", {"cases": cases})
+
+
+def classes() -> None:
+    directory = write("classes")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer(directory), top_k=None, device="cpu")
+    cases = [{"text": text, "labels": [
+        {"label": c["label"], "score": rounded(c["score"])} for c in pipe([text])[0]
+    ]} for text in TEXTS]
+    write_json(TASKS / "classes.json", {"cases": cases})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    scores()
+    spans()
+    classes()
