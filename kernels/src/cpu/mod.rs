@@ -14,6 +14,7 @@ mod linear;
 mod norm;
 mod operand;
 mod ops;
+mod pack;
 mod peak;
 mod pool;
 mod rope;

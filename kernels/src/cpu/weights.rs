@@ -4,6 +4,8 @@ use super::AlignedBuf;
 use super::error::{OpError, expect_size};
 use super::isa::{CpuIsa, VerifiedIsa};
 use super::operand::{STRETCH_STEPS, STRETCH_SUM_MAX, power_of_two_scale};
+use super::pack::{PackRows, ROW_MULTIPLE};
+use super::simd::dispatch;
 use super::tile::panel_columns;
 use crate::Dtype;
 use half::{bf16, f16};
@@ -100,23 +102,23 @@ impl PackedLinear {
         for (row, &value) in bias.unwrap_or_default().iter().enumerate() {
             padded_bias[place(row)] = value;
         }
-        // One element more than a row, so that an odd row ends in a zero.
-        let mut row = vec![0.0f32; inputs + 1];
-        for index in 0..rows {
-            fill_row(index, &mut row[..inputs]);
-            let place = place(index);
+        let stride = inputs.next_multiple_of(ROW_MULTIPLE);
+        let mut group = AlignedBuf::<f32>::zeroed(results * stride);
+        let firsts = (0..rows)
+            .step_by(outputs)
+            .flat_map(|half| (0..outputs).step_by(results).map(move |output| half + output));
+        for first in firsts {
+            let count = results.min(outputs - first % outputs);
+            for row in 0..count {
+                fill_row(first + row, &mut group[row * stride..][..inputs]);
+            }
+            let (rows, place) = (&group[..count * stride], place(first));
             let panel = &mut units[place / columns * steps * columns..][..steps * columns];
-            let column = panel[place % columns..].iter_mut().step_by(columns);
-            match dtype {
-                Dtype::F32 => column.zip(&row).for_each(|(unit, weight)| *unit = weight.to_bits()),
-                Dtype::F16 => {
-                    let (scale, inverse) = f16_scale(&row);
-                    inverse_scales[place] = inverse;
-                    column
-                        .zip(row.chunks(2))
-                        .for_each(|(unit, pair)| *unit = f16_pair(pair[0] * scale, pair[1] * scale));
-                }
-                _ => column.zip(row.chunks(2)).for_each(|(unit, pair)| *unit = bf16_pair(pair[0], pair[1])),
+            let panel = &mut panel[place % columns..];
+            if dtype == Dtype::F16 {
+                pack_f16(rows, stride, panel, columns, &mut inverse_scales[place..]);
+            } else {
+                dispatch(isa, PackRows { rows, stride, dtype, steps, panel, columns });
             }
         }
         Ok(Self { isa, dtype, outputs, inputs, gated, units, bias: padded_bias, inverse_scales })
@@ -188,9 +190,14 @@ fn steps(dtype: Dtype, inputs: usize) -> usize {
     if dtype == Dtype::F32 { inputs } else { inputs.div_ceil(2) }
 }
 
-fn bf16_pair(even: f32, odd: f32) -> u32 {
-    let bits = |value| u32::from(bf16::from_f32(value).to_bits());
-    bits(even) | bits(odd) << 16
+/// Rows of `stride` elements into as many columns of a panel, scaled one by one.
+fn pack_f16(rows: &[f32], stride: usize, panel: &mut [u32], columns: usize, inverse_scales: &mut [f32]) {
+    for (index, (row, inverse_scale)) in rows.chunks_exact(stride).zip(inverse_scales).enumerate() {
+        let (scale, inverse) = f16_scale(row);
+        *inverse_scale = inverse;
+        let column = panel[index..].iter_mut().step_by(columns);
+        column.zip(row.chunks(2)).for_each(|(unit, pair)| *unit = f16_pair(pair[0] * scale, pair[1] * scale));
+    }
 }
 
 fn f16_pair(even: f32, odd: f32) -> u32 {

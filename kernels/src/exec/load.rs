@@ -171,10 +171,10 @@ impl Loader<'_> {
         for LinearNames { weight, bias: of_bias, rows } in names {
             let outputs = rows.len();
             match of_bias {
-                Some(stored) => bias.extend_from_slice(&self.read(stored)?[rows.clone()]),
+                Some(stored) => bias.extend(self.read_rows(stored, rows)?),
                 None => bias.resize(bias.len() + outputs, 0.0),
             }
-            let tensor = self.checkpoint.rows(&weight.name, &weight.shape, rows.clone())?;
+            let tensor = self.checkpoint.tensor(&weight.name, &weight.shape)?.rows(weight.shape[0], rows);
             tensor.prefetch();
             sources.extend((0..outputs).map(|row| (tensor, row)));
         }
@@ -198,10 +198,11 @@ impl Loader<'_> {
     /// Some rows of a stored table `[_, width]`.
     fn table(&self, stored: &Stored, rows: Range<usize>) -> Result<EmbeddingTable, LoadError> {
         let (count, width) = (rows.len(), stored.shape[1]);
-        let tensor = self.checkpoint.rows(&stored.name, &stored.shape, rows)?;
+        let tensor = self.checkpoint.tensor(&stored.name, &stored.shape)?;
+        let used = tensor.rows(stored.shape[0], &rows);
         let mut failed = None;
         let packed = EmbeddingTable::pack(self.plan.weights, count, width, |row, values| {
-            keep_first(&mut failed, tensor.read(row * width, values));
+            keep_first(&mut failed, used.read(row * width, values));
         });
         self.done(&tensor);
         failed.map_or(Ok(packed?), |error| Err(error.into()))
@@ -226,7 +227,11 @@ impl Loader<'_> {
 
     /// A whole tensor.
     fn read(&self, stored: &Stored) -> Result<Vec<f32>, WeightsError> {
-        let tensor = self.checkpoint.tensor(&stored.name, &stored.shape)?;
+        self.read_rows(stored, &(0..stored.shape[0]))
+    }
+
+    fn read_rows(&self, stored: &Stored, rows: &Range<usize>) -> Result<Vec<f32>, WeightsError> {
+        let tensor = self.checkpoint.tensor(&stored.name, &stored.shape)?.rows(stored.shape[0], rows);
         let values = tensor.read_all();
         self.done(&tensor);
         values

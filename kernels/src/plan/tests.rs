@@ -88,7 +88,11 @@ fn the_workspace_is_the_sum_of_the_buffers() {
 
 #[test]
 fn no_step_overwrites_what_a_later_one_reads() {
-    for config in [MINILM, include_str!("../../snapshots/e5-base-v2.json")] {
+    let [e5, modernbert] = [
+        include_str!("../../snapshots/e5-base-v2.json"),
+        include_str!("../../snapshots/modernbert-base.json"),
+    ];
+    for config in [MINILM, e5, modernbert] {
         let plan = Plan::for_cpu(&spec(config), CpuIsa::Portable, DtypePolicy::Auto).expect("covered");
         let room = |buffer: Buffer| {
             let start = plan.starts[buffer as usize];

@@ -1,6 +1,6 @@
 //! Reads tensors out of mapped files.
 
-use std::{ops::Range, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 
@@ -26,9 +26,10 @@ impl MappedCheckpoint {
         Ok(Self { checkpoint, maps })
     }
 
-    /// Bytes that the named tensors take in the files.
+    /// Bytes that the named tensors take in the files; one that is named twice counts once.
     pub(crate) fn stored_bytes<'a>(&self, names: impl Iterator<Item = &'a str>) -> u64 {
-        let found = names.filter_map(|name| self.checkpoint.tensors.get(name));
+        let names = names.collect::<BTreeSet<_>>();
+        let found = names.into_iter().filter_map(|name| self.checkpoint.tensors.get(name));
         found.map(|(_, info)| info.range.end - info.range.start).sum()
     }
 
@@ -44,22 +45,6 @@ impl MappedCheckpoint {
             storage: info.storage,
         };
         Ok(tensor)
-    }
-
-    /// Some rows of a tensor of the given shape, as if they were all.
-    ///
-    /// # Panics
-    /// When the rows are not rows of the shape.
-    pub(crate) fn rows<'a>(
-        &'a self,
-        name: &'a str,
-        shape: &[usize],
-        rows: Range<usize>,
-    ) -> Result<Tensor<'a>, WeightsError> {
-        let tensor = self.tensor(name, shape)?;
-        assert!(rows.end <= shape[0], "tensor {name:?} has not as many rows");
-        let row_bytes = tensor.len / shape[0].max(1);
-        Ok(Tensor { start: tensor.start + rows.start * row_bytes, len: rows.len() * row_bytes, ..tensor })
     }
 }
 
@@ -89,6 +74,16 @@ pub(crate) struct Tensor<'a> {
 }
 
 impl Tensor<'_> {
+    /// Some of its `of` rows, as if they were all.
+    ///
+    /// # Panics
+    /// When it has not as many.
+    pub(crate) fn rows(&self, of: usize, rows: &Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= of, "tensor {:?} has {of} rows", self.name);
+        let row_bytes = self.len / of.max(1);
+        Self { start: self.start + rows.start * row_bytes, len: rows.len() * row_bytes, ..*self }
+    }
+
     /// Converts the elements from `first` on to f32 until `out` is full. Refuses what is not finite: one such weight
     /// would make every vector of the model worthless without any error.
     pub(crate) fn read(&self, first: usize, out: &mut [f32]) -> Result<(), WeightsError> {
@@ -97,6 +92,10 @@ impl Tensor<'_> {
         let end = begin + out.len() * width;
         assert!(end <= self.start + self.len, "tensor {:?} is read past its checked shape", self.name);
         to_f32(self.storage, &self.map[begin..end], out);
+        // Looking at all of them, without leaving early, is vectorised.
+        if out.iter().fold(true, |finite, value| finite & value.is_finite()) {
+            return Ok(());
+        }
         match out.iter().position(|value| !value.is_finite()) {
             None => Ok(()),
             Some(place) => {

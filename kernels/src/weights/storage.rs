@@ -1,6 +1,6 @@
 //! Element types that a safetensors file may hold, and the three that become f32.
 
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+use half::{f16, slice::HalfFloatSliceExt};
 
 /// The element types of the format that have whole bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,36 +61,33 @@ pub(crate) fn to_f32(storage: Storage, bytes: &[u8], out: &mut [f32]) {
                 *value = f32::from_le_bytes(*raw);
             }
         }
-        Storage::F16 => {
-            convert_half(bytes, out, f16::from_le_bytes, |half, out| half.convert_to_f32_slice(out))
-        }
+        Storage::F16 => convert_f16(bytes, out),
+        // The upper half of an f32; that it keeps the payload of a NaN, which `half` quiets, lets it be vectorised.
         Storage::Bf16 => {
-            convert_half(bytes, out, bf16::from_le_bytes, |half, out| half.convert_to_f32_slice(out))
+            for (value, raw) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *value = f32::from_bits(u32::from(u16::from_le_bytes(*raw)) << 16);
+            }
         }
         Storage::Other(name, _) => unreachable!("{name} is refused before its bytes are read"),
     }
 }
 
 /// Goes through an aligned block so that the conversion is vectorised by `half` where the chip can.
-fn convert_half<T: Copy + Default>(
-    bytes: &[u8],
-    out: &mut [f32],
-    from_le_bytes: fn([u8; 2]) -> T,
-    convert: fn(&[T], &mut [f32]),
-) {
+fn convert_f16(bytes: &[u8], out: &mut [f32]) {
     const BLOCK: usize = 64;
-    let mut block = [T::default(); BLOCK];
+    let mut block = [f16::ZERO; BLOCK];
     for (out, bytes) in out.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
         for (half, raw) in block.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *half = from_le_bytes(*raw);
+            *half = f16::from_le_bytes(*raw);
         }
-        convert(&block[..out.len()], out);
+        block[..out.len()].convert_to_f32_slice(out);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
 
     #[test]
     fn the_three_formats_convert_exactly() {
