@@ -105,17 +105,18 @@ fn measure(arguments: &Arguments, view: &mut View, is_answered: bool) -> Vec<f64
                 model: &names[at],
                 numerics: Numerics::Any,
                 tokens: 64,
+                texts: 1,
                 priority: Priority::Interactive,
                 deadline: None,
                 excluded: &[],
-                waits_until: None,
+                waits: None,
             };
-            while let Ok(Route::Wait(until)) = black_box(router.route(view, &query, now)) {
-                query.waits_until = Some(until);
+            while let Ok(Route::Wait(waiting)) = black_box(router.route(view, &query, now)) {
+                query.waits = Some(waiting);
                 if is_answered {
                     answer(&mut router, view, &mut sequence, now);
                 } else {
-                    now = until;
+                    now = waiting.until;
                     router.handle_timeout(now);
                 }
             }

@@ -68,10 +68,11 @@ impl Dispatch {
             model: &spec.model,
             numerics: spec.task.numerics(),
             tokens: self.shared.tokens_estimate(&spec.model, bytes, items).saturating_add(ids),
+            texts: items,
             priority: spec.priority,
             deadline: spec.deadline,
             excluded: part.excluded(),
-            waits_until: part.waits_until,
+            waits: part.waits,
         }
     }
 }

@@ -49,7 +49,7 @@ pub use membership::{
 pub use renewal::{Lease, Renewal, Standing};
 pub use router::{
     Candidate, Choice, Copies, CopyWindow, CopyWish, Decision, DecisionError, Elsewhere, Estimate, Holders,
-    Miss, NoRoute, Probe, Query, Reason, Route, Router, Source, elsewhere, further_holder, holders,
+    Miss, NoRoute, Probe, Query, Reason, Route, Router, Source, Waiting, elsewhere, further_holder, holders,
     place_miss, sooner_holder, standing_elsewhere,
 };
 pub use shared::Shared;

@@ -8,6 +8,7 @@ use shoal_protocol::{ErrorCode, NodeId, Place};
 
 use super::answer::AnswerRows;
 use super::item::ItemResult;
+use super::router::Waiting;
 use super::spec::Target;
 
 /// How often a node proves progress at the latest.
@@ -150,8 +151,8 @@ pub(super) struct Part {
     /// Redirections followed, and where the last one leads.
     pub(super) redirects: u8,
     pub(super) redirect: Option<Place>,
-    /// Until when it waits for probes.
-    pub(super) waits_until: Option<Instant>,
+    /// The probes that it waits for.
+    pub(super) waits: Option<Waiting>,
     /// Nodes that it must not go to: first those that will never serve it, then those that did not this time.
     excluded: Vec<NodeId>,
     never: usize,
@@ -183,7 +184,7 @@ impl Part {
             loads_failed: 0,
             redirects: 0,
             redirect: None,
-            waits_until: None,
+            waits: None,
             excluded: Vec::new(),
             never: 0,
             rival: None,
@@ -257,7 +258,7 @@ impl Part {
             self.rival = Some(older);
         }
         self.attempts += 1;
-        (self.redirect, self.waits_until) = (None, None);
+        (self.redirect, self.waits) = (None, None);
         inputs
     }
 

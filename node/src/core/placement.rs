@@ -48,10 +48,11 @@ impl<'a> Arrival<'a> {
             model: self.model,
             numerics: self.numerics,
             tokens: self.bytes / BYTES_PER_TOKEN,
+            texts: 1,
             priority: self.priority,
             deadline: self.deadline,
             excluded: &[],
-            waits_until: None,
+            waits: None,
         }
     }
 }

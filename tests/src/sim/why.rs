@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use shoal_mesh::core::{Decision, Reason};
 
 use super::policy::Cost;
+use super::workload::Workload;
 
 /// The requests whose tail is told apart from all of them.
 const TAIL: f64 = 0.01;
@@ -14,6 +15,7 @@ const TAIL: f64 = 0.01;
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug)]
 struct Open {
+    shape: usize,
     made: Instant,
     sent: Option<Sent>,
 }
@@ -104,14 +106,14 @@ impl Reasons {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     open: BTreeMap<u64, Open>,
-    answered: Vec<Parts>,
+    answered: Vec<(usize, Parts)>,
     reasons: BTreeMap<Reason, Reasons>,
 }
 
 impl Ledger {
     /// The application made a request.
-    pub(super) fn made(&mut self, id: u64, now: Instant) {
-        self.open.insert(id, Open { made: now, sent: None });
+    pub(super) fn made(&mut self, id: u64, shape: usize, now: Instant) {
+        self.open.insert(id, Open { shape, made: now, sent: None });
     }
 
     /// An attempt of it goes out; only the first counts.
@@ -123,19 +125,20 @@ impl Ledger {
 
     /// It was answered.
     pub(super) fn answered(&mut self, id: u64, now: Instant) {
-        let Some(Open { made, sent: Some(sent) }) = self.open.remove(&id) else {
+        let Some(Open { shape, made, sent: Some(sent) }) = self.open.remove(&id) else {
             return;
         };
         let Sent { at, chosen, holder, best, reason } = sent;
         let s = |duration: Duration| duration.as_secs_f64();
-        self.answered.push(Parts([
+        let parts = Parts([
             s(best.total()),
             s(holder.total()) - s(best.total()),
             s(chosen.wait) - s(holder.wait),
             s(chosen.run) - s(holder.run),
             s(at - made),
             s(now - at) - s(chosen.total()),
-        ]));
+        ]);
+        self.answered.push((shape, parts));
         if let Some(reasoned) = reason {
             self.reasons.entry(reasoned.reason).or_default().count(&sent, reasoned);
         }
@@ -144,11 +147,11 @@ impl Ledger {
     /// What it came to.
     pub(super) fn table(&self) -> Why {
         let mut slowest = self.answered.clone();
-        slowest.sort_by(|a, b| b.total().total_cmp(&a.total()));
+        slowest.sort_by(|(_, a), (_, b)| b.total().total_cmp(&a.total()));
         let tail = (slowest.len() as f64 * TAIL) as usize;
-        let means = |parts: &[Parts]| {
+        let means = |parts: &[(usize, Parts)]| {
             let mean = |at: usize| {
-                1e3 * parts.iter().map(|part| part.0[at]).sum::<f64>() / parts.len().max(1) as f64
+                1e3 * parts.iter().map(|(_, part)| part.0[at]).sum::<f64>() / parts.len().max(1) as f64
             };
             std::array::from_fn(mean)
         };
@@ -157,8 +160,29 @@ impl Ledger {
             let means = sums.sums_ms.map(|sum| sum / sums.count as f64);
             (*reason, share(sums.count), means)
         });
-        Why { all_ms: means(&slowest), tail_ms: means(&slowest[..tail]), reasons: reasons.collect() }
+        let shapes = (0..Workload::SHAPES).map(|shape| shape_figures(&slowest, tail, shape));
+        Why {
+            all_ms: means(&slowest),
+            tail_ms: means(&slowest[..tail]),
+            shapes: shapes.collect(),
+            reasons: reasons.collect(),
+        }
     }
+}
+
+/// The names of [`shape_figures`].
+const SHAPE_FIGURES: [&str; 5] = ["%", "of tail", "p50 ms", "p90 ms", "p99 ms"];
+
+/// A shape's share of all requests and of the tail, in per cent, and its latency; the slowest requests come first.
+fn shape_figures(slowest: &[(usize, Parts)], tail: usize, shape: usize) -> [f64; SHAPE_FIGURES.len()] {
+    let of = |parts: &[(usize, Parts)]| -> Vec<f64> {
+        parts.iter().filter(|(own, _)| *own == shape).map(|(_, parts)| 1e3 * parts.total()).collect()
+    };
+    let percent = |own: usize, all: usize| 100.0 * own as f64 / all.max(1) as f64;
+    let (own, own_tail) = (of(slowest), of(&slowest[..tail]));
+    let rank = |share: f64| own.get((own.len() as f64 * share) as usize).copied().unwrap_or_default();
+    let shares = [percent(own.len(), slowest.len()), percent(own_tail.len(), tail)];
+    [shares[0], shares[1], rank(0.5), rank(0.1), rank(0.01)]
 }
 
 /// Means of the parts of the latency, in milliseconds: of all requests and of the slowest hundredth.
@@ -166,6 +190,8 @@ impl Ledger {
 pub struct Why {
     all_ms: [f64; Parts::NAMES.len()],
     tail_ms: [f64; Parts::NAMES.len()],
+    /// By shape of the request.
+    shapes: Vec<[f64; SHAPE_FIGURES.len()]>,
     /// By the router's reason: its share of the requests in per cent, and means.
     reasons: Vec<(Reason, f64, [f64; Reasons::NAMES.len()])>,
 }
@@ -178,6 +204,12 @@ impl fmt::Display for Why {
         }
         let sum = |parts: &[f64]| parts.iter().sum::<f64>();
         write!(f, "    {:<42} {:>8.1} {:>12.1}", "= latency", sum(&self.all_ms), sum(&self.tail_ms))?;
+        write!(f, "\n    {:<42}", "shape")?;
+        SHAPE_FIGURES.iter().try_for_each(|name| write!(f, " {name:>8}"))?;
+        for (shape, figures) in self.shapes.iter().enumerate() {
+            write!(f, "\n    {:<42}", Workload::shape_name(shape))?;
+            figures.iter().try_for_each(|figure| write!(f, " {figure:>8.1}"))?;
+        }
         if self.reasons.is_empty() {
             return Ok(());
         }

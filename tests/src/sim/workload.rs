@@ -35,6 +35,8 @@ pub(super) fn tokens_mean() -> f64 {
 /// One request of the application.
 pub(super) struct Wanted {
     pub(super) model: u16,
+    /// Which of the shapes, of [`Workload::SHAPES`].
+    pub(super) shape: usize,
     /// The first token of the item at `n` is `n`.
     pub(super) items: Vec<Input>,
 }
@@ -48,6 +50,15 @@ pub(super) struct Workload {
 }
 
 impl Workload {
+    /// How many shapes there are.
+    pub(super) const SHAPES: usize = MIX.len();
+
+    /// A shape, for people.
+    pub(super) fn shape_name(shape: usize) -> String {
+        let Shape { items, tokens, .. } = MIX[shape];
+        format!("{items} x {tokens} tokens")
+    }
+
     /// `rate_per_s` requests over all `clients`.
     pub(super) fn new(rate_per_s: f64, clients: u16, models: u16, zipf: f64) -> Self {
         Self {
@@ -63,7 +74,8 @@ impl Workload {
     }
 
     pub(super) fn request(&self, chance: &mut SmallRng) -> Wanted {
-        let shape = MIX[self.shapes.draw(chance)];
+        let drawn = self.shapes.draw(chance);
+        let shape = MIX[drawn];
         let item = |number| {
             let tokens = chance.random_range(shape.tokens / 2..=shape.tokens + shape.tokens / 2);
             let mut ids = vec![0; usize::from(tokens)];
@@ -71,7 +83,7 @@ impl Workload {
             Input::TokenIds(ids)
         };
         let items = (0..shape.items).map(item).collect();
-        Wanted { model: self.models.draw(chance) as u16, items }
+        Wanted { model: self.models.draw(chance) as u16, shape: drawn, items }
     }
 
     /// A model, by how often it is asked for.

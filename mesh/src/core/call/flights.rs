@@ -72,8 +72,8 @@ impl Call {
             let part = &mut self.parts[at];
             let why = match dispatch.route(&self.spec, part, now) {
                 Ok(Route::To(choice)) => return Some(self.send(at, choice, dispatch, now)),
-                Ok(Route::Wait(until)) => {
-                    part.waits_until.get_or_insert(until);
+                Ok(Route::Wait(waiting)) => {
+                    part.waits = Some(waiting);
                     part.state = State::Ready { not_before: None };
                     return None;
                 }
@@ -309,7 +309,7 @@ impl Call {
         let room = self.flying() < self.window;
         let of_part = |part: &Part| match &part.state {
             State::Ready { not_before: Some(at) } if room => Some((*at, "retry")),
-            State::Ready { .. } if room => part.waits_until.map(|at| (at, "probes unanswered")),
+            State::Ready { .. } if room => part.waits.map(|waiting| (waiting.until, "probes unanswered")),
             State::Flying(flight) => {
                 let hedge = flight.hedge_at.map(|at| (at, "hedge"));
                 part.flights().map(|flight| flight.silent_at()).chain(hedge).min()

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use shoal_protocol::message::{ModelState, Priority};
 
+use super::Query;
 use crate::core::view::{Holding, View};
 
 /// What a load on a full device costs others, in loads: what gives way is of the same size and will be wanted again, by
@@ -49,7 +50,7 @@ pub(super) fn estimate(
     view: &View,
     holding: &Holding,
     ready_in_us: Option<u64>,
-    (tokens, priority): (u64, Priority),
+    query: &Query<'_>,
     now: Instant,
 ) -> Estimate {
     let device = view.device(holding);
@@ -57,15 +58,17 @@ pub(super) fn estimate(
     let rate = device.map_or(1, |device| device.tokens_per_s());
     let age = load.map_or(AGE_MAX, |load| load.age(now)).min(AGE_MAX);
     let mut risk_us = age.saturating_sub(AGE_FREE).as_millis() as u64 * AGE_US_PER_S / 1000;
-    let sheds = |level: u8| level >= 2 || (level == 1 && priority == Priority::Bulk);
+    let sheds = |level: u8| level >= 2 || (level == 1 && query.priority == Priority::Bulk);
     if load.is_some_and(|load| sheds(load.record.shed_level)) {
         risk_us += SHED_US;
     }
     if holding.state == ModelState::Failed {
         risk_us += FAILED_US;
     }
-    // The speed is that of all lanes together. An idle device gives them all to one request, a busy one a lane.
-    let lanes = load.map_or(1, |load| u64::from(load.record.running).max(1));
+    // The speed is that of all lanes together. An idle device gives them all to one text, a busy one gives each a lane.
+    let running = load.map_or(1, |load| u64::from(load.record.running).max(1));
+    let lanes = query.texts.clamp(1, running);
+    let work_us = query.tokens.saturating_mul(1_000_000) / u64::from(rate.max(1));
     let load_us = u64::from(holding.load_us);
     let cold_us = match holding.state {
         ModelState::Ready => 0,
@@ -77,7 +80,7 @@ pub(super) fn estimate(
     };
     Estimate {
         wait_us: load.map_or(0, |load| load.wait_us(rate, now)),
-        exec_us: tokens.saturating_mul(1_000_000).saturating_mul(lanes) / u64::from(rate.max(1)),
+        exec_us: work_us.saturating_mul(running) / lanes,
         cold_us,
         net_us: view.node(holding.slot).round_trip().map_or(0, |round_trip| round_trip.as_micros() as u64),
         risk_us,

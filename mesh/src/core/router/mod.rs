@@ -2,9 +2,10 @@
 //!
 //! Gossip is seconds old: whoever binds to its minimum sends everybody to the same device, and starts loads that evict
 //! what others need. So gossip only makes a shortlist; some holders (and the model's owner, where a load there could win)
-//! are asked how busy they are, all their answers are waited for, they serve for what follows within 50 ms, and the
-//! cheapest is chosen. Without an answer two are drawn at random and the better one is taken (Mitzenmacher 2000); the
-//! minimum of the whole gossip never is. A model that nobody holds is loaded by its rendezvous owner only.
+//! are asked how busy they are, and some more where all of these are busy; all answers are waited for, they serve for what
+//! follows within 50 ms, and the cheapest is chosen. Without an answer two are drawn at random and the better one is taken
+//! (Mitzenmacher 2000); the minimum of the whole gossip never is. A model that nobody holds is loaded by its rendezvous
+//! owner only.
 
 mod copies;
 mod decision;
@@ -14,6 +15,7 @@ mod no_route;
 mod offers;
 mod placement;
 mod pool;
+mod rounds;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,18 +36,8 @@ pub use placement::{
     standing_elsewhere,
 };
 use pool::Pool;
+use rounds::PROBES_KNOWN;
 
-/// Holders asked in one round where the load of some was not heard of lately.
-const PROBES_UNKNOWN: usize = 3;
-/// The same where gossip made a good shortlist: a fifth fewer probes for a p99 that is 1 % higher.
-const PROBES_KNOWN: usize = 2;
-/// A load is known up to this age, in milliseconds: the period of gossip in a mesh of up to 64 nodes, and some.
-const KNOWN_AGE_MS_MAX: u16 = 1500;
-/// The same for a long request: its run takes many times as long as a probe, so that where it runs decides the slowest
-/// hundredth of all requests. It is also never bound by answers that others asked for.
-const PROBES_LONG: usize = 8;
-/// Tokens from which a request is long.
-const TOKENS_LONG: u64 = 256;
 /// Shortest wait for answers: a datagram each way in one data centre, with room for a busy receiver.
 const PROBE_WAIT_MIN: Duration = Duration::from_millis(3);
 /// Longest wait: choosing worse is cheaper than waiting longer.
@@ -67,16 +59,34 @@ pub struct Query<'a> {
     pub model: &'a str,
     /// The precision class that its vectors must have.
     pub numerics: Numerics,
-    /// Tokens, estimated.
+    /// Tokens of all texts, estimated.
     pub tokens: u64,
+    /// Texts: as many lanes of a busy device as can work on it at once.
+    pub texts: u64,
     /// Who waits.
     pub priority: Priority,
     /// When the caller gives up.
     pub deadline: Option<Instant>,
     /// Nodes that must not get it.
     pub excluded: &'a [NodeId],
-    /// The time in the [`Route::Wait`] with which this query was answered first; `None` at first.
-    pub waits_until: Option<Instant>,
+    /// What the [`Route::Wait`] said with which this query was answered last; `None` at first.
+    pub waits: Option<Waiting>,
+}
+
+impl Query<'_> {
+    /// Rounds of probes that it waited for.
+    fn rounds(&self) -> u8 {
+        self.waits.map_or(0, |waiting| waiting.rounds)
+    }
+}
+
+/// A query that waits for answers to probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Until when, if not all of them come sooner.
+    pub until: Instant,
+    /// Rounds of probes that it waited for, this one included.
+    pub rounds: u8,
 }
 
 impl<'a> Query<'a> {
@@ -87,10 +97,11 @@ impl<'a> Query<'a> {
             model,
             numerics: Numerics::Any,
             tokens: 0,
+            texts: 1,
             priority: Priority::Interactive,
             deadline: None,
             excluded,
-            waits_until: None,
+            waits: None,
         }
     }
 }
@@ -121,8 +132,8 @@ impl Choice {
 pub enum Route {
     /// Send it there.
     To(Choice),
-    /// Probes are out: ask again after each of their answers, at the latest at this time.
-    Wait(Instant),
+    /// Probes are out: ask again after each of their answers, at the latest when their time is over.
+    Wait(Waiting),
 }
 
 /// A probe to be sent as a datagram.
@@ -167,7 +178,7 @@ impl Router {
             Found::Holders { holders, owner } => {
                 match self.among(view, &model, (holders, owner), query, now) {
                     Ok(chosen) => chosen,
-                    Err(until) => return Ok(Route::Wait(until)),
+                    Err(waiting) => return Ok(Route::Wait(waiting)),
                 }
             }
         };
@@ -175,7 +186,7 @@ impl Router {
         Ok(Route::To(choice))
     }
 
-    /// Chooses among holders, and the owner that would load the model next; or waits for probes until then.
+    /// Chooses among holders, and the owner that would load the model next; or waits for probes.
     fn among(
         &mut self,
         view: &View,
@@ -183,7 +194,7 @@ impl Router {
         (mut holders, owner): (Vec<Offer>, Option<Offer>),
         query: &Query<'_>,
         now: Instant,
-    ) -> Result<(Choice, Holding), Instant> {
+    ) -> Result<(Choice, Holding), Waiting> {
         let (fresh, fresh_owner) = self.answered(view, model, owner.as_ref(), query, now);
         let is_loading = |offers: &[Offer]| offers.iter().any(|offer| offer.estimate.cold_us > 0);
         // One further copy at a time: while one is being loaded no other is.
@@ -193,30 +204,30 @@ impl Router {
         if holders.len() == 1 && fresh.len() <= 1 && !could_win(&holders) {
             return Ok(choice(model, Reason::Only, holders, 0));
         }
-        let round = self.pool.round(model.name);
+        let round = self.pool.round(model.name).filter(|until| now < *until);
         // Whoever waits, waits for all that were asked: the first to answer is the nearest and no choice.
-        if let Some(until) = query.waits_until.filter(|until| now < *until && round.is_some()) {
-            return Err(until);
+        if let Some(waiting) = query.waits.filter(|waiting| now < waiting.until && round.is_some()) {
+            return Err(waiting);
         }
-        let has_waited = query.waits_until.is_some();
-        let is_long = query.tokens >= TOKENS_LONG && holders.len() > 1;
-        let asks_anew = is_long || (fresh_owner.is_none() && could_win(&fresh));
-        if !fresh.is_empty() && (has_waited || !asks_anew) {
-            let chosen = by_answers(model, fresh, fresh_owner);
-            self.pool.spend(model.name, &chosen.1);
-            if holders.len() > 1 && round.is_none() && self.pool.unspent(model.name) < ANSWERS_LOW {
-                self.ask(view, model, (&mut holders, false), None, now);
-            }
-            return Ok(chosen);
-        }
-        if !has_waited {
-            let owner = owner.filter(|owner| wins(owner, &holders));
-            let until = round.or_else(|| self.ask(view, model, (&mut holders, is_long), owner, now));
-            if let Some(until) = until {
-                return Err(until);
+        let mut asked = rounds::next(&self.pool, model.name, query, &holders, &fresh);
+        let asks_owner = query.rounds() == 0 && fresh_owner.is_none() && could_win(&fresh);
+        if !asked.is_empty() || asks_owner {
+            asked.extend(owner.filter(|owner| fresh_owner.is_none() && wins(owner, &holders)));
+            if let Some(until) = round.or_else(|| self.ask(view, model, &asked, now)) {
+                return Err(Waiting { until, rounds: query.rounds() + 1 });
             }
         }
-        Ok(self.two_choices(model, Reason::TwoChoices, holders))
+        if fresh.is_empty() {
+            return Ok(self.two_choices(model, Reason::TwoChoices, holders));
+        }
+        let chosen = by_answers(model, fresh, fresh_owner);
+        self.pool.spend(model.name, &chosen.1);
+        if holders.len() > 1 && round.is_none() && self.pool.unspent(model.name) < ANSWERS_LOW {
+            holders.sort_by_key(Offer::total_us);
+            holders.truncate(PROBES_KNOWN);
+            self.ask(view, model, &holders, now);
+        }
+        Ok(chosen)
     }
 
     /// The answers that may bind a choice: of holders, and of the owner.
@@ -259,23 +270,8 @@ impl Router {
         choice(model, reason, holders, at)
     }
 
-    /// Sends probes to the cheapest of the drawn holders, to more of them for a long request, and to the owner; until when
-    /// their answers are waited for. `None` where there is no room for more probes.
-    fn ask(
-        &mut self,
-        view: &View,
-        model: &ModelView<'_>,
-        (holders, is_long): (&mut [Offer], bool),
-        owner: Option<Offer>,
-        now: Instant,
-    ) -> Option<Instant> {
-        holders.sort_by_key(Offer::total_us);
-        let probes = match holders.iter().all(|offer| offer.age_ms <= KNOWN_AGE_MS_MAX) {
-            _ if is_long => PROBES_LONG,
-            true => PROBES_KNOWN,
-            false => PROBES_UNKNOWN,
-        };
-        let asked: Vec<_> = holders.iter().take(probes).chain(&owner).collect();
+    /// Sends probes; until when their answers are waited for. `None` where nobody is asked, or there is no room for more.
+    fn ask(&mut self, view: &View, model: &ModelView<'_>, asked: &[Offer], now: Instant) -> Option<Instant> {
         if !self.pool.has_room(asked.len()) {
             return None;
         }

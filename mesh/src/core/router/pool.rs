@@ -55,7 +55,10 @@ struct Answers {
     list: Vec<Answer>,
     /// Until when the probes that are out are waited for, and how many are.
     round: Option<(Instant, usize)>,
-    asked: Instant,
+    /// Whom the last probes went to.
+    asked: Vec<Holding>,
+    /// When a request wanted them last.
+    wanted_at: Instant,
 }
 
 /// The pools of all models.
@@ -71,7 +74,7 @@ impl Pool {
         let Some(answers) = self.models.get_mut(model) else {
             return &[];
         };
-        answers.asked = now;
+        answers.wanted_at = now;
         answers.list.retain(|answer| {
             answer.uses < ANSWER_USES_MAX && now.saturating_duration_since(answer.at) <= ANSWER_AGE_MAX
         });
@@ -91,6 +94,11 @@ impl Pool {
     pub(super) fn unspent(&self, model: &str) -> usize {
         let list = self.models.get(model).map(|answers| &answers.list).into_iter().flatten();
         list.map(|answer| usize::from(ANSWER_USES_MAX.saturating_sub(answer.uses))).sum()
+    }
+
+    /// Whether the last probes about the model went there, too.
+    pub(super) fn was_asked(&self, model: &str, holding: &Holding) -> bool {
+        self.models.get(model).is_some_and(|answers| answers.asked.iter().any(|asked| asked.is_at(holding)))
     }
 
     /// Until when probes about the model are waited for, where some are out.
@@ -113,7 +121,7 @@ impl Pool {
         now: Instant,
     ) {
         if !self.models.contains_key(model) && self.models.len() >= MODELS_MAX {
-            let oldest = self.models.iter().min_by_key(|(_, answers)| answers.asked);
+            let oldest = self.models.iter().min_by_key(|(_, answers)| answers.wanted_at);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 self.models.remove(&oldest);
                 self.sent.retain(|_, sent| sent.model != oldest);
@@ -128,8 +136,10 @@ impl Pool {
         let answers = self.models.entry(model.to_owned()).or_insert_with(|| Answers {
             list: Vec::new(),
             round: None,
-            asked: now,
+            asked: Vec::new(),
+            wanted_at: now,
         });
+        answers.asked = probes.iter().map(|(_, holding)| *holding).collect();
         answers.round = Some((until, probes.len()));
     }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod records;
+mod rounds;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,10 +19,11 @@ fn query(model: &str) -> Query<'_> {
         model,
         numerics: Numerics::Any,
         tokens: 100,
+        texts: 1,
         priority: Priority::Interactive,
         deadline: None,
         excluded: &[],
-        waits_until: None,
+        waits: None,
     }
 }
 
@@ -47,9 +49,9 @@ fn chosen(route: Result<Route, NoRoute>) -> Choice {
     }
 }
 
-fn waits(route: Result<Route, NoRoute>) -> Instant {
+fn waits(route: Result<Route, NoRoute>) -> Waiting {
     match route {
-        Ok(Route::Wait(until)) => until,
+        Ok(Route::Wait(waiting)) => waiting,
         other => panic!("no wait: {other:?}"),
     }
 }
@@ -82,23 +84,24 @@ fn answers_bind_several_choices_and_the_next_ones_are_asked_for_ahead() {
     let mut router = Router::new(1);
     let mut view = view(&[READY; 3], origin());
     let now = origin() + Duration::from_secs(2);
-    let until = waits(router.route(&mut view, &query("m"), now));
-    assert!(until > now && until <= now + PROBE_WAIT_MAX);
-    assert_eq!(router.poll_timeout().map(|(at, _)| at), Some(until));
-    let again = router.route(&mut view, &Query { waits_until: Some(until), ..query("m") }, now);
-    assert_eq!(waits(again), until, "probes of one model are shared");
-    let busy = BTreeMap::from([(node(0), 500), (node(1), 0), (node(2), 300)]);
-    assert_eq!(answer(&mut router, &mut view, &busy, now).len(), 3);
-    let first = chosen(router.route(&mut view, &query("m"), now));
+    let short = Query { tokens: 1, ..query("m") };
+    let waiting = waits(router.route(&mut view, &short, now));
+    assert!(waiting.until > now && waiting.until <= now + PROBE_WAIT_MAX);
+    assert_eq!(router.poll_timeout().map(|(at, _)| at), Some(waiting.until));
+    let again = router.route(&mut view, &Query { waits: Some(waiting), ..short }, now);
+    assert_eq!(waits(again), waiting, "probes of one model are shared");
+    let load = BTreeMap::from([(node(0), 2), (node(1), 0), (node(2), 1)]);
+    assert_eq!(answer(&mut router, &mut view, &load, now).len(), 3);
+    let first = chosen(router.route(&mut view, &short, now));
     assert_eq!((first.node, first.decision.reason), (node(1), Reason::Cheapest));
     assert_eq!(first.decision.candidates.len(), 3);
     assert!(first.decision.candidates.iter().all(|candidate| candidate.source == Source::Probe));
-    let second = chosen(router.route(&mut view, &query("m"), now));
+    let second = chosen(router.route(&mut view, &short, now));
     assert_eq!(second.node, node(1), "its answer binds two choices");
-    let third = chosen(router.route(&mut view, &query("m"), now));
+    let third = chosen(router.route(&mut view, &short, now));
     assert_eq!(third.node, node(2), "and no more");
-    chosen(router.route(&mut view, &query("m"), now));
-    let fifth = chosen(router.route(&mut view, &query("m"), now));
+    chosen(router.route(&mut view, &short, now));
+    let fifth = chosen(router.route(&mut view, &short, now));
     assert_eq!(fifth.node, node(0));
     assert!(router.poll_probe().is_some(), "one answer is left: the next probes went out");
     let old = now + Duration::from_millis(51);
@@ -114,10 +117,10 @@ fn without_an_answer_two_are_drawn_and_never_the_minimum_of_all() {
         for number in 0..10 {
             view.handle_load(node(number), &load(2, 100 * number), now);
         }
-        let until = waits(router.route(&mut view, &query("m"), now));
-        router.handle_timeout(until);
-        let late = Query { waits_until: Some(until), ..query("m") };
-        let choice = chosen(router.route(&mut view, &late, until));
+        let waiting = waits(router.route(&mut view, &query("m"), now));
+        router.handle_timeout(waiting.until);
+        let late = Query { waits: Some(waiting), ..query("m") };
+        let choice = chosen(router.route(&mut view, &late, waiting.until));
         assert_eq!(choice.decision.reason, Reason::TwoChoices);
         *chosen_of.entry(choice.node).or_default() += 1;
     }
@@ -133,7 +136,8 @@ fn our_own_sends_count_until_the_next_word() {
     let mut view = view(&[READY; 2], now);
     waits(router.route(&mut view, &query("m"), now));
     answer(&mut router, &mut view, &BTreeMap::new(), now);
-    let nodes: Vec<_> = (0..4).map(|_| chosen(router.route(&mut view, &query("m"), now)).node).collect();
+    let short = Query { tokens: 1, ..query("m") };
+    let nodes: Vec<_> = (0..4).map(|_| chosen(router.route(&mut view, &short, now)).node).collect();
     assert_ne!(nodes[0], nodes[1], "the first is no longer idle");
     assert_ne!(nodes[2], nodes[3]);
 }
@@ -223,7 +227,9 @@ fn further_copies_are_loaded_one_at_a_time() {
     let other = if first.node == node(2) { 3 } else { 2 };
     let loading = vec![model("m", ModelState::Loading)];
     view.handle_facts(&NodeFacts { version: 2, ..facts(other, loading) }, now);
-    let second = chosen(router.route(&mut view, &query("m"), now));
+    let waited =
+        Query { waits: Some(Waiting { until: now, rounds: super::rounds::ROUNDS_MAX }), ..query("m") };
+    let second = chosen(router.route(&mut view, &waited, now));
     assert_ne!((second.decision.reason, second.node), (Reason::Further, first.node));
 }
 
@@ -240,9 +246,9 @@ fn who_may_not_serve_is_never_chosen() {
         let query = Query { excluded: &excluded, ..query("m") };
         assert_eq!(chosen(router.route(&mut view, &query, now)).node, node(5));
         view.handle_doubt(node(5), now);
-        let choice = waits(router.route(&mut view, &query, now));
-        let late = Query { waits_until: Some(choice), ..query };
-        let last_resort = chosen(router.route(&mut view, &late, choice)).node;
+        let waiting = waits(router.route(&mut view, &query, now));
+        let late = Query { waits: Some(waiting), ..query };
+        let last_resort = chosen(router.route(&mut view, &late, waiting.until)).node;
         assert!([node(3), node(5)].contains(&last_resort), "where all are doubted one of them is tried");
     }
 }
@@ -302,12 +308,13 @@ fn the_entry_node_is_asked_what_no_facts_say() {
 fn replies_that_nobody_waits_for_change_nothing() {
     let (now, mut router) = (origin(), Router::new(11));
     let mut view = view(&[READY; 2], now);
-    let until = waits(router.route(&mut view, &query("m"), now));
+    let waiting = waits(router.route(&mut view, &query("m"), now));
+    let until = waiting.until;
     let probes: Vec<_> = std::iter::from_fn(|| router.poll_probe()).collect();
     router.handle_reply(&mut view, node(7), &reply(&probes[0], 0, READY), now);
     router.handle_timeout(until);
     router.handle_reply(&mut view, probes[1].to, &reply(&probes[1], 0, READY), until);
-    let late = Query { waits_until: Some(until), ..query("m") };
+    let late = Query { waits: Some(waiting), ..query("m") };
     assert_eq!(chosen(router.route(&mut view, &late, until)).decision.reason, Reason::TwoChoices);
 }
 

@@ -39,7 +39,7 @@ impl World {
         if now >= self.opens_at + self.scenario.warm_up
             && let Some(ledger) = &mut self.ledger
         {
-            ledger.made(id, now);
+            ledger.made(id, wanted.shape, now);
         }
         let seed = self.chance.random();
         let call = NewCall { id, model: wanted.model, items: wanted.items, deadline, seed };
