@@ -124,7 +124,7 @@ impl Point {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), AnyError> {
     let texts = read_texts(&arguments.texts)?;
     let key = arguments.api_key.as_deref();
-    let target = Target::new(&arguments.url, &arguments.model, &texts, &arguments.encoding, key)?;
+    let target = Target::new(&arguments.url, &arguments.model, &texts, &arguments.encoding, key, None)?;
     let seconds = |value: f64| Duration::try_from_secs_f64(value);
     let (warmup, measure) = (seconds(arguments.warmup)?, seconds(arguments.seconds)?);
     let is_open = !arguments.rate.is_empty();

@@ -1,6 +1,7 @@
 //! Where requests go, and their bytes, rendered once.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use crate::pipeline::AnyError;
 
@@ -17,6 +18,7 @@ impl Target {
         texts: &[String],
         encoding: &str,
         api_key: Option<&str>,
+        patience: Option<Duration>,
     ) -> Result<Self, AnyError> {
         let rest = url.strip_prefix("http://").ok_or("the URL must begin with http://")?;
         let (host, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
@@ -25,6 +27,8 @@ impl Target {
         if texts.is_empty() {
             return Err("the file holds no texts".into());
         }
+        let patience = patience
+            .map_or(String::new(), |patience| format!("x-request-timeout-ms: {}\r\n", patience.as_millis()));
         let key = api_key.map_or(String::new(), |key| format!("authorization: Bearer {key}\r\n"));
         let render = |text: &String| {
             let body = if path.ends_with("/embed") {
@@ -35,7 +39,7 @@ impl Target {
             let body = body.to_string();
             let length = body.len();
             let head = format!(
-                "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{key}\
+                "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{key}{patience}\
                  content-length: {length}\r\n\r\n"
             );
             (head + &body).into_bytes()

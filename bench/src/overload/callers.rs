@@ -17,11 +17,11 @@ use super::ground::MODEL;
 use crate::http::{Answer, Connection, Target};
 use crate::pipeline::AnyError;
 
-/// Deadline of an interactive call of the library. The overload lasts much longer.
+/// Deadline of an interactive call of the library, and of each attempt over HTTP. The overload lasts much longer.
 const INTERACTIVE_WAIT: Duration = Duration::from_secs(2);
 /// Deadline of a bulk call.
 const BULK_WAIT: Duration = Duration::from_secs(10);
-/// What an HTTP client waits for all attempts at a request: more than the port's own deadline of 30 s.
+/// What an HTTP client waits for all attempts at a request.
 const HTTP_WAIT: Duration = Duration::from_secs(40);
 /// Retries of an HTTP client, and the pauses between them where the answer names none: those of OpenAI's.
 const HTTP_RETRIES: u32 = 2;
@@ -110,8 +110,10 @@ pub(super) struct Callers {
 
 impl Callers {
     pub(super) fn new(client: Client, http: &[SocketAddr], texts: Vec<String>) -> Result<Self, AnyError> {
-        let target =
-            |addr| Target::new(&format!("http://{addr}/v1/embeddings"), MODEL, &texts, "base64", None);
+        let target = |addr| {
+            let url = format!("http://{addr}/v1/embeddings");
+            Target::new(&url, MODEL, &texts, "base64", None, Some(INTERACTIVE_WAIT))
+        };
         let targets = http.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             client,
