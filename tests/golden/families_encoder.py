@@ -1,6 +1,6 @@
 """Encoders with rotations or ALiBi in place of a position table, in the forms in which they are published."""
 
-from layouts import GTE, JINA_V3, NOMIC
+from layouts import GTE, JINA_V3, JINA_V3_ADAPTED, NOMIC
 from tiny import VOCAB, Variant
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -77,6 +77,14 @@ JINA_V3_FLASH = TRANSFORMERS_4 | SIZES | {
     "rotary_emb_base": 20000.0, "type_vocab_size": 1, "use_flash_attn": True,
 }
 
+# As jina-embeddings-v3 was published, with adapters that no task asks for.
+JINA_V3_LORA = JINA_V3_FLASH | {
+    "auto_map": {"AutoConfig": "jinaai/xlm-roberta-flash-implementation--configuration_xlm_roberta.XLMRobertaFlashConfig",
+                 "AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA"},
+    "num_hidden_layers": 1, "lora_adaptations": ["retrieval.query", "retrieval.passage"], "lora_rank": 4,
+}
+LORA = "roberta.encoder.layers.0.mixer.Wqkv.parametrizations.weight.0.lora_"
+
 ENCODERS = [
     Variant("modernbert", 31, MODERNBERT, prefix="model.", decoys=("head.dense.weight", "decoder.bias")),
     Variant("modernbert-current", 32, MODERNBERT_5, pooling="cls"),
@@ -86,4 +94,6 @@ ENCODERS = [
     Variant("gte-current", 36, GTE_5, pooling="cls"),
     Variant("jina-bert", 37, JINA_V2),
     Variant("jina-v3", 38, JINA_V3_FLASH, JINA_V3, limit=8194, prefix="roberta."),
+    Variant("jina-v3-adapted", 39, JINA_V3_LORA, JINA_V3_ADAPTED, limit=8194, prefix="roberta.",
+            decoys=(f"{LORA}A", f"{LORA}B"), longest=False),
 ]

@@ -22,6 +22,8 @@ class Layout:
     renames: tuple[tuple[str, str], ...] = ()
     # Published name of a matrix that holds the rows of several, in this order.
     fused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # A part of published names that transformers must not see, and what it sees instead.
+    hidden: tuple[str, str] = ("", "")
 
     def publish(self, weights: Weights) -> Weights:
         out = dict(weights)
@@ -83,3 +85,8 @@ JINA_V3 = Layout(jina_v3, (
     (r"^embeddings\.LayerNorm", "emb_ln"), (r"^layers", "encoder.layers"), (r"self_attn\.o_proj", "mixer.out_proj"),
     (r"post_attention_layernorm", "norm1"), (r"post_mlp_layernorm", "norm2"),
 ), (("mixer.Wqkv", QKV),))
+# Every matrix stands beside the adapters that may be added to it.
+ADAPTED = ".parametrizations.weight.original"
+JINA_V3_ADAPTED = Layout(
+    jina_v3, (*JINA_V3.renames, (r"(Wqkv|out_proj|fc1|fc2|word_embeddings|token_type_embeddings)\.weight$", r"\1" + ADAPTED)),
+    JINA_V3.fused, (ADAPTED, ".weight"))

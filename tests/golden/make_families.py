@@ -2,12 +2,17 @@
 
     bench/peers/setup.sh
     bench/peers/.venv/bin/python tests/golden/make_families.py [NAME...]
+    bench/peers/.venv/bin/python tests/golden/make_families.py --full kernels/snapshots/NAME.json DIR [LAYERS]
+
+The second form makes a checkpoint of a published model's size (or of its width, with fewer layers) in a directory that is
+not part of the repository; the test of full sizes reads it where SHOAL_GOLDEN_FULL names it.
 
 The weights are random (seeded) but not small. The vectors come from transformers reading what was just written, or from
 a reference of our own where transformers has no code for a model, in f64 (f32 beside it, to tell how far apart two right
 implementations may be), one sequence at a time. The format is described in README.md beside this file.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -16,6 +21,7 @@ import transformers
 
 from families_causal import CAUSAL
 from families_encoder import ENCODERS
+from layouts import GTE, JINA_V3, NATIVE, NOMIC
 from tiny import VOCAB, Variant, make
 
 ROOT = Path(__file__).parent / "families"
@@ -52,10 +58,32 @@ BERT_LIKE = [
 ]
 
 
+LAYOUTS = {"NomicBertModel": NOMIC, "NewModel": GTE}
+
+
+def full(path: str, root: str, layers: str = "") -> None:
+    """A checkpoint as large as the published one, with few cases; of so many `layers` where they are told."""
+    config = json.loads(Path(path).read_text())
+    if layers:
+        name = "n_layer" if "n_layer" in config else "num_hidden_layers"
+        config[name] = int(layers)
+        config |= {"layer_types": config["layer_types"][: int(layers)]} if "layer_types" in config else {}
+    architecture = config["architectures"][0]
+    layout = JINA_V3 if config.get("position_embedding_type") == "rotary" else LAYOUTS.get(architecture, NATIVE)
+    limit = config.get("n_positions", config.get("max_position_embeddings"))
+    v = Variant(Path(path).stem, 1, config, layout, limit=limit, norm_mean=0.0 if "Gemma" in architecture else 1.0,
+                lengths=(1, 65, 129), samples=8, longest=False)
+    Path(root).mkdir(exist_ok=True)
+    make(v, Path(root))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if sys.argv[1:2] == ["--full"]:
+        full(*sys.argv[2:])
+        return
     for v in [*BERT_LIKE, *ENCODERS, *CAUSAL]:
         if not sys.argv[1:] or v.name in sys.argv[1:]:
             make(v, ROOT)

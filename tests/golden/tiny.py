@@ -1,4 +1,4 @@
-"""One tiny checkpoint: random weights written in a published layout, and what the reference answers to sequences of ids."""
+"""One checkpoint: random weights written in a published layout, and what the reference answers to sequences of ids."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import safetensors
+import safetensors.torch
 import torch
 import transformers
 from safetensors.numpy import save_file
@@ -19,7 +20,7 @@ from exact import OnlyF64, in_f64
 from layouts import NATIVE, Layout, Weights
 
 VOCAB = 96
-LENGTHS = [1, 2, 63, 64, 65, 127, 129]
+LENGTHS = (1, 2, 63, 64, 65, 127, 129)
 # Further short sequences of which only the reference's own error is kept: the largest of a few would be chance.
 SAMPLES = 200
 # The longest case repeats so many ids up to the limit.
@@ -46,6 +47,9 @@ class Variant:
     # Modules behind the encoder, written as sentence-transformers does; none: the mean, not normalised.
     pooling: str = ""
     dense: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = LENGTHS
+    samples: int = SAMPLES
+    longest: bool = True
 
 
 def write_json(path: Path, document) -> None:
@@ -117,7 +121,7 @@ def write_modules(v: Variant, directory: Path, rng: np.random.Generator) -> None
     width = v.config["hidden_size"]
     (directory / "1_Pooling").mkdir()
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    pooling = {f"pooling_mode_{mode}": mode.split("_")[0] == v.pooling for mode in modes}
+    pooling = {f"pooling_mode_{mode}": mode.removesuffix("_tokens").removesuffix("_token") == v.pooling for mode in modes}
     write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": width} | pooling)
     for number, outputs in enumerate(v.dense, 2):
         module = directory / f"{number}_Dense"
@@ -146,6 +150,10 @@ def reference(v: Variant, directory: Path, dtype: torch.dtype) -> Callable[[list
         write_json(Path(scratch) / "config.json", v.layout.reference(v.config))
         for path in directory.glob("*.safetensors*"):
             shutil.copy(path, scratch)
+        if v.layout.hidden[0]:
+            weights = stored(directory, dtype)
+            seen = {name.replace(*v.layout.hidden): weights[name] for name in weights if name not in v.decoys}
+            safetensors.torch.save_file(seen, Path(scratch) / "model.safetensors", metadata={"format": "pt"})
         model, report = transformers.AutoModel.from_pretrained(
             scratch, dtype=dtype, attn_implementation="eager", output_loading_info=True)
     # Poolers stand beside what an embedding uses, and may be made anew.
@@ -202,20 +210,21 @@ def digits(vector: np.ndarray) -> list[float]:
 def golden(v: Variant, directory: Path) -> dict:
     model = Reference(v, directory)
     rng = np.random.default_rng(v.seed + 1000)
+    vocab = v.config["vocab_size"]
     few = v.limit < 1000
     cases, errors = [], []
-    for length in [*LENGTHS, *([v.limit] if few else [])]:
+    for length in [*v.lengths, *([v.limit] if few and v.longest else [])]:
         # The padding token would stop RoBERTa's count of positions.
-        ids = rng.integers(3, VOCAB, length).tolist()
+        ids = rng.integers(3, vocab, length).tolist()
         truth, error = model.answer(ids)
         errors.append(error)
         cases.append({"ids": ids, "vector": digits(truth)})
-    for _ in range(SAMPLES):
-        errors.append(model.answer(rng.integers(3, VOCAB, rng.integers(1, 9)).tolist())[1])
+    for _ in range(v.samples):
+        errors.append(model.answer(rng.integers(3, vocab, rng.integers(1, 9)).tolist())[1])
     made_by = {package.__name__: package.__version__ for package in (torch, transformers, safetensors, np)}
     document = {"tokens_max": v.limit, "f32_error_max": float(f"{max(errors):.3g}"), "made_by": made_by, "cases": cases}
-    if not few:
-        ids = rng.integers(3, VOCAB, PERIOD).tolist()
+    if not few and v.longest:
+        ids = rng.integers(3, vocab, PERIOD).tolist()
         truth, error = model.answer((ids * (v.limit // PERIOD + 1))[: v.limit])
         document["longest"] = {"ids": ids, "tokens": v.limit, "f32_error": float(f"{error:.3g}"), "vector": digits(truth)}
     return document

@@ -13,7 +13,7 @@ pub const TINY_BERTS: [&str; 6] =
     ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current", "dense-f16", "poolings-layernorm"];
 
 /// The tiny checkpoints of other families.
-pub const TINY_FAMILIES: [&str; 8] = [
+pub const TINY_FAMILIES: [&str; 22] = [
     "roberta",
     "xlm-roberta",
     "camembert",
@@ -22,6 +22,20 @@ pub const TINY_FAMILIES: [&str; 8] = [
     "electra",
     "modernbert",
     "modernbert-current",
+    "nomic-bert",
+    "nomic-bert-current",
+    "gte-new",
+    "gte-current",
+    "jina-bert",
+    "jina-v3",
+    "jina-v3-adapted",
+    "qwen2",
+    "qwen2-bidirectional",
+    "qwen3",
+    "mistral",
+    "llama",
+    "gemma3",
+    "eurobert",
 ];
 
 /// The tiny checkpoints with a head that classifies sequences or tokens.
@@ -86,7 +100,7 @@ pub struct TinyBert {
     pub type_ids_case: Case,
 }
 
-/// What a tiny checkpoint of another family answers: the mean over its tokens, not normalised.
+/// What a tiny checkpoint of another family answers.
 #[derive(Debug, Deserialize)]
 pub struct TinyFamily {
     /// The limit.
@@ -95,6 +109,27 @@ pub struct TinyFamily {
     pub f32_error_max: f64,
     /// Sequences of ids.
     pub cases: Vec<Case>,
+    /// A sequence of as many tokens as the model takes, where these are many.
+    pub longest: Option<Longest>,
+}
+
+/// One long sequence.
+#[derive(Debug, Deserialize)]
+pub struct Longest {
+    /// How it begins, over and over.
+    ids: Vec<u32>,
+    tokens: usize,
+    /// How far the reference's own f32 is from the vector.
+    pub f32_error: f64,
+    /// The answer.
+    pub vector: Vec<f64>,
+}
+
+impl Longest {
+    /// All of it.
+    pub fn ids(&self) -> Vec<u32> {
+        self.ids.iter().copied().cycle().take(self.tokens).collect()
+    }
 }
 
 /// What a tiny classifier answers.
@@ -163,12 +198,13 @@ pub fn tiny_family_dir(name: &str) -> PathBuf {
     root().join("families").join(name)
 }
 
-/// What it answers.
+/// What the checkpoint in `dir` answers, told by the file beside it.
 ///
 /// # Panics
 /// When the golden data is damaged.
-pub fn tiny_family(name: &str) -> TinyFamily {
-    parse(&read(&root().join("families").join(format!("{name}.json"))))
+pub fn family_of(dir: &Path) -> TinyFamily {
+    let name = dir.file_name().expect("a directory with a name").to_string_lossy();
+    parse(&read(&dir.with_file_name(format!("{name}.json"))))
 }
 
 /// The directory of a tiny checkpoint with a head.

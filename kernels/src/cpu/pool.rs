@@ -97,15 +97,43 @@ unsafe fn pool_rows<S: Simd, T: Element>(pooling: Pooling, rows: &[T], out: &mut
                 1.0,
                 |index, sum, row| if index == 0 { row } else { S::max(sum, row) },
             ),
-            Pooling::Mean => reduce::<S, T>(rows, out, 1.0 / count as f32, |_, sum, row| S::add(sum, row)),
-            Pooling::MeanSqrtLen => {
-                reduce::<S, T>(rows, out, 1.0 / (count as f32).sqrt(), |_, sum, row| S::add(sum, row));
-            }
+            Pooling::Mean => sum::<S, T>(rows, out, 1.0 / count as f32, |_| 1.0),
+            Pooling::MeanSqrtLen => sum::<S, T>(rows, out, 1.0 / (count as f32).sqrt(), |_| 1.0),
             Pooling::WeightedMean => {
                 let total = count as f64 * (count as f64 + 1.0) / 2.0;
-                let weigh = |index, sum, row| S::fma(S::splat(index as f32 + 1.0), row, sum);
-                reduce::<S, T>(rows, out, (1.0 / total) as f32, weigh);
+                sum::<S, T>(rows, out, (1.0 / total) as f32, |index| index as f32 + 1.0);
             }
+        }
+    }
+}
+
+/// Rows that are summed on their own: one long sum of thousands would round as often as it is long.
+const SUM_ROWS: usize = 64;
+
+/// `out = scale * sum(weight(index) * row)`, in one order for every length; zeros for no rows.
+///
+/// # Safety
+/// As for `reduce`.
+#[inline(always)]
+unsafe fn sum<S: Simd, T: Element>(rows: &[T], out: &mut [f32], scale: f32, weight: impl Fn(usize) -> f32) {
+    let dims = out.len();
+    if rows.is_empty() {
+        return out.fill(0.0);
+    }
+    for column in (0..dims).step_by(S::LANES) {
+        let count = dims - column;
+        // SAFETY: `count` elements are left in each row and in `out`.
+        unsafe {
+            let mut total = S::splat(0.0);
+            for (block, rows) in rows.chunks(SUM_ROWS * dims).enumerate() {
+                let mut part = S::splat(0.0);
+                for (index, row) in rows.chunks_exact(dims).enumerate() {
+                    let row = load::<S, T>(row.as_ptr().add(column), count);
+                    part = S::fma(S::splat(weight(block * SUM_ROWS + index)), row, part);
+                }
+                total = S::add(total, part);
+            }
+            store::<S, f32>(out.as_mut_ptr().add(column), S::mul(total, S::splat(scale)), count);
         }
     }
 }

@@ -16,6 +16,7 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["bert"],
     // The bare encoder, and the pre-training heads around it that an embedding ignores.
     architectures: &["BertModel", "BertForMaskedLM", "BertForPreTraining"],
+    own_code: &[],
     spec: |config, head| {
         let config: BertConfig = super::from_value(config)?;
         config.spec(Position::Learned { rows: config.max_position_embeddings, offset: 0 }, head)
@@ -101,8 +102,11 @@ impl BertConfig {
         if self.is_decoder {
             return refuse("is_decoder", "true", "false");
         }
-        let token_types = Some(self.type_vocab_size);
-        self.post_norm().spec(position, token_types, head)
+        self.post_norm().spec(position, self.token_types(), head)
+    }
+
+    pub(super) const fn token_types(&self) -> Option<usize> {
+        Some(self.type_vocab_size)
     }
 
     pub(super) fn post_norm(&self) -> PostNorm<'_> {

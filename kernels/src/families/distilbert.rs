@@ -16,6 +16,7 @@ use crate::spec::{Activation, Pooling, Position};
 pub(super) const FAMILY: Family = Family {
     model_types: &["distilbert"],
     architectures: &["DistilBertModel", "DistilBertForMaskedLM"],
+    own_code: &[],
     spec: |config, head| {
         let config: DistilBertConfig = super::from_value(config)?;
         let position = Position::Learned { rows: config.max_position_embeddings, offset: 0 };

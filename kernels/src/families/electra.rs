@@ -15,6 +15,7 @@ use crate::spec::{Activation, Pooling, Position};
 pub(super) const FAMILY: Family = Family {
     model_types: &["electra"],
     architectures: &["ElectraModel", "ElectraForPreTraining", "ElectraForMaskedLM"],
+    own_code: &[],
     spec: |config, head| {
         let ElectraConfig { embedding_size, bert } = super::from_value(config)?;
         let position = Position::Learned { rows: bert.max_position_embeddings, offset: 0 };

@@ -1,13 +1,23 @@
 //! From a `config.json` and the tensors' names to a description: pure data, one file a family.
 
 mod bert;
+mod decoder;
 mod distilbert;
 mod electra;
+mod gemma3;
+mod gte;
 mod heads;
+mod jina_bert;
+mod jina_v3;
+mod layer_types;
+mod llama;
+mod mistral;
 mod modernbert;
 mod mpnet;
 mod names;
+mod nomic_bert;
 mod post_norm;
+mod qwen;
 mod roberta;
 mod rope;
 
@@ -22,9 +32,30 @@ use crate::{
     weights::{Checkpoint, WeightsError},
 };
 
-/// One line a family.
-static FAMILIES: [Family; 6] =
-    [bert::FAMILY, roberta::FAMILY, distilbert::FAMILY, mpnet::FAMILY, electra::FAMILY, modernbert::FAMILY];
+/// One line a family. Several may cover an architecture: the checkpoint's tensors tell which of them it is, and the first
+/// speaks where none of their names is found.
+static FAMILIES: &[Family] = &[
+    bert::FAMILY,
+    roberta::FAMILY,
+    distilbert::FAMILY,
+    mpnet::FAMILY,
+    electra::FAMILY,
+    modernbert::FAMILY,
+    nomic_bert::PUBLISHED,
+    nomic_bert::CURRENT,
+    gte::PUBLISHED,
+    gte::CURRENT,
+    jina_bert::FAMILY,
+    jina_v3::PUBLISHED,
+    jina_v3::ADAPTED,
+    jina_v3::CURRENT,
+    llama::FAMILY,
+    llama::EUROBERT,
+    mistral::FAMILY,
+    qwen::QWEN2,
+    qwen::QWEN3,
+    gemma3::FAMILY,
+];
 
 /// What one family's file says.
 struct Family {
@@ -32,6 +63,9 @@ struct Family {
     model_types: &'static [&'static str],
     /// What the covered architectures are called in `config.json`.
     architectures: &'static [&'static str],
+    /// The classes that published checkpoints bring along (`auto_map`, without the repository) and whose work is described
+    /// here. They are never run.
+    own_code: &'static [&'static str],
     spec: fn(&serde_json::Value, Head) -> Result<EncoderSpec, FamilyError>,
     naming: &'static names::Naming,
     /// The classes whose head is read, too.
@@ -47,7 +81,13 @@ pub(crate) struct Described {
 
 /// The architectures of every family.
 fn covered() -> Vec<&'static str> {
-    FAMILIES.iter().flat_map(Family::all_architectures).copied().collect()
+    let mut all = Vec::new();
+    for name in FAMILIES.iter().flat_map(Family::all_architectures) {
+        if !all.contains(name) {
+            all.push(*name);
+        }
+    }
+    all
 }
 
 /// A configuration that no family explains. Nothing was loaded.
@@ -62,9 +102,15 @@ pub enum FamilyError {
         /// What is.
         covered: Vec<&'static str>,
     },
-    /// The model brings its own program code.
-    #[error("the configuration asks for code of its own (auto_map), which is never run; covered: {}", covered().join(", "))]
-    OwnCode,
+    /// The model brings program code of its own that is not described here.
+    #[error(
+        "the configuration asks for code of its own, {class}, which is never run and whose work is not known; covered: {}",
+        covered().join(", ")
+    )]
+    OwnCode {
+        /// What `auto_map` names.
+        class: String,
+    },
     /// A field is missing or of another type.
     #[error("{reason}")]
     Field {
@@ -114,35 +160,49 @@ pub(crate) fn describe(
     checkpoint: &Checkpoint,
     head: Head,
 ) -> Result<Described, FamilyError> {
-    let family = family_of(config)?;
-    let spec = family.valid_spec(config, head)?;
+    let identity: Identity = from_value(config)?;
+    let families = identity.families()?;
+    let family = families.iter().find(|family| family.naming.is_of(checkpoint)).unwrap_or(&families[0]);
+    let spec = family.valid_spec(config, &identity, head)?;
     let names = family.naming.names(checkpoint, &spec)?;
     Ok(Described { spec, names })
 }
 
-/// The part of it that needs no weights: a valid description.
+/// The part of it that needs no weights: the first valid description.
 #[cfg(test)]
 pub(crate) fn spec(config: &serde_json::Value, head: Head) -> Result<EncoderSpec, FamilyError> {
-    family_of(config)?.valid_spec(config, head)
+    let identity: Identity = from_value(config)?;
+    let families = identity.families()?;
+    let mut specs = families.iter().map(|family| family.valid_spec(config, &identity, head.clone()));
+    let first = specs.next().expect("at least one family");
+    first.or_else(|refusal| specs.find_map(Result::ok).ok_or(refusal))
 }
 
-fn family_of(config: &serde_json::Value) -> Result<&'static Family, FamilyError> {
-    let Identity { model_type, architectures, auto_map } = from_value(config)?;
-    // The architecture is asked first: families that reuse `model_type = "bert"` with another data flow exist.
-    let architecture = architectures.and_then(|all| all.into_iter().next());
-    let covers = |family: &&Family| match (&architecture, &model_type) {
-        (Some(architecture), _) => family.all_architectures().any(|covered| covered == architecture),
-        (None, Some(model_type)) => family.model_types.contains(&model_type.as_str()),
-        (None, None) => false,
-    };
-    let Some(family) = FAMILIES.iter().find(covers) else {
-        let found = architecture.or(model_type).unwrap_or_else(|| "(none named)".into());
-        return Err(FamilyError::Architecture { found, covered: covered() });
-    };
-    if auto_map.is_some_and(|map| !map.is_empty()) {
-        return Err(FamilyError::OwnCode);
+impl Identity {
+    /// Those that cover the architecture, which is asked first: families that reuse `model_type = "bert"` with another data
+    /// flow exist. At least one.
+    fn families(&self) -> Result<Vec<&'static Family>, FamilyError> {
+        let architecture = self.architectures.as_ref().and_then(|all| all.first());
+        let covers = |family: &&Family| match (architecture, &self.model_type) {
+            (Some(architecture), _) => family.all_architectures().any(|covered| covered == architecture),
+            (None, Some(model_type)) => family.model_types.contains(&model_type.as_str()),
+            (None, None) => false,
+        };
+        let families = FAMILIES.iter().filter(covers).collect::<Vec<_>>();
+        if families.is_empty() {
+            let found = architecture.or(self.model_type.as_ref());
+            let found = found.cloned().unwrap_or_else(|| "(none named)".into());
+            return Err(FamilyError::Architecture { found, covered: covered() });
+        }
+        Ok(families)
     }
-    Ok(family)
+
+    /// The code that loading the bare model would run, or any other if none is named for that.
+    fn own_code(&self) -> Option<String> {
+        let map = self.auto_map.as_ref()?;
+        let class = map.get("AutoModel").or_else(|| map.values().next())?;
+        Some(class.as_str().map_or_else(|| class.to_string(), str::to_owned))
+    }
 }
 
 /// The head of the class that `config.json` names, where that is more than an encoder.
@@ -165,7 +225,19 @@ impl Family {
         self.architectures.iter().chain(self.heads.iter().flat_map(|class| class.architectures))
     }
 
-    fn valid_spec(&self, config: &serde_json::Value, head: Head) -> Result<EncoderSpec, FamilyError> {
+    fn valid_spec(
+        &self,
+        config: &serde_json::Value,
+        identity: &Identity,
+        head: Head,
+    ) -> Result<EncoderSpec, FamilyError> {
+        if let Some(class) = identity.own_code() {
+            // `owner/repository--file.Class`, or the file stands beside the configuration.
+            let bare = class.rsplit("--").next().unwrap_or_default();
+            if !self.own_code.contains(&bare) {
+                return Err(FamilyError::OwnCode { class });
+            }
+        }
         let spec = (self.spec)(config, head)?;
         spec.validate()?;
         Ok(spec)

@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use super::{
     Family, FamilyError,
+    layer_types::{local_layers, period},
     names::Naming,
-    post_norm::{activation, refuse},
-    rope::RopeParameters,
+    post_norm::{activation, refuse_unless},
+    rope::LayerRopes,
 };
 use crate::spec::{
     Attention, Embeddings, EncoderSpec, Ffn, Gate, Head, LayerPattern, LayerSpec, Mask, Norm, NormPlacement,
@@ -19,6 +20,7 @@ use crate::spec::{
 pub(super) const FAMILY: Family = Family {
     model_types: &["modernbert"],
     architectures: &["ModernBertModel", "ModernBertForMaskedLM"],
+    own_code: &[],
     spec: |config, head| super::from_value::<ModernBertConfig>(config)?.spec(head),
     naming: &Naming {
         prefixes: &["", "model."],
@@ -76,13 +78,6 @@ struct ModernBertConfig {
     rope_parameters: LayerRopes,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct LayerRopes {
-    full_attention: RopeParameters,
-    sliding_attention: RopeParameters,
-}
-
 fn gelu() -> String {
     "gelu".into()
 }
@@ -112,14 +107,14 @@ impl ModernBertConfig {
     fn spec(&self, head: Head) -> Result<EncoderSpec, FamilyError> {
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
         multiple(("hidden_size", hidden), ("num_attention_heads", heads))?;
-        if self.rope_scaling.is_some() {
-            return refuse("rope_scaling", "set", "null");
-        }
+        refuse_unless("rope_scaling", self.rope_scaling.is_some(), false, "null")?;
         let head_dim = hidden / heads;
         let local_theta = self.local_rope_theta.unwrap_or(self.global_rope_theta);
         let global = self.rope_parameters.full_attention.rope(self.global_rope_theta, head_dim)?;
         let local = self.rope_parameters.sliding_attention.rope(local_theta, head_dim)?;
-        let is_local = self.local_layers()?;
+        let every = period("global_attn_every_n_layers", self.global_attn_every_n_layers)?;
+        let types = self.layer_types.as_deref();
+        let is_local = local_layers(types, self.num_hidden_layers, |index| !index.is_multiple_of(every))?;
         let side = self.local_attention / 2;
         let window = Mask::Window { left: side, right: side };
         let norm = Norm::LayerNorm { eps: self.norm_eps, bias: self.norm_bias };
@@ -166,27 +161,5 @@ impl ModernBertConfig {
             rope: Some(rope),
             mask,
         }
-    }
-
-    /// Which layers see their neighbours alone.
-    fn local_layers(&self) -> Result<impl Fn(usize) -> bool, FamilyError> {
-        let types = self.layer_types.as_deref();
-        if let Some(types) = types {
-            let known = |kind: &&String| !["full_attention", "sliding_attention"].contains(&kind.as_str());
-            if let Some(kind) = types.iter().find(known) {
-                return refuse("layer_types", format!("{kind:?}"), "full_attention, sliding_attention");
-            }
-            if types.len() != self.num_hidden_layers {
-                return refuse("layer_types", format!("a list of {}", types.len()), "one for each layer");
-            }
-        }
-        let every = self.global_attn_every_n_layers;
-        if every == 0 {
-            return refuse("global_attn_every_n_layers", every, "1 and more");
-        }
-        Ok(move |index: usize| match types {
-            Some(types) => types[index] == "sliding_attention",
-            None => !index.is_multiple_of(every),
-        })
     }
 }

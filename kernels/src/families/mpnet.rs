@@ -21,6 +21,7 @@ const DISTANCE_MAX: usize = 128;
 pub(super) const FAMILY: Family = Family {
     model_types: &["mpnet"],
     architectures: &["MPNetModel", "MPNetForMaskedLM"],
+    own_code: &[],
     spec: |config, head| {
         let MpnetConfig { relative_attention_num_buckets: buckets, bert } = super::from_value(config)?;
         if buckets != BUCKETS {

@@ -16,6 +16,8 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(super) struct Naming {
     pub(super) prefixes: &'static [&'static str],
+    /// What follows the name of a linear layer for its matrix.
+    pub(super) matrix: &'static str,
     pub(super) token: &'static str,
     pub(super) position: &'static str,
     pub(super) token_type: &'static str,
@@ -120,6 +122,7 @@ impl Naming {
     /// Nothing has a name.
     pub(super) const NONE: Self = Self {
         prefixes: &[""],
+        matrix: "weight",
         token: "",
         position: "",
         token_type: "",
@@ -145,6 +148,14 @@ impl Naming {
         ffn_norm: "",
         ffn_post_norm: "",
     };
+
+    /// Whether the checkpoint calls its tables and its first layer so.
+    pub(super) fn is_of(&self, checkpoint: &Checkpoint) -> bool {
+        let Self { token, layer, attention_output, matrix, .. } = self;
+        let first = format!("{layer}.0.{attention_output}.{matrix}");
+        let holds = |prefix: &&str, name: &str| checkpoint.contains(&format!("{prefix}{name}"));
+        self.prefixes.iter().any(|prefix| holds(prefix, token) && holds(prefix, &first))
+    }
 
     /// The names of the weights that the description asks for: each is there with its shape, and the stack holds no
     /// other.
@@ -198,8 +209,9 @@ impl Naming {
             position: (rows > 0).then(|| table(self.position, rows)),
             token_type: token_types.map(|rows| table(self.token_type, rows)),
             embedding_norm: norm_of(self.embedding_norm, width, norm),
-            embedding_projection: (width != hidden)
-                .then(|| LinearNames::new(&below(self.embedding_projection), [hidden, width], true)),
+            embedding_projection: (width != hidden).then(|| {
+                LinearNames::new(&below(self.embedding_projection), self.matrix, [hidden, width], true)
+            }),
             position_bias,
             layers: spec.each_layer().enumerate().map(layer).collect(),
             final_norm: norm_of(self.final_norm, hidden, spec.final_norm),
@@ -267,7 +279,7 @@ impl LayerNaming<'_> {
     }
 
     fn linear(&self, name: &str, shape: [usize; 2], bias: bool) -> LinearNames {
-        LinearNames::new(&format!("{}.{name}", self.at), shape, bias)
+        LinearNames::new(&format!("{}.{name}", self.at), self.naming.matrix, shape, bias)
     }
 
     fn norm(&self, name: &str, width: usize, norm: Option<Norm>) -> Option<NormNames> {
@@ -276,12 +288,11 @@ impl LayerNaming<'_> {
 }
 
 impl LinearNames {
-    /// All rows of `{name}.weight [outputs, inputs]`.
-    pub(crate) fn new(name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Self {
-        let names = Affine::linear(name);
+    /// All rows of `{name}.{matrix} [outputs, inputs]`.
+    fn new(name: &str, matrix: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Self {
         Self {
-            weight: Stored { name: names.weight, shape: vec![outputs, inputs] },
-            bias: bias.then_some(Stored { name: names.bias, shape: vec![outputs] }),
+            weight: Stored { name: format!("{name}.{matrix}"), shape: vec![outputs, inputs] },
+            bias: bias.then(|| Stored { name: format!("{name}.bias"), shape: vec![outputs] }),
             rows: 0..outputs,
         }
     }

@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
         "CamembertModel",
         "CamembertForMaskedLM",
     ],
+    own_code: &[],
     spec: |config, head| {
         let RobertaConfig { pad_token_id, bert } = super::from_value(config)?;
         let offset = pad_token_id.saturating_add(1);

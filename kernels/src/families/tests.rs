@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::spec::{Pooling, Position};
 
+mod forms;
+
 fn head() -> Head {
     Head::pooled(Pooling::Mean, true)
 }
@@ -50,7 +52,7 @@ fn an_unknown_architecture_is_named_with_what_is_covered() {
         covered.contains("BertModel, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification"),
         "{covered}"
     );
-    for name in ["JinaBertForMaskedLM", "BertForQuestionAnswering", "Qwen3ForCausalLM"] {
+    for name in ["DebertaV2Model", "T5EncoderModel", "MPNetForQuestionAnswering"] {
         assert_eq!(refusal("architectures", json!([name])), format!("architecture {name} {covered}"));
     }
     assert_eq!(
@@ -61,7 +63,6 @@ fn an_unknown_architecture_is_named_with_what_is_covered() {
         spec(&json!({}), head()).expect_err("unknown").to_string(),
         format!("architecture (none named) {covered}")
     );
-    assert!(refusal("auto_map", json!({"AutoModel": "modeling.Own"})).contains("code of its own"));
 }
 
 #[test]
@@ -82,6 +83,26 @@ fn fields_are_checked() {
     assert!(refusal("num_hidden_layers", json!(1_000_000)).starts_with("layers is 1000000"));
     assert!(refusal("layer_norm_eps", json!(0)).starts_with("norm eps is 0"));
     assert!(spec(&json!([1]), head()).is_err() && spec(&Value::Null, head()).is_err());
+}
+
+#[test]
+fn code_of_a_checkpoint_is_known_or_refused() {
+    let refused = refusal("auto_map", json!({"AutoModel": "modeling_bert.JinaBertModel"}));
+    assert!(
+        refused.contains("code of its own, modeling_bert.JinaBertModel, which is never run"),
+        "{refused}"
+    );
+    assert!(refusal("auto_map", json!({"AutoConfig": "configuration.Own"})).contains("configuration.Own"));
+    assert!(refusal("auto_map", json!({"AutoModel": ["modeling.Own", null]})).contains("modeling.Own"));
+    let jina = |class: &str| {
+        let mut config: Value =
+            serde_json::from_str(include_str!("../../../tests/golden/families/jina-bert/config.json"))
+                .expect("golden data");
+        config["auto_map"]["AutoModel"] = json!(class);
+        spec(&config, head())
+    };
+    assert!(jina("modeling_bert.JinaBertModel").is_ok() && jina("a/b--modeling_bert.JinaBertModel").is_ok());
+    assert!(jina("a/b--modeling_bert.JinaBertModel2").is_err() && jina("modeling_bert").is_err());
 }
 
 /// `tiny` as another family's, with further fields.

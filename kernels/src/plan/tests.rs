@@ -42,6 +42,16 @@ snapshots! {
     distilbert_base_uncased: "distilbert-base-uncased" on Avx2,
     electra_small_discriminator: "electra-small-discriminator" on Avx512,
     modernbert_base: "modernbert-base" on Avx512Bf16,
+    nomic_embed_text_v1_5: "nomic-embed-text-v1.5" on Avx512Bf16,
+    gte_multilingual_base: "gte-multilingual-base" on Avx512,
+    jina_embeddings_v2_base_en: "jina-embeddings-v2-base-en" on Avx2,
+    jina_embeddings_v3: "jina-embeddings-v3" on Avx512Bf16,
+    qwen3_embedding_0_6b: "qwen3-embedding-0.6b" on Avx512Bf16,
+    gte_qwen2_1_5b_instruct: "gte-qwen2-1.5b-instruct" on Avx512,
+    e5_mistral_7b_instruct: "e5-mistral-7b-instruct" on Avx512Fp16,
+    llama_3_2_1b: "llama-3.2-1b" on Portable,
+    embeddinggemma_300m: "embeddinggemma-300m" on Avx512Bf16,
+    eurobert_210m: "eurobert-210m" on Avx2,
 }
 
 const MINILM: &str = include_str!("../../snapshots/all-minilm-l6-v2.json");

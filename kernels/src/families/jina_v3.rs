@@ -1,0 +1,91 @@
+//! XLM-R-flash (Sturua et al. 2024): jina-embeddings-v3 without its adapters: XLM-RoBERTa with rotary positions.
+//!
+//! Fields and names: `configuration_xlm_roberta.py` and `modeling_xlm_roberta.py` of
+//! jinaai/xlm-roberta-flash-implementation, and `transformers/models/jina_embeddings_v3/`, which has other names for the
+//! same.
+
+use serde::Deserialize;
+
+use super::{
+    Family, FamilyError, bert,
+    bert::BertConfig,
+    names::Naming,
+    post_norm::{ROTARY, refuse_unless},
+    rope::RopeParameters,
+};
+use crate::spec::{EncoderSpec, Head, Position, QkvLayout};
+
+pub(super) const PUBLISHED: Family = Family {
+    model_types: &["jina_embeddings_v3"],
+    architectures: &["XLMRobertaModel", "JinaEmbeddingsV3Model", "JinaEmbeddingsV3ForMaskedLM"],
+    own_code: &["modeling_xlm_roberta.XLMRobertaModel", "modeling_lora.XLMRobertaLoRA"],
+    spec: |config, head| super::from_value::<FlashConfig>(config)?.spec(QkvLayout::Fused, head),
+    naming: &NAMING,
+    heads: &[],
+};
+
+const NAMING: Naming = Naming {
+    prefixes: &["", "roberta."],
+    embedding_norm: "emb_ln",
+    layer: "encoder.layers",
+    qkv: "mixer.Wqkv",
+    attention_output: "mixer.out_proj",
+    attention_norm: "norm1",
+    ffn_up: "mlp.fc1",
+    ffn_down: "mlp.fc2",
+    ffn_norm: "norm2",
+    ..bert::NAMING
+};
+
+/// As jina-embeddings-v3 was published: beside its adapters, of which none is applied where no task is told.
+pub(super) const ADAPTED: Family = Family {
+    naming: &Naming {
+        token: "embeddings.word_embeddings.parametrizations.weight.original",
+        token_type: "embeddings.token_type_embeddings.parametrizations.weight.original",
+        matrix: "parametrizations.weight.original",
+        made: &[".lora_A", ".lora_B"],
+        ..NAMING
+    },
+    ..PUBLISHED
+};
+
+/// As transformers calls the tensors.
+pub(super) const CURRENT: Family = Family {
+    spec: |config, head| super::from_value::<FlashConfig>(config)?.spec(QkvLayout::Split, head),
+    naming: &Naming { prefixes: &["", "roberta."], ffn_up: "mlp.fc1", ffn_down: "mlp.fc2", ..ROTARY },
+    ..PUBLISHED
+};
+
+#[derive(Deserialize)]
+struct FlashConfig {
+    /// Written until transformers 4, like the next; 5 has `rope_parameters`.
+    #[serde(default = "rotary")]
+    position_embedding_type: String,
+    #[serde(default = "theta")]
+    rotary_emb_base: f64,
+    #[serde(default)]
+    rope_parameters: RopeParameters,
+    #[serde(flatten)]
+    bert: BertConfig,
+}
+
+fn rotary() -> String {
+    "rotary".into()
+}
+
+const fn theta() -> f64 {
+    20_000.0
+}
+
+impl FlashConfig {
+    fn spec(&self, qkv: QkvLayout, head: Head) -> Result<EncoderSpec, FamilyError> {
+        refuse_unless("position_embedding_type", self.position_embedding_type.as_str(), "rotary", "rotary")?;
+        let blocks = self.bert.post_norm();
+        let mut layer = blocks.layer()?;
+        layer.attention.qkv = qkv;
+        layer.attention.rope =
+            Some(self.rope_parameters.rope(self.rotary_emb_base, layer.attention.head_dim)?);
+        let position = Position::InAttention { tokens_max: self.bert.max_position_embeddings };
+        Ok(blocks.stack(layer, position, self.bert.token_types(), head))
+    }
+}
