@@ -89,17 +89,22 @@ pub struct Placement {
     own: Place,
     view: View,
     windows: Windows,
+    /// Whether a model is being loaded here, by the own record.
+    is_loading: bool,
 }
 
 impl Placement {
     /// A node that knows nobody: it takes everything.
     #[must_use]
     pub fn new(own: Place) -> Self {
-        Self { own, view: View::default(), windows: Windows::default() }
+        Self { own, view: View::default(), windows: Windows::default(), is_loading: false }
     }
 
     /// A node's own record, whole; this node's, too, which is one of the owners among which models are divided.
     pub fn handle_facts(&mut self, facts: &NodeFacts, now: Instant) {
+        if facts.node == self.own.node {
+            self.is_loading = facts.models.iter().any(|model| model.state == ModelState::Loading);
+        }
         self.view.handle_facts(facts, now);
     }
 

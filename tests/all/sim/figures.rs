@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_tests::sim::{Policy, Scenario};
+use shoal_tests::sim::{Policy, Scenario, Tie};
 
 use super::{run, small};
 
@@ -14,4 +14,15 @@ fn a_calm_mesh_answers_everybody_soon() {
         assert!(report.p99 < Duration::from_millis(600), "{report:?}");
         assert!(report.cold_percent() < 1.0, "{report:?}");
     }
+}
+
+#[test]
+fn nine_in_ten_who_wait_for_a_killed_node_leave_it_within_a_second() {
+    let scenario = Scenario { duration: Duration::from_secs(60), ..small(1, Policy::Router) };
+    let report = run(scenario.at_load(0.6).with_kills());
+    println!("{}", report.unrouted);
+    let (clients, most) = report.unrouted.last(Tie::Attempt, 0.9);
+    assert!(clients >= 5, "{report:?}");
+    assert!(most < Duration::from_secs(1), "{}", report.unrouted);
+    assert!(report.failed.is_empty(), "{report:?}");
 }

@@ -1,5 +1,7 @@
 //! The mesh in virtual time: some fixed seeds of it. Longer runs: `shoal-sim`.
 
+mod bugs;
+mod copies;
 mod faults;
 mod figures;
 mod rules;

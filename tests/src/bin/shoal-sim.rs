@@ -48,6 +48,9 @@ struct Arguments {
     /// A bad day: packets are lost, and half of the nodes suffer something.
     #[arg(long)]
     storm: bool,
+    /// A node is killed every ten seconds and comes back nine later: how soon clients leave it.
+    #[arg(long)]
+    kills: bool,
     /// Where the time went, beside what the best choice at each moment would have cost.
     #[arg(long)]
     why: bool,
@@ -71,7 +74,8 @@ impl Arguments {
             Some(rate_per_s) => Scenario { rate_per_s, ..scenario },
             None => scenario.at_load(self.load),
         };
-        if self.storm { loaded.stormy() } else { loaded }
+        let struck = if self.kills { loaded.with_kills() } else { loaded };
+        if self.storm { struck.stormy() } else { struck }
     }
 
     fn replay(&self, report: &Report) -> String {
@@ -80,7 +84,7 @@ impl Arguments {
             None => format!("--load {}", self.load),
         };
         format!(
-            "shoal-sim --seed {} --nodes {} --clients {} --models {} --minutes {} {rate} --policy {}{}{}{}",
+            "shoal-sim --seed {} --nodes {} --clients {} --models {} --minutes {} {rate} --policy {}{}{}{}{}",
             report.seed,
             self.nodes,
             self.clients,
@@ -90,6 +94,7 @@ impl Arguments {
             if self.no_load_gossip { " --no-load-gossip" } else { "" },
             if self.no_probes { " --no-probes" } else { "" },
             if self.storm { " --storm" } else { "" },
+            if self.kills { " --kills" } else { "" },
         )
     }
 }
@@ -111,6 +116,9 @@ fn main() -> ExitCode {
         for policy in &policies {
             let report = World::new(arguments.scenario(seed, *policy)).run();
             println!("{report}");
+            if arguments.kills {
+                println!("{}", report.unrouted);
+            }
             if let Some(why) = &report.why {
                 println!("{why}");
             }

@@ -9,10 +9,12 @@
 //! [`World`] owns time and the wires and decides nothing; [`Scenario`] says what happens to it; [`Report`] what came of it.
 
 mod answer;
+mod bug;
 mod chance;
 mod client;
 mod gossip;
 mod history;
+mod leaving;
 mod machine;
 mod node;
 mod placing;
@@ -20,18 +22,21 @@ mod policy;
 mod report;
 mod rules;
 mod scenario;
+mod unrouted;
 mod why;
 mod workload;
 mod world;
 
+pub use bug::Bug;
 pub use gossip::GossipFigures;
 pub use history::{History, Violation};
 pub use machine::Machine;
 pub use node::Ailments;
 pub use policy::Policy;
 pub use report::Report;
-pub use rules::{Graves, disagreement};
+pub use rules::{Converging, Graves, disagreement, lag};
 pub use scenario::{Fault, Scenario};
 pub use shoal_mesh::simulation::{Network, Peer, Weather};
+pub use unrouted::{Tie, Unrouted};
 pub use why::Why;
 pub use world::World;

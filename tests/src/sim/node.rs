@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use shoal::core::{
-    BatchRun, DeviceCore, ItemTokens, LaneIndex, ModelKey, ModelSpec, Output, Placement, RequestError,
-    RequestKey, RequestSpec, TokenizedPiece,
+    BatchRun, Departure, DeviceCore, ItemTokens, LaneIndex, ModelKey, ModelSpec, Output, Placement,
+    RequestError, RequestKey, RequestSpec, TokenizedPiece,
 };
+use shoal_mesh::News;
 use shoal_mesh::core::{LoadSequence, OwnFacts};
 use shoal_mesh::simulation::node_id;
 use shoal_protocol::message::{Failure, Input, LoadProbe, LoadRecord, LoadReply, ModelState, TaskRequest};
 use shoal_protocol::{BatchId, DeviceIndex, ErrorCode, Message, Micros, Place};
 
 use super::answer;
+use super::bug::Bug;
 use super::machine::{Machine, model_bytes};
 
 /// Time between two beacons of a request.
@@ -50,13 +52,19 @@ pub(super) enum Deed {
     Send(u64, Message),
     /// A model changed its state, or the node began to drain: others want to know.
     Changed,
+    /// Another node is asked to load a model.
+    Ask(Place, String),
+    /// Its copy of a model is to go, because others hold it.
+    GiveBack(u16),
+    /// Nothing keeps it any more.
+    Leave,
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-struct Job {
+pub(super) struct Job {
     stream: u64,
-    request: TaskRequest,
+    pub(super) request: TaskRequest,
     arrived: Instant,
 }
 
@@ -85,6 +93,14 @@ pub(super) struct Node {
     pub(super) placement: Placement,
     pub(super) loads_heard_at: Option<Instant>,
     models: Vec<ModelKey>,
+    /// Requests answered, by model.
+    pub(super) served: Vec<u64>,
+    /// Its way out, once it was told to leave.
+    pub(super) departure: Option<Departure>,
+    pub(super) bug: Option<Bug>,
+    /// Requests waited here since its copies were judged last.
+    pub(super) has_waits: bool,
+    pub(super) news: Vec<News>,
     jobs: BTreeMap<RequestKey, Job>,
     by_stream: BTreeMap<u64, RequestKey>,
     pub(super) ailments: Ailments,
@@ -96,7 +112,7 @@ pub(super) struct Node {
     pub(super) drained_away: u64,
     /// Models whose load began, for the audit.
     pub(super) loads_begun: Vec<ModelKey>,
-    deeds: Vec<Deed>,
+    pub(super) deeds: Vec<Deed>,
 }
 
 impl Node {
@@ -109,6 +125,11 @@ impl Node {
             placement: Placement::new(Place { node: node_id(number), device: DeviceIndex(0) }),
             loads_heard_at: None,
             models: Vec::new(),
+            served: vec![0; usize::from(models)],
+            departure: None,
+            bug: None,
+            has_waits: false,
+            news: Vec::new(),
             jobs: BTreeMap::new(),
             by_stream: BTreeMap::new(),
             ailments: Ailments::default(),
@@ -123,7 +144,7 @@ impl Node {
         node
     }
 
-    fn register(&mut self, models: usize) {
+    pub(super) fn register(&mut self, models: usize) {
         let spec = ModelSpec { bytes_estimate: model_bytes(), pinned: false };
         self.models = (0..models).map(|_| self.core.register_model(spec)).collect();
     }
@@ -192,7 +213,7 @@ impl Node {
                 self.jobs.insert(key, Job { stream, request, arrived: now });
                 self.by_stream.insert(stream, key);
             }
-            Err(error) => self.refuse(stream, &error),
+            Err(error) => self.refuse(stream, &request, &error, now),
         }
         self.settle(now);
     }
@@ -210,15 +231,11 @@ impl Node {
         self.settle(now);
     }
 
-    /// Leave within `time`.
-    pub(super) fn handle_drain(&mut self, time: Duration, now: Instant) {
-        self.core.handle_drain(now + time, now);
-        self.settle(now);
-    }
-
     /// A timer of the machine.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.core.handle_timeout(now);
+        self.handle_window(now);
+        self.depart(now);
         self.settle(now);
     }
 
@@ -282,7 +299,7 @@ impl Node {
     }
 
     /// Does what the machine wants done.
-    fn settle(&mut self, now: Instant) {
+    pub(super) fn settle(&mut self, now: Instant) {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Run(run) => self.run(&run),
@@ -298,13 +315,15 @@ impl Node {
                     if let Some(job) = self.end(request) {
                         let took = now.saturating_duration_since(job.arrived);
                         let end = answer::end(self.number, &job.request, &stages, took);
+                        let tokens = job.request.items.iter().map(tokens_of).sum::<usize>() as u64;
+                        self.note_served(&job, tokens, stages.queue.into(), now);
                         self.deeds.push(Deed::Send(job.stream, end));
                     }
                 }
                 Output::Failed { request, error } => {
                     self.drained_away += u64::from(error == RequestError::Draining);
                     if let Some(job) = self.end(request) {
-                        self.refuse(job.stream, &error);
+                        self.refuse(job.stream, &job.request, &error, now);
                     }
                 }
                 Output::LaneHung { lane, .. } => {
@@ -312,7 +331,10 @@ impl Node {
                 }
                 Output::DeviceFailed => self.deeds.push(Deed::Begin(Work::StartDevice, DEVICE_START)),
                 Output::Draining => self.deeds.push(Deed::Changed),
-                Output::Drained => {}
+                Output::Drained => {
+                    self.departure.iter_mut().for_each(Departure::handle_finished);
+                    self.depart(now);
+                }
             }
         }
         if !self.jobs.is_empty() && !self.beats {
@@ -336,9 +358,10 @@ impl Node {
         Some(job)
     }
 
-    fn refuse(&mut self, stream: u64, error: &RequestError) {
+    fn refuse(&mut self, stream: u64, request: &TaskRequest, error: &RequestError, now: Instant) {
         let retry_after_us = error.retry_after().map(Micros::from);
-        let failure = Failure { retry_after_us, ..Failure::new(error.code(), error.to_string()) };
+        let mut failure = Failure { retry_after_us, ..Failure::new(error.code(), error.to_string()) };
+        self.name_others(&mut failure, request, now);
         self.deeds.push(Deed::Send(stream, Message::Failure(failure)));
     }
 
@@ -363,11 +386,6 @@ impl Node {
     pub(super) fn facts(&self, now: Instant) -> OwnFacts {
         let states = (0..).zip(&self.models).map(|(model, key)| (model, self.core.model_state(*key)));
         answer::facts(&self.machine, self.core.load_record(now).draining, states)
-    }
-
-    /// What it did since the last time.
-    pub(super) fn take_deeds(&mut self) -> Vec<Deed> {
-        std::mem::take(&mut self.deeds)
     }
 }
 

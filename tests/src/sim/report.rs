@@ -8,6 +8,7 @@ use shoal_protocol::ErrorCode;
 
 use super::history::Violation;
 use super::policy::Policy;
+use super::unrouted::Unrouted;
 use super::why::{Ledger, Why};
 use super::world::World;
 
@@ -46,6 +47,8 @@ pub struct Report {
     pub evictions: u64,
     /// Broken rules.
     pub violations: Vec<Violation>,
+    /// How soon the killed got no attempts any more.
+    pub unrouted: Unrouted,
     /// Where the time went, if it was asked.
     pub why: Option<Why>,
 }
@@ -73,6 +76,7 @@ impl Report {
             loads: gauges().map(|gauges| gauges.loads).sum(),
             evictions: gauges().map(|gauges| gauges.evictions).sum(),
             violations: history.violations().to_vec(),
+            unrouted: world.deaths.figures(),
             why: world.ledger.as_ref().map(Ledger::table),
         }
     }

@@ -6,6 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use shoal_mesh::simulation::{Peer, Weather};
 
+use super::bug::Bug;
 use super::machine::Machine;
 use super::node::Ailments;
 use super::policy::Policy;
@@ -75,6 +76,10 @@ pub struct Scenario {
     pub may_overload: bool,
     /// Whether every choice is compared with the best one at its moment ([`Report::why`](super::Report::why)).
     pub asks_why: bool,
+    /// Whether each model is on one node only at the start, instead of on more the more it is asked for.
+    pub has_sole_copies: bool,
+    /// A fault that is planted in every process.
+    pub bug: Option<Bug>,
 }
 
 impl Scenario {
@@ -100,6 +105,8 @@ impl Scenario {
             faults: Vec::new(),
             may_overload: false,
             asks_why: false,
+            has_sole_copies: false,
+            bug: None,
         };
         scenario.at_load(0.7)
     }

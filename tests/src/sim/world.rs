@@ -22,13 +22,16 @@ use super::client::Client;
 use super::history::History;
 use super::node::{Node, Work};
 use super::report::Report;
-use super::rules::Graves;
+use super::rules::{Converging, Graves};
 use super::scenario::Scenario;
+use super::unrouted::DeathWatch;
 use super::why::Ledger;
 use super::workload::Workload;
 
 /// Time between two audits of everything.
 const AUDIT_PERIOD: Duration = Duration::from_millis(100);
+/// From the moment at which all nodes become members until the first request: by then they know each other.
+const JOINING: Duration = Duration::from_secs(5);
 /// After the last request: by then every answer came, every deadline passed and every retry ended.
 const QUIESCENCE: Duration = Duration::from_secs(15);
 
@@ -76,6 +79,8 @@ pub(super) enum Event {
     Late(Box<Event>),
     /// A fault of the scenario, by its place there.
     Fault(usize),
+    /// Every node has loaded what it starts with: all become members, and clients follow them.
+    Join,
     /// A client would have noticed by now that the node which it follows is gone.
     Follow(u16),
     /// The node that a client follows tells it what is new.
@@ -104,7 +109,7 @@ impl Hash for Event {
             Self::Wake(peer) => peer.hash(state),
             Self::Late(event) => event.hash(state),
             Self::Fault(at) => at.hash(state),
-            Self::Audit => {}
+            Self::Join | Self::Audit => {}
         }
     }
 }
@@ -126,6 +131,10 @@ pub(super) struct Process {
     /// Rises with every start of the process.
     pub(super) generation: u64,
     pub(super) clock: Clock,
+    /// It left, and closed its connections with a word.
+    pub(super) has_left: bool,
+    /// When it must be gone, if it was told to leave.
+    pub(super) leaves_by: Option<Instant>,
     /// When its next timer event comes, if one is planned.
     wake_at: Option<Instant>,
     /// Since when it could have served anybody; `None` while it cannot.
@@ -172,6 +181,10 @@ pub struct World {
     pub(super) ledger: Option<Ledger>,
     /// When a client learnt that a node is dead: it waited there in vain.
     evidence: BTreeMap<(u16, u16), Instant>,
+    pub(super) deaths: DeathWatch,
+    converging: Converging,
+    /// Members may not hear each other until then.
+    pub(super) parted_until: Option<Instant>,
 }
 
 impl World {
@@ -182,7 +195,7 @@ impl World {
         let start = timeline.now();
         let mut chance = SmallRng::seed_from_u64(scenario.seed);
         let workload = Workload::new(scenario.rate_per_s, scenario.clients, scenario.models, scenario.zipf);
-        let opens_at = start + scenario.settling();
+        let opens_at = start + scenario.settling() + JOINING;
         for client in 0..scenario.clients {
             timeline.plan(opens_at + workload.gap(&mut chance), Event::Arrival(client));
         }
@@ -208,6 +221,9 @@ impl World {
             graves: Graves::default(),
             ledger: scenario.asks_why.then(Ledger::default),
             evidence: BTreeMap::new(),
+            deaths: DeathWatch::default(),
+            converging: Converging::default(),
+            parted_until: None,
             timeline,
             scenario,
         };
@@ -225,7 +241,13 @@ impl World {
             let models = self.scenario.models;
             let room = self.scenario.machine.models_resident.min(models);
             let mut held = vec![(u32::from(number) * u32::from(room) % u32::from(models)) as u16];
-            while held.len() < usize::from(room) {
+            if self.scenario.has_sole_copies {
+                held = (number..models)
+                    .step_by(usize::from(self.scenario.nodes))
+                    .take(usize::from(room))
+                    .collect();
+            }
+            while held.len() < usize::from(room) && !self.scenario.has_sole_copies {
                 let model = match held.len() {
                     1 => (held[0] + 1) % models,
                     _ => self.workload.model(&mut self.chance),
@@ -236,9 +258,14 @@ impl World {
             }
             let now = self.processes[usize::from(number)].clock.local(self.now());
             self.processes[usize::from(number)].node.preload(held, now);
-            self.start_member(number);
             self.after_node(number);
         }
+        self.timeline.plan(self.opens_at - JOINING, Event::Join);
+    }
+
+    /// The mesh comes together, warm: how it does while its members load is what other scenarios restart nodes for.
+    fn join(&mut self) {
+        (0..self.scenario.nodes).for_each(|number| self.start_member(number));
         if self.has_members() {
             (0..self.scenario.clients).for_each(|client| self.follow(client, client % self.scenario.nodes));
         }
@@ -251,11 +278,16 @@ impl World {
         let machine = self.scenario.machine_of(number);
         let clock = Clock::new(self.timeline.start(), ahead, drift_ppm);
         let sequence = LoadSequence::new(clock.local(self.now()));
+        let (models, bug) = (self.scenario.models, self.scenario.bug);
+        let mut node = Node::new(number, machine, models, sequence, self.chance.random());
+        node.plant(bug);
         Process {
-            node: Node::new(number, machine, self.scenario.models, sequence, self.chance.random()),
+            node,
             life: Life::Running,
             generation,
             clock,
+            has_left: false,
+            leaves_by: None,
             wake_at: None,
             well_since: Some(self.now()),
         }
@@ -309,10 +341,12 @@ impl World {
             },
             Event::Wake(Peer::Client(client)) => self.client_timeout(client),
             Event::Fault(place) => self.suffer(place),
+            Event::Join => self.join(),
             Event::Follow(client) => self.look_after_entry(client),
             Event::Feed(client) => self.feed(client),
             Event::Audit => {
                 self.audit();
+                self.audit_convergence();
                 self.timeline.plan(self.now() + AUDIT_PERIOD, Event::Audit);
             }
         }

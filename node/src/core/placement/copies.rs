@@ -144,7 +144,8 @@ impl Placement {
             use_percent: u32::try_from(busy / ready as u64).unwrap_or(u32::MAX),
             holders: ready,
             is_worst_placed: holders.is_own_last,
-            is_pressed: own.free_bytes < watched.bytes,
+            // A full memory is no pressure as long as nobody wants any of it.
+            is_pressed: self.is_loading && own.free_bytes < watched.bytes,
             idle: now.saturating_duration_since(watched.used_at),
         });
         match wish {

@@ -232,13 +232,21 @@ fn a_wait_that_is_bad_luck_makes_no_copy() {
 fn a_copy_is_given_back_under_pressure_by_the_last_in_order() {
     let now = origin();
     let full = LoadRecord { free_bytes: 0, ..load(2, 0) };
-    let given = |own: u8, record: &LoadRecord| {
+    let given = |own: u8, record: &LoadRecord, other: ModelState| {
         let mut node = node(own, &[READY, READY], now);
+        let mut record_own = facts(own, 2, READY);
+        record_own.models.push(ModelFact {
+            name: "other".to_owned(),
+            state: other,
+            ..record_own.models[0].clone()
+        });
+        node.handle_facts(&record_own, now);
         let deeds = serve(&mut node, (2, Duration::ZERO, 10), record, now);
         deeds.contains(&Some(CopyDeed::GiveBack { model: "m".to_owned() }))
     };
-    assert_eq!([0, 1].map(|own| given(own, &full)).iter().filter(|given| **given).count(), 1);
-    assert_eq!([0, 1].map(|own| given(own, &load(2, 0))), [false; 2], "there is room");
+    assert_eq!([0, 1].map(|own| given(own, &full, LOADING)).iter().filter(|given| **given).count(), 1);
+    assert_eq!([0, 1].map(|own| given(own, &load(2, 0), LOADING)), [false; 2], "there is room");
+    assert_eq!([0, 1].map(|own| given(own, &full, STORED)), [false; 2], "nobody wants any");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use shoal_mesh::simulation::{Network, Peer, node_number};
 use shoal_protocol::message::{Input, TaskRequest};
 
 use super::super::answer::model_number;
+use super::super::bug::Bug;
 use super::super::client::{Act, NewCall};
 use super::super::node::Node;
 use super::super::policy::{Cost, cheapest};
@@ -21,7 +22,7 @@ const DIAL_WAIT: Duration = Duration::from_millis(300);
 /// A client that waited in vain for a dead node sends it nothing new later than this.
 const BIND_TO_DEAD_MAX: Duration = Duration::from_secs(1);
 /// Nobody does so later than this after the death: the time in which membership finds out and tells, and some.
-const DEAD_TO_ALL: Duration = Duration::from_secs(8);
+pub(super) const DEAD_TO_ALL: Duration = Duration::from_secs(8);
 
 impl World {
     /// The next request of a client's application.
@@ -56,6 +57,7 @@ impl World {
         };
         let calls = match packet {
             Packet::Frame { stream, message } => {
+                self.deaths.handle_used(client, node, now);
                 if message.kind().is_terminal() {
                     self.streams.remove(&stream);
                 }
@@ -100,11 +102,12 @@ impl World {
     /// Does what a client's call wants done.
     fn poll_client(&mut self, client: u16, call: CallId) {
         let now = self.now();
-        let policy = self.scenario.policy;
+        let (policy, bug) = (self.scenario.policy, self.scenario.bug);
         let (processes, network) = (&self.processes, &self.members.network);
         let choose = |request: &TaskRequest| {
             let open = open_nodes(processes, network, client, now);
-            policy.choose(open, model_number(&request.model)?, tokens_of(request))
+            let model = model_number(&request.model)?;
+            misled(bug, processes).or_else(|| policy.choose(open, model, tokens_of(request)))
         };
         for act in self.clients[usize::from(client)].poll(call, now, choose) {
             self.act(client, act);
@@ -183,15 +186,17 @@ impl World {
         let now = self.now();
         let (from, to) = (Peer::Client(client), Peer::Node(node));
         let process = &self.processes[usize::from(node)];
-        let generation = process.generation;
+        let (generation, has_left) = (process.generation, process.has_left);
         let state = Stream { node, generation, arrives_after: now, is_broken: false };
         self.streams.insert(stream, state);
         let dead_since = match process.life {
-            Life::Dead(since) => Some(since),
-            Life::Running | Life::Stopped(_) => None,
+            Life::Dead(since) if !has_left => Some(since),
+            Life::Dead(_) | Life::Running | Life::Stopped(_) => None,
         };
+        self.deaths.handle_used(client, node, now);
         self.audit_bind(client, node, dead_since);
-        if dead_since.is_some_and(|since| now.saturating_duration_since(since) > CONNECTION_LIFE) {
+        if has_left || dead_since.is_some_and(|since| now.saturating_duration_since(since) > CONNECTION_LIFE)
+        {
             let packet = Box::new(Packet::Broken { stream, reached: false });
             self.timeline.plan(now + DIAL_WAIT, Event::Packet { from: to, to: from, packet });
         } else if let Some(delay) = self.members.network.stream(from, to) {
@@ -205,6 +210,7 @@ impl World {
     fn audit_bind(&mut self, client: u16, node: u16, dead_since: Option<Instant>) {
         let now = self.now();
         let elsewhere = self.processes.iter().filter(|process| process.well_since.is_some()).count() > 1;
+        self.deaths.handle_attempt(client, node, now);
         let longer = |since: Option<Instant>, max| {
             since.map(|since| now.saturating_duration_since(since)).filter(|age| elsewhere && *age > max)
         };
@@ -222,10 +228,17 @@ impl World {
         if let Some(state) = self.streams.remove(&stream)
             && in_vain
             && matches!(self.processes[usize::from(state.node)].life, Life::Dead(_))
+            && !self.processes[usize::from(state.node)].has_left
         {
             self.evidence.entry((client, state.node)).or_insert(self.timeline.now());
         }
     }
+}
+
+/// Where a planted fault sends an attempt: to the first node that is dead.
+fn misled(bug: Option<Bug>, processes: &[Process]) -> Option<u16> {
+    let dead = processes.iter().find(|process| !process.is_running()).map(|process| process.node.number);
+    dead.filter(|_| bug == Some(Bug::BindsToTheDead))
 }
 
 /// The nodes that could serve a client, each with its own time.

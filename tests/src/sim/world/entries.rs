@@ -2,21 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use shoal_mesh::core::{Feed, MemberState};
+use shoal_mesh::core::{FEED_SILENCE_MAX, Feed, MemberState};
 use shoal_mesh::simulation::{MemberStart, Peer, node_number};
 use shoal_mesh::{Life, News};
 use shoal_protocol::Message;
 use shoal_protocol::message::FactsDigest;
 
+use super::super::bug::Bug;
 use super::super::policy::Policy;
+use super::super::rules::version;
 use super::{Event, Packet, World};
 
 /// What changes within this time travels to a follower together, as in the link.
 const GATHER: Duration = Duration::from_millis(50);
 /// A node hands its followers' feeds the loads that it heard this often; the feed says how often it passes them on.
 const LOADS_PERIOD: Duration = Duration::from_secs(1);
-/// From an entry's last word until its client follows another: three keep-alives of its connection.
-const UNFOLLOW_WAIT: Duration = Duration::from_millis(4500);
+/// From an entry's last word until its client follows another.
+const UNFOLLOW_WAIT: Duration = FEED_SILENCE_MAX;
 /// Members whose addresses every node is given.
 const SEEDS: u16 = 3;
 
@@ -24,6 +26,7 @@ const SEEDS: u16 = 3;
 pub(super) struct Entry {
     /// The node that it follows.
     pub(super) node: u16,
+    since: Instant,
     /// Rises with every stream: what comes on a former one is dropped.
     stream: u64,
     /// The node's end of it.
@@ -36,7 +39,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(node: u16, now: Instant) -> Self {
-        Self { node, stream: 0, feed: None, arrives_after: now, feeds_at: None, loads_at: now }
+        Self { node, since: now, stream: 0, feed: None, arrives_after: now, feeds_at: None, loads_at: now }
     }
 }
 
@@ -88,9 +91,11 @@ impl World {
     pub(super) fn take_news(&mut self) {
         while let Some((number, news)) = self.members.poll_news() {
             self.look_for_ghosts(number, &news);
-            let process = &mut self.processes[usize::from(number)];
-            let local = process.clock.local(self.timeline.now());
-            process.node.handle_news(&news, local);
+            if let News::Facts(record) = &news
+                && node_number(record.node) == number
+            {
+                self.converging.handle_said(version(record), self.timeline.now());
+            }
             for client in self.followers(number) {
                 let Some(feed) = &mut self.entries[usize::from(client)].feed else {
                     continue;
@@ -98,10 +103,17 @@ impl World {
                 match &news {
                     News::Member(seen) => feed.handle_member(seen.life, seen.state),
                     News::Renewed(life) => feed.handle_member(*life, MemberState::Alive),
+                    News::Facts(_) if self.scenario.bug == Some(Bug::FeedsNoChanges) => {}
                     News::Facts(record) => feed.handle_facts(record),
                     _ => continue,
                 }
                 self.plan_feed(client, GATHER);
+            }
+            let process = &mut self.processes[usize::from(number)];
+            let local = process.clock.local(self.timeline.now());
+            process.node.handle_news(news, local);
+            if process.node.has_deeds() {
+                self.after_node(number);
             }
         }
     }
@@ -118,6 +130,12 @@ impl World {
         if let Some(what) = self.graves.rises(observer, life).filter(|_| node_number(life.node) != observer) {
             self.history.violated(self.timeline.now(), what);
         }
+    }
+
+    /// The node that a client follows, and since when.
+    pub(super) fn followed_since(&self, client: u16) -> (u16, Instant) {
+        let Entry { node, since, .. } = self.entries[usize::from(client)];
+        (node, since)
     }
 
     fn followers(&self, number: u16) -> Vec<u16> {
@@ -151,8 +169,8 @@ impl World {
         };
         if loads_are_due {
             self.entries[usize::from(client)].loads_at = now + LOADS_PERIOD;
-            let loads = self.members.state(number).map(|state| state.loads).unwrap_or_default();
-            loads.iter().for_each(|((node, _), heard)| feed.handle_load(*node, &heard.record, heard.at));
+            let loads = self.members.loads(number);
+            loads.for_each(|(node, heard)| feed.handle_load(node, &heard.record, heard.at));
         }
         let local = self.members.local(number);
         while let Some(message) = feed.poll_message(local) {
