@@ -16,9 +16,12 @@ pub struct PackedBatch {
     pub positions: Vec<u32>,
     /// `[tokens]`: segment ids, or empty when all are 0.
     pub type_ids: Vec<u8>,
+    /// `[tokens]`: which get no vector of their own in a multi-vector answer, or empty when all get one.
+    pub skipped: Vec<bool>,
     /// `[sequences + 1]`: starts with 0, ends with the number of tokens.
     pub cu_seqlens_q: Vec<u32>,
-    /// `[sequences + 1]`: starts with 0, ends with the number of key rows.
+    /// `[sequences + 1]`: starts with 0, ends with the number of key rows. A sequence's keys are its first tokens: all of
+    /// them, or fewer where the last ones are seen by none ([`push_expanded`](Self::push_expanded)).
     pub cu_seqlens_k: Vec<u32>,
 }
 
@@ -34,6 +37,7 @@ impl PackedBatch {
             token_ids: Vec::with_capacity(tokens),
             positions: Vec::with_capacity(tokens),
             type_ids: Vec::new(),
+            skipped: Vec::new(),
             cu_seqlens_q: Vec::with_capacity(sequences + 1),
             cu_seqlens_k: Vec::with_capacity(sequences + 1),
         };
@@ -46,6 +50,7 @@ impl PackedBatch {
         self.token_ids.clear();
         self.positions.clear();
         self.type_ids.clear();
+        self.skipped.clear();
         for cu_seqlens in [&mut self.cu_seqlens_q, &mut self.cu_seqlens_k] {
             cu_seqlens.clear();
             cu_seqlens.push(0);
@@ -54,6 +59,12 @@ impl PackedBatch {
 
     /// Appends one sequence, special tokens included, with positions from 0 and segment 0.
     pub fn push(&mut self, token_ids: &[u32]) {
+        self.push_expanded(token_ids, token_ids.len());
+    }
+
+    /// Appends one sequence of which only the first `keys` tokens are seen, by all of them: the others expand a query of a
+    /// multi-vector model.
+    pub fn push_expanded(&mut self, token_ids: &[u32], keys: usize) {
         let start = self.token_ids.len();
         let end =
             u32::try_from(start + token_ids.len()).expect("token budgets keep a batch far below 2^32 tokens");
@@ -62,8 +73,20 @@ impl PackedBatch {
         if !self.type_ids.is_empty() {
             self.type_ids.resize(end as usize, 0);
         }
+        if !self.skipped.is_empty() {
+            self.skipped.resize(end as usize, false);
+        }
+        let keys_before = self.cu_seqlens_k.last().copied().unwrap_or_default();
         self.cu_seqlens_q.push(end);
-        self.cu_seqlens_k.push(end);
+        self.cu_seqlens_k.push(keys_before + keys.min(token_ids.len()) as u32);
+    }
+
+    /// Has the tokens of the last sequence for whose ids `skips` holds get no vector of their own.
+    pub fn skip(&mut self, skips: impl Fn(u32) -> bool) {
+        self.skipped.resize(self.token_ids.len(), false);
+        let start = self.cu_seqlens_q.iter().rev().nth(1).map_or(0, |&start| start as usize);
+        let last = self.skipped[start..].iter_mut().zip(&self.token_ids[start..]);
+        last.for_each(|(skipped, id)| *skipped = skips(*id));
     }
 
     /// Appends one sequence of two segments, special tokens included: its first `first` tokens are of segment 0, the
@@ -121,6 +144,28 @@ mod tests {
         batch.push_pair(&[7, 8], 1);
         assert_eq!(batch.type_ids, [0, 0, 0, 1, 1, 0, 0, 1]);
         assert_eq!(batch.token_ids, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn tokens_of_the_last_sequence_are_skipped() {
+        let mut batch = PackedBatch::new();
+        batch.skip(|_| true);
+        batch.push(&[7, 8]);
+        batch.push(&[8, 9]);
+        batch.skip(|id| id == 8);
+        batch.push(&[8]);
+        assert_eq!(batch.skipped, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn an_expanded_sequence_has_fewer_keys() {
+        let mut batch = PackedBatch::new();
+        batch.push_expanded(&[7, 8, 0, 0], 2);
+        batch.push(&[5]);
+        assert_eq!(
+            (batch.cu_seqlens_q.as_slice(), batch.cu_seqlens_k.as_slice()),
+            (&[0, 4, 5][..], &[0, 2, 3][..])
+        );
     }
 
     #[test]

@@ -22,7 +22,10 @@ mod weights;
 
 pub use batch::PackedBatch;
 pub use cpu::CpuIsa;
-pub use describe::{DescribeError, Matryoshka, ModelDescription, ModelTask, Prompts, ScoreActivation};
+pub use describe::{
+    DescribeError, Expansion, Matryoshka, ModelDescription, ModelTask, MultivectorText, MultivectorTexts,
+    Prompts, ScoreActivation,
+};
 pub use dtype::{Dtype, DtypePolicy, ParseDtypeError};
 pub use exec::{CpuLane, CpuModel, CpuOptions, ExecError, LoadError};
 pub use families::FamilyError;

@@ -1,7 +1,7 @@
 """Makes the tiny checkpoints in heads/ that classify sequences or tokens, and their golden logits.
 
     bench/peers/setup.sh
-    bench/peers/.venv/bin/python tests/golden/make_heads.py
+    bench/peers/.venv/bin/python tests/golden/make_heads.py [NAME...]   # all of them without a name
 
 The weights are random (seeded) but not small, so that a swapped, missing or transposed tensor shows. The logits come
 from transformers reading the directories just written, in f64 (f32 beside it, to tell how far apart two right
@@ -10,6 +10,7 @@ implementations may be), one sequence at a time. The format is described in READ
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import numpy as np
 import safetensors
 import torch
 import transformers
-from make_families import ROBERTA, SIZES, SIZES_DISTIL, VOCAB, write_json
+from make_families import ROBERTA, SIZES, SIZES_DISTIL
 from safetensors.numpy import save_file
+from tiny import VOCAB, write_json
 
 ROOT = Path(__file__).parent / "heads"
 POSITIONS = 72
@@ -46,6 +48,9 @@ class Variant:
 
 
 ONE = ["LABEL_0"]
+MODERN = {"global_attn_every_n_layers": 2, "local_attention": 16, "global_rope_theta": 160000.0, "num_hidden_layers": 2,
+          "local_rope_theta": 10000.0, "norm_eps": 1e-5, "hidden_activation": "gelu", "pad_token_id": 0,
+          "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
 VARIANTS = [
     Variant("bert-score", 41, "bert", "BertForSequenceClassification", ONE,
             config={"sbert_ce_default_activation_function": IDENTITY}),
@@ -62,10 +67,13 @@ VARIANTS = [
             config={"embedding_size": 24, "sentence_transformers": {"activation_fn": SIGMOID, "version": "4.1.0"}}),
     Variant("mpnet-labels", 48, "mpnet", "MPNetForSequenceClassification", ["x", "y"], offset=2,
             config={"pad_token_id": 1, "layer_norm_eps": 1e-5, "relative_attention_num_buckets": 32}),
+    Variant("modernbert-score", 49, "modernbert", "ModernBertForSequenceClassification", ONE, "sigmoid",
+            config=MODERN | {"classifier_pooling": "mean"}),
     Variant("bert-ner", 51, "bert", "BertForTokenClassification", BIO),
     Variant("xlm-roberta-ner", 52, "xlm-roberta", "XLMRobertaForTokenClassification", BIO, offset=2, config=ROBERTA),
     Variant("distilbert-ner", 53, "distilbert", "DistilBertForTokenClassification", BIO[:3],
             sizes=SIZES_DISTIL | {"n_layers": 1}, config={"activation": "gelu", "sinusoidal_pos_embds": False}),
+    Variant("modernbert-ner", 55, "modernbert", "ModernBertForTokenClassification", BIO[:3], config=MODERN),
     Variant("electra-ner", 54, "electra", "ElectraForTokenClassification", BIO[:5], config={"embedding_size": 24}),
 ]
 
@@ -77,7 +85,7 @@ def config(v: Variant) -> dict:
         "id2label": {str(i): label for i, label in enumerate(v.labels)},
         "label2id": {label: i for i, label in enumerate(v.labels)},
     }
-    act = {} if v.model_type == "distilbert" else {"hidden_act": "gelu"}
+    act = {} if v.model_type in ("distilbert", "modernbert") else {"hidden_act": "gelu"}
     return document | act | v.sizes | v.config
 
 
@@ -154,7 +162,7 @@ def golden(v: Variant, directory: Path) -> dict:
 
 def main() -> None:
     torch.set_num_threads(1)
-    for v in VARIANTS:
+    for v in (v for v in VARIANTS if not sys.argv[1:] or v.name in sys.argv[1:]):
         directory = ROOT / v.name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)

@@ -39,7 +39,7 @@ pub const TINY_FAMILIES: [&str; 22] = [
 ];
 
 /// The tiny checkpoints with a head that classifies sequences or tokens.
-pub const TINY_CLASSIFIERS: [&str; 12] = [
+pub const TINY_CLASSIFIERS: [&str; 14] = [
     "bert-score",
     "bert-nli",
     "bert-score-6",
@@ -48,11 +48,20 @@ pub const TINY_CLASSIFIERS: [&str; 12] = [
     "distilbert-sentiment",
     "electra-score",
     "mpnet-labels",
+    "modernbert-score",
     "bert-ner",
     "xlm-roberta-ner",
     "distilbert-ner",
     "electra-ner",
+    "modernbert-ner",
 ];
+
+/// The tiny checkpoints that answer weights of words.
+pub const TINY_SPARSE: [&str; 4] = ["splade-max", "splade-sum", "splade-log-6", "splade-roberta"];
+
+/// The tiny checkpoints that answer a vector per token.
+pub const TINY_MULTIVECTOR: [&str; 4] =
+    ["colbert-pylate", "colbert-attend", "colbert-stanford", "multivector-6"];
 
 /// One text and what the reference answers.
 #[derive(Debug, Deserialize)]
@@ -162,6 +171,43 @@ pub struct Logits {
     pub logits: Vec<f64>,
 }
 
+/// What a tiny checkpoint answers whose cases are of another kind each.
+#[derive(Debug, Deserialize)]
+pub struct TinyHead<C> {
+    /// The limit.
+    pub tokens_max: u32,
+    /// The largest difference of the reference's own f32 from these f64 answers.
+    pub f32_error_max: f64,
+    /// Texts.
+    pub cases: Vec<C>,
+}
+
+/// The words that matter to a text.
+#[derive(Debug, Deserialize)]
+pub struct SparseCase {
+    /// What the model sees.
+    pub ids: Vec<u32>,
+    /// Ascending.
+    pub indices: Vec<u32>,
+    /// Above 0.
+    pub values: Vec<f64>,
+}
+
+/// The vectors of a text's tokens.
+#[derive(Debug, Deserialize)]
+pub struct MultivectorCase {
+    /// `query` or `document`.
+    pub task: String,
+    /// What the model sees, with what the query was expanded by.
+    pub ids: Vec<u32>,
+    /// How many of them the others see.
+    pub seen: usize,
+    /// Vectors.
+    pub rows: usize,
+    /// `[rows, dims]`.
+    pub vectors: Vec<f64>,
+}
+
 /// One line of the real model's texts.
 #[derive(Debug, Deserialize)]
 pub struct MiniLmText {
@@ -217,6 +263,14 @@ pub fn tiny_head_dir(name: &str) -> PathBuf {
 /// # Panics
 /// When the golden data is damaged.
 pub fn tiny_classifier(name: &str) -> TinyClassifier {
+    parse(&read(&root().join("heads").join(format!("{name}.json"))))
+}
+
+/// What a tiny checkpoint with a head answers.
+///
+/// # Panics
+/// When the golden data is damaged.
+pub fn tiny_head<C: DeserializeOwned>(name: &str) -> TinyHead<C> {
     parse(&read(&root().join("heads").join(format!("{name}.json"))))
 }
 

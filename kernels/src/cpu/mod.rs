@@ -11,6 +11,7 @@ mod embed;
 mod error;
 mod isa;
 mod linear;
+mod max_sim;
 mod norm;
 mod operand;
 mod ops;
@@ -25,6 +26,7 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tile_f16;
 mod weights;
+mod word_weights;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -35,12 +37,14 @@ pub use element::Element;
 pub use embed::Embeddings;
 pub use error::OpError;
 pub use isa::{CpuIsa, ParseIsaError};
+pub use max_sim::max_sim;
 pub use ops::{CpuOps, CpuWorkers};
 pub use peak::PeakLoop;
 pub use pool::Pooling;
 pub use rope::{HeadOps, RopeTable};
 pub use team::{TEAM_THREADS_MAX, Team};
 pub use weights::{EmbeddingTable, LayerNorm, PackedLinear};
+pub use word_weights::{WordPooling, WordWeights};
 
 /// What follows a linear layer element by element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{
-    DescribeError, Labels,
-    modules::{self, HeadNames, ModuleWeights},
-    sentence_transformers::{Chain, Pipeline},
+    DescribeError, Labels, MultivectorTexts, json, late_interaction,
+    modules::{self, HeadNames, ModuleWeights, ValueOf, VocabularyWeights},
+    sentence_transformers::{Chain, LateInteraction, Pipeline},
+    vocabulary::Vocabulary,
 };
 use crate::{
-    families::{self, Affine, Described, HeadSizes, NamedHead},
-    spec::{Head, PooledHead, Pooling, Poolings},
+    cpu::WordWeights,
+    families::{self, Affine, Described, HeadOf, NamedHead, WordTable},
+    spec::{
+        Activation, Head, HeadModule, MultivectorHead, PooledHead, Pooling, Poolings, SparseHead,
+        SparseWeights, TokenHead,
+    },
     weights::Checkpoint,
 };
 
@@ -33,81 +38,201 @@ impl Found {
             pooling_assumed,
         }
     }
-}
 
-/// Reads the heads of an encoder whose `config.json` lies at `path`.
-pub(super) fn read(
-    pipeline: &Pipeline,
-    path: &Path,
-    config: &Value,
-    encoder: &Described,
-    checkpoint: &Checkpoint,
-) -> Result<Found, DescribeError> {
-    match &pipeline.chain {
-        Chain::Pooled { poolings, modules } => pooled(poolings, modules, encoder.spec.hidden),
-        Chain::Bare => {
-            let named = named(pipeline, path, config, encoder, checkpoint)?;
-            // The mean over its tokens, as sentence-transformers assumes too.
-            let mean = || PooledHead { poolings: Poolings(vec![Pooling::Mean]), modules: Vec::new() };
-            Ok(named.unwrap_or_else(|| Found::dense(mean(), Vec::new(), true)))
-        }
-        Chain::Classifier => {
-            let named = named(pipeline, path, config, encoder, checkpoint)?;
-            named.ok_or_else(|| DescribeError::Contradiction {
-                path: path.to_owned(),
-                reason: "modules.json describes a cross-encoder, but the architecture has no head of labels"
-                    .into(),
-            })
+    fn multivector(head: MultivectorHead, names: Vec<Option<ModuleWeights>>) -> Self {
+        Self {
+            head: Head { multivector: Some(head), ..Head::default() },
+            names: HeadNames { multivector: names, ..HeadNames::default() },
+            labels: Labels::default(),
+            pooling_assumed: false,
         }
     }
+}
+
+/// An encoder whose heads are looked for.
+pub(super) struct Source<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    /// Of `config.json`.
+    pub(super) path: &'a Path,
+    pub(super) config: &'a Value,
+    pub(super) encoder: &'a Described,
+    pub(super) checkpoint: &'a Checkpoint,
+}
+
+/// Reads the heads.
+pub(super) fn read(source: &Source<'_>) -> Result<Found, DescribeError> {
+    match &source.pipeline.chain {
+        Chain::Pooled { poolings, modules } => {
+            with_bge_m3(source, pooled(poolings, modules, source.encoder.spec.hidden)?)
+        }
+        Chain::Bare if late_interaction::is_stanford(source.config) => stanford(source),
+        Chain::Bare => {
+            // The mean over its tokens, as sentence-transformers assumes too.
+            let mean = || PooledHead { poolings: Poolings(vec![Pooling::Mean]), modules: Vec::new() };
+            Ok(classifier(source)?.unwrap_or_else(|| Found::dense(mean(), Vec::new(), true)))
+        }
+        Chain::Classifier => classifier(source)?.ok_or_else(|| {
+            source.contradiction(
+                "modules.json describes a cross-encoder, but the architecture has no head of labels",
+            )
+        }),
+        Chain::Words(weights) => vocabulary(source, *weights),
+        Chain::Tokens { modules } => multivector(modules, source.encoder.spec.hidden),
+    }
+}
+
+/// What a model with vectors of tokens wants of its texts.
+pub(super) fn texts(
+    pipeline: &Pipeline,
+    config: &Value,
+    head: Option<&MultivectorHead>,
+    tokens_max: u32,
+) -> Result<Option<MultivectorTexts>, DescribeError> {
+    let dir = &pipeline.dir;
+    if head.is_none() {
+        return Ok(None);
+    }
+    let texts = match (&pipeline.chain, &pipeline.late_interaction) {
+        _ if late_interaction::is_stanford(config) => late_interaction::stanford_texts(dir, tokens_max)?,
+        (Chain::Tokens { .. }, LateInteraction::Pylate(config)) => config.clone().texts(dir, tokens_max)?,
+        (Chain::Tokens { modules }, LateInteraction::Native(config)) => {
+            let mask = modules.iter().find(|(kind, _)| kind == "MultiVectorMask");
+            let mask = mask.map(|(_, dir)| dir.join("config.json"));
+            let read = |path: &PathBuf| json::required(path, json::BYTES_MAX);
+            let mask = mask
+                .as_ref()
+                .map(|path| Ok::<_, DescribeError>((path.as_path(), read(path)?)))
+                .transpose()?;
+            config.clone().texts(mask, dir, tokens_max)?
+        }
+        _ => MultivectorTexts::plain(tokens_max),
+    };
+    Ok(Some(texts))
 }
 
 /// Modules behind the pooling, each of which gets what the one before gives.
 fn pooled(poolings: &Poolings, modules: &[(String, PathBuf)], hidden: usize) -> Result<Found, DescribeError> {
-    let mut width = hidden * poolings.0.len();
-    let (mut head, mut weights) = (Vec::new(), Vec::new());
+    let (modules, weights) = chain(modules, hidden * poolings.0.len(), ValueOf::Sentence)?;
+    Ok(Found::dense(PooledHead { poolings: poolings.clone(), modules }, weights, false))
+}
+
+/// Modules on the vectors of tokens. Each is scaled to length 1 in the end, whether a module says so or not.
+fn multivector(modules: &[(String, PathBuf)], hidden: usize) -> Result<Found, DescribeError> {
+    let (mut modules, mut weights) = chain(modules, hidden, ValueOf::Tokens)?;
+    if modules.last() != Some(&HeadModule::Normalize) {
+        modules.push(HeadModule::Normalize);
+        weights.push(None);
+    }
+    Ok(Found::multivector(MultivectorHead { modules, skipped_first: 0 }, weights))
+}
+
+/// BGE-M3 (Chen et al. 2024) has two further heads, in files of their own beside the encoder. Its original files are
+/// pickles of PyTorch, which are not read: without twins in safetensors the model gives dense vectors only.
+fn with_bge_m3(source: &Source<'_>, mut found: Found) -> Result<Found, DescribeError> {
+    let (dir, hidden) = (&source.pipeline.dir, source.encoder.spec.hidden);
+    let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+    let names = || Affine { weight: "weight".into(), bias: "bias".into() };
+    let dense = |outputs, activation| HeadModule::Dense { outputs, bias: true, activation };
+    if let Some(path) = file("sparse_linear.safetensors") {
+        let weights = modules::weights_in(&path, names(), &[1, hidden], true)?;
+        let skipped = Vocabulary::read(dir)?.without_meaning();
+        let modules = vec![dense(1, Activation::Relu)];
+        found.head.sparse = Some(SparseHead { modules, weights: SparseWeights::Lexical { skipped } });
+        found.names.sparse = vec![Some(weights)];
+    }
+    if let Some(path) = file("colbert_linear.safetensors") {
+        let outputs = Checkpoint::open(&path)?.rows("weight").unwrap_or_default();
+        let weights = modules::weights_in(&path, names(), &[outputs, hidden], true)?;
+        let modules = vec![dense(outputs, Activation::Identity), HeadModule::Normalize];
+        // Its first token has a vector of its own kind: the dense one.
+        found.head.multivector = Some(MultivectorHead { modules, skipped_first: 1 });
+        found.names.multivector = vec![Some(weights), None];
+    }
+    Ok(found)
+}
+
+/// Stanford's layout: the projection lies beside the encoder's weights, and its width nowhere else.
+fn stanford(source: &Source<'_>) -> Result<Found, DescribeError> {
+    let outputs = source.checkpoint.rows("linear.weight").unwrap_or_default();
+    let shape = [outputs, source.encoder.spec.hidden];
+    let weights = modules::weights_in(&source.pipeline.dir, Affine::linear("linear"), &shape, false)?;
+    let modules = vec![
+        HeadModule::Dense { outputs, bias: false, activation: Activation::Identity },
+        HeadModule::Normalize,
+    ];
+    Ok(Found::multivector(MultivectorHead { modules, skipped_first: 0 }, vec![Some(weights), None]))
+}
+
+/// Modules with their weights, each of which gets what the one before gives.
+fn chain(
+    modules: &[(String, PathBuf)],
+    mut width: usize,
+    of: ValueOf,
+) -> Result<(Vec<HeadModule>, Vec<Option<ModuleWeights>>), DescribeError> {
+    let (mut chain, mut weights) = (Vec::new(), Vec::new());
     for (kind, dir) in modules {
-        let Some((module, of_module)) = modules::read(kind, dir, width)? else {
+        let Some((module, of_module)) = modules::read(kind, dir, width, of)? else {
             continue;
         };
         width = module.outputs(width);
-        head.push(module);
+        chain.push(module);
         weights.push(of_module);
     }
-    Ok(Found::dense(PooledHead { poolings: poolings.clone(), modules: head }, weights, false))
+    Ok((chain, weights))
 }
 
-/// The head of the class that `config.json` names; `None` for a bare encoder.
-fn named(
-    pipeline: &Pipeline,
-    path: &Path,
-    config: &Value,
-    encoder: &Described,
-    checkpoint: &Checkpoint,
-) -> Result<Option<Found>, DescribeError> {
-    let labels = Labels::of_config(path, config, pipeline.score_activation.as_deref())?;
-    let sizes = HeadSizes {
-        hidden: encoder.spec.hidden,
-        labels: labels.names.len(),
-        encoder_prefix: encoder.names.prefix,
-    };
-    let family = |source| DescribeError::Family { path: path.to_owned(), source };
-    let Some(named) = families::named_head(config, checkpoint, &sizes).map_err(family)? else {
-        return Ok(None);
-    };
-    let weights = |names: Vec<Affine>| {
-        let weights = |names| Some(ModuleWeights { dir: pipeline.dir.clone(), names });
-        names.into_iter().map(weights).collect()
-    };
-    let (head, names) = match named {
-        NamedHead::Sequence(head, names) => (
+/// The classifier of the class that `config.json` names; `None` for a bare encoder.
+fn classifier(source: &Source<'_>) -> Result<Option<Found>, DescribeError> {
+    let labels = Labels::of_config(source.path, source.config, source.pipeline.score_activation.as_deref())?;
+    let (head, names) = match source.named(HeadOf::Labels(labels.names.len()))? {
+        Some(NamedHead::Sequence(head, names)) => (
             Head { classes: Some(head), ..Head::default() },
-            HeadNames { classes: weights(names), ..HeadNames::default() },
+            HeadNames { classes: source.weights(names), ..HeadNames::default() },
         ),
-        NamedHead::Token(head, names) => (
+        Some(NamedHead::Token(head, names)) => (
             Head { token_classes: Some(head), ..Head::default() },
-            HeadNames { token_classes: weights(names), ..HeadNames::default() },
+            HeadNames { token_classes: source.weights(names), ..HeadNames::default() },
         ),
+        Some(NamedHead::Vocabulary(..)) | None => return Ok(None),
     };
     Ok(Some(Found { head, names, labels, pooling_assumed: false }))
+}
+
+/// A masked language model whose logits become weights of words.
+fn vocabulary(source: &Source<'_>, weights: WordWeights) -> Result<Found, DescribeError> {
+    let Some(NamedHead::Vocabulary(TokenHead { modules }, names, table)) = source.named(HeadOf::Words)?
+    else {
+        return Err(source
+            .contradiction("modules.json asks for logits of words, but the architecture has no such head"));
+    };
+    let WordTable { words, weight, bias } = table;
+    let head = SparseHead { modules, weights: SparseWeights::Vocabulary { words, weights } };
+    let dir = source.pipeline.dir.clone();
+    Ok(Found {
+        head: Head { sparse: Some(head), ..Head::default() },
+        names: HeadNames {
+            sparse: source.weights(names),
+            vocabulary: Some(VocabularyWeights { dir, weight, bias }),
+            ..HeadNames::default()
+        },
+        labels: Labels::default(),
+        pooling_assumed: false,
+    })
+}
+
+impl Source<'_> {
+    fn named(&self, of: HeadOf) -> Result<Option<NamedHead>, DescribeError> {
+        let named = families::named_head(self.config, self.checkpoint, self.encoder, of);
+        named.map_err(|source| DescribeError::Family { path: self.path.to_owned(), source })
+    }
+
+    /// Weights that lie beside those of the encoder.
+    fn weights(&self, names: Vec<Affine>) -> Vec<Option<ModuleWeights>> {
+        let weights = |names| Some(ModuleWeights { dir: self.pipeline.dir.clone(), names });
+        names.into_iter().map(weights).collect()
+    }
+
+    fn contradiction(&self, reason: &str) -> DescribeError {
+        DescribeError::Contradiction { path: self.path.to_owned(), reason: reason.to_owned() }
+    }
 }

@@ -4,9 +4,11 @@ mod error;
 mod head;
 mod json;
 mod labels;
+mod late_interaction;
 mod matryoshka;
 mod modules;
 mod sentence_transformers;
+mod vocabulary;
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +19,10 @@ use std::{
 pub use error::DescribeError;
 use labels::Labels;
 pub use labels::ScoreActivation;
+pub use late_interaction::{Expansion, MultivectorText, MultivectorTexts};
 pub use matryoshka::Matryoshka;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     dtype::Dtype,
@@ -27,7 +31,7 @@ use crate::{
     spec::{EncoderSpec, Head, Pooling, Poolings},
     weights::Checkpoint,
 };
-pub(crate) use modules::{HeadNames, ModuleWeights};
+pub(crate) use modules::{HeadNames, ModuleWeights, VocabularyWeights};
 use sentence_transformers::Pipeline;
 
 /// A model as its files describe it. Made from `config.json`, the sentence-transformers files, the tokenizer's limits
@@ -60,6 +64,8 @@ pub struct ModelDescription {
     pub multi_label: bool,
     /// What becomes of the one logit of a cross-encoder before it is a score.
     pub score_activation: ScoreActivation,
+    /// What texts need before each of their tokens gets a vector; `None` without such a head.
+    pub multivector: Option<MultivectorTexts>,
     pub(crate) names: WeightNames,
     pub(crate) head_names: HeadNames,
 }
@@ -108,18 +114,31 @@ impl ModelDescription {
     pub fn from_dir(dir: &Path) -> Result<Self, DescribeError> {
         let pipeline = Pipeline::read(dir)?;
         let path = pipeline.dir.join("config.json");
-        let config = json::required(&path, json::BYTES_MAX)?;
+        let config: Value = json::required(&path, json::BYTES_MAX)?;
         let matryoshka = Matryoshka::of_config(&path, &config)?;
         let checkpoint = Checkpoint::open(&pipeline.dir)?;
         let family = |source| DescribeError::Family { path: path.clone(), source };
         let bare = Head::pooled(Pooling::Mean, false);
-        let encoder = families::describe(&config, &checkpoint, bare).map_err(family)?;
-        let found = head::read(&pipeline, &path, &config, &encoder, &checkpoint)?;
+        let encoder = if late_interaction::is_stanford(&config) {
+            families::describe(&without_architecture(&config), &checkpoint, bare)
+        } else {
+            families::describe(&config, &checkpoint, bare)
+        };
+        let encoder = encoder.map_err(family)?;
+        let source = head::Source {
+            pipeline: &pipeline,
+            path: &path,
+            config: &config,
+            encoder: &encoder,
+            checkpoint: &checkpoint,
+        };
+        let found = head::read(&source)?;
         let Described { mut spec, names } = encoder;
         spec.head = found.head;
         spec.validate().map_err(|error| family(error.into()))?;
         let limits = [pipeline.tokens_max, tokenizer_tokens_max(&pipeline.dir)?];
         let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
+        let multivector = head::texts(&pipeline, &config, spec.head.multivector.as_ref(), tokens_max)?;
         let pooling = spec.head.dense.as_ref().map_or(Poolings(Vec::new()), |dense| dense.poolings.clone());
         let Labels { names: labels, multi_label, activation: score_activation } = found.labels;
         Ok(Self {
@@ -134,6 +153,7 @@ impl ModelDescription {
             labels,
             multi_label,
             score_activation,
+            multivector,
             names,
             head_names: found.names,
             spec,
@@ -160,6 +180,13 @@ impl ModelDescription {
     pub fn weight_bytes_estimate(&self, dtype: Dtype) -> u64 {
         self.spec.parameters() * dtype.bytes() as u64
     }
+}
+
+/// Leaves the encoder's family to `model_type`.
+fn without_architecture(config: &Value) -> Value {
+    let mut config = config.clone();
+    config.as_object_mut().map(|fields| fields.remove("architectures"));
+    config
 }
 
 /// The tokenizer's own limit, where it states a sane one.

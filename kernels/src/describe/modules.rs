@@ -14,6 +14,7 @@ use crate::{
 /// A module with its weights; without for one that has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModuleWeights {
+    /// A directory, or one file.
     pub(crate) dir: PathBuf,
     pub(crate) names: Affine,
 }
@@ -24,29 +25,62 @@ pub(crate) struct HeadNames {
     pub(crate) dense: Vec<Option<ModuleWeights>>,
     pub(crate) classes: Vec<Option<ModuleWeights>>,
     pub(crate) token_classes: Vec<Option<ModuleWeights>>,
+    pub(crate) sparse: Vec<Option<ModuleWeights>>,
+    pub(crate) multivector: Vec<Option<ModuleWeights>>,
+    /// Of a sparse head that knows a whole vocabulary.
+    pub(crate) vocabulary: Option<VocabularyWeights>,
 }
 
-/// The vector that a module reads and writes; others belong to other kinds of models.
-const VECTOR: &str = "sentence_embedding";
+/// The table that tokens are compared with to get logits of words, `[words, width]`, and its bias.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VocabularyWeights {
+    pub(crate) dir: PathBuf,
+    pub(crate) weight: String,
+    pub(crate) bias: String,
+}
 
-pub(super) const COVERED: &str = "Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout";
+/// The value of a pipeline that a module reads and writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValueOf {
+    /// The pooled vector.
+    Sentence,
+    /// The vectors of the tokens.
+    Tokens,
+}
+
+impl ValueOf {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sentence => "sentence_embedding",
+            Self::Tokens => "token_embeddings",
+        }
+    }
+}
+
+pub(super) const COVERED: &str = "Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout; \
+                                  Transformer for sequence-classification; Transformer for fill-mask, SpladePooling; \
+                                  Transformer, then any of Dense, Normalize, MultiVectorMask for tokens";
 
 /// Reads the module of class `kind` in `dir`, which gets vectors of `width`. `None` for one that does nothing here.
 pub(super) fn read(
     kind: &str,
     dir: &Path,
     width: usize,
+    of: ValueOf,
 ) -> Result<Option<(HeadModule, Option<ModuleWeights>)>, DescribeError> {
     let path = dir.join("config.json");
     match kind {
-        "Dense" => json::required::<Dense>(&path, json::BYTES_MAX)?.module(&path, width).map(Some),
+        "Dense" | "pylate.models.Dense.Dense" => {
+            json::required::<Dense>(&path, json::BYTES_MAX)?.module(&path, width, of).map(Some)
+        }
         "LayerNorm" => json::required::<LayerNorm>(&path, json::BYTES_MAX)?.module(&path, width).map(Some),
         "Normalize" => {
             let names: Names = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
-            names.check(&path)?;
+            names.check(&path, of)?;
             Ok(Some((HeadModule::Normalize, None)))
         }
-        "Dropout" => Ok(None),
+        // It says which tokens get a vector and leaves vectors as they are.
+        "Dropout" | "MultiVectorMask" => Ok(None),
         other => {
             let found = format!("the module {other}");
             Err(DescribeError::NotCovered { path: dir.to_owned(), found, covered: COVERED })
@@ -64,13 +98,14 @@ struct Names {
 }
 
 impl Names {
-    fn check(self, path: &Path) -> Result<(), DescribeError> {
+    /// Older files do not say it.
+    fn check(self, path: &Path, of: ValueOf) -> Result<(), DescribeError> {
         let names = [self.module_input_name, self.module_output_name];
-        match names.into_iter().flatten().find(|name| name != VECTOR) {
+        match names.into_iter().flatten().find(|name| name != of.name()) {
             Some(name) => Err(DescribeError::NotCovered {
                 path: path.to_owned(),
                 found: format!("a module for {name:?}"),
-                covered: VECTOR,
+                covered: of.name(),
             }),
             None => Ok(()),
         }
@@ -96,10 +131,15 @@ const fn yes() -> bool {
 }
 
 impl Dense {
-    fn module(self, path: &Path, width: usize) -> Result<(HeadModule, Option<ModuleWeights>), DescribeError> {
+    fn module(
+        self,
+        path: &Path,
+        width: usize,
+        of: ValueOf,
+    ) -> Result<(HeadModule, Option<ModuleWeights>), DescribeError> {
         let not_covered =
             |found, covered| DescribeError::NotCovered { path: path.to_owned(), found, covered };
-        self.names.check(path)?;
+        self.names.check(path, of)?;
         if self.use_residual {
             return Err(not_covered("a Dense with use_residual".into(), "use_residual: false"));
         }
@@ -134,7 +174,7 @@ impl LayerNorm {
     fn module(self, path: &Path, width: usize) -> Result<(HeadModule, Option<ModuleWeights>), DescribeError> {
         fits(path, "dimension", self.dimension, width)?;
         let weights = weights_of(path, Affine::linear("norm"), &[width], true)?;
-        Ok((HeadModule::LayerNorm { eps: EPS }, Some(weights)))
+        Ok((HeadModule::LayerNorm { eps: EPS, bias: true }, Some(weights)))
     }
 }
 
@@ -153,11 +193,20 @@ fn weights_of(
     shape: &[usize],
     bias: bool,
 ) -> Result<ModuleWeights, DescribeError> {
-    let dir = path.parent().unwrap_or(path).to_owned();
-    let checkpoint = Checkpoint::open(&dir)?;
+    weights_in(path.parent().unwrap_or(path), names, shape, bias)
+}
+
+/// The weights in `dir`, or in the one file that it is, whose shapes are checked.
+pub(super) fn weights_in(
+    dir: &Path,
+    names: Affine,
+    shape: &[usize],
+    bias: bool,
+) -> Result<ModuleWeights, DescribeError> {
+    let checkpoint = Checkpoint::open(dir)?;
     checkpoint.find(&names.weight, shape)?;
     if bias {
         checkpoint.find(&names.bias, &shape[..1])?;
     }
-    Ok(ModuleWeights { dir, names })
+    Ok(ModuleWeights { dir: dir.to_owned(), names })
 }

@@ -7,8 +7,15 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{DescribeError, Prompts, json, modules};
-use crate::spec::{Pooling, Poolings};
+use super::{
+    DescribeError, Prompts, json,
+    late_interaction::{PylateConfig, TransformerTexts},
+    modules,
+};
+use crate::{
+    cpu::{WordPooling, WordWeights},
+    spec::{Pooling, Poolings},
+};
 
 /// What the files around the encoder say.
 #[derive(Debug)]
@@ -21,6 +28,15 @@ pub(super) struct Pipeline {
     pub(super) prompts: Prompts,
     /// The class of what is applied to a score.
     pub(super) score_activation: Option<String>,
+    /// What a model with vectors of tokens wants of its texts.
+    pub(super) late_interaction: LateInteraction,
+}
+
+/// The two layouts of files that say it.
+#[derive(Debug)]
+pub(super) enum LateInteraction {
+    Pylate(PylateConfig),
+    Native(TransformerTexts),
 }
 
 /// What follows the encoder.
@@ -32,6 +48,10 @@ pub(super) enum Chain {
     Pooled { poolings: Poolings, modules: Vec<(String, PathBuf)> },
     /// The head of the class in `config.json`.
     Classifier,
+    /// The logits of a masked language model, pooled.
+    Words(WordWeights),
+    /// Modules on the vectors of tokens: the class and the directory of each.
+    Tokens { modules: Vec<(String, PathBuf)> },
 }
 
 #[derive(Deserialize)]
@@ -43,7 +63,7 @@ struct Module {
 
 impl Pipeline {
     pub(super) fn read(root: &Path) -> Result<Self, DescribeError> {
-        let (prompts, kind, score_activation) = PipelineConfig::read(root)?;
+        let (prompts, config) = PipelineConfig::read(root)?;
         let modules_path = root.join("modules.json");
         let modules = json::optional::<Vec<Module>>(&modules_path, json::BYTES_MAX)?;
         let dir = match modules.as_deref() {
@@ -65,23 +85,45 @@ impl Pipeline {
                 let modules = rest.iter().map(named).collect::<Result<_, DescribeError>>()?;
                 Chain::Pooled { poolings: read_pooling(&pooling_dir, &prompts)?, modules }
             }
+            Some([first, pooling]) if transformer.fills_masks(first) && pooling.kind() == "SpladePooling" => {
+                Chain::Words(read_splade_pooling(&pooling.dir(root, &modules_path)?)?)
+            }
+            Some([first, rest @ ..])
+                if first.kind() == "Transformer" && !rest.is_empty() && rest.iter().all(is_of_tokens) =>
+            {
+                let named =
+                    |module: &Module| Ok((module.kind().to_owned(), module.dir(root, &modules_path)?));
+                Chain::Tokens { modules: rest.iter().map(named).collect::<Result<_, DescribeError>>()? }
+            }
             Some(other) => return Err(refuse_chain(modules_path, other)),
         };
-        chain.check(root, kind)?;
-        let TransformerConfig { max_seq_length, do_lower_case, .. } = transformer;
+        let PipelineConfig { model_type, activation_fn, pylate, .. } = config;
+        let is_pylate = model_type.as_deref() != Some("MultiVectorEncoder");
+        chain.check(root, model_type)?;
+        let TransformerConfig { max_seq_length, do_lower_case, texts, .. } = transformer;
         Ok(Self {
             dir,
             chain,
             lowercases: do_lower_case,
             tokens_max: max_seq_length,
             prompts,
-            score_activation,
+            score_activation: activation_fn,
+            late_interaction: if is_pylate {
+                LateInteraction::Pylate(pylate)
+            } else {
+                LateInteraction::Native(texts)
+            },
         })
     }
 }
 
 fn is_covered(module: &Module) -> bool {
     HEAD_MODULES.contains(&module.kind())
+}
+
+/// Modules that may follow the encoder where each token gets a vector.
+fn is_of_tokens(module: &Module) -> bool {
+    matches!(module.kind(), "Dense" | "pylate.models.Dense.Dense" | "Normalize" | "MultiVectorMask")
 }
 
 fn refuse_chain(path: PathBuf, modules: &[Module]) -> DescribeError {
@@ -107,6 +149,8 @@ impl Chain {
             Self::Bare => "SentenceTransformer, CrossEncoder",
             Self::Pooled { .. } => "SentenceTransformer",
             Self::Classifier => "CrossEncoder",
+            Self::Words(_) => "SparseEncoder",
+            Self::Tokens { .. } => "ColBERT, MultiVectorEncoder",
         };
         match kind.filter(|kind| !covered.split(", ").any(|covered| covered == kind)) {
             None => Ok(()),
@@ -146,11 +190,19 @@ struct TransformerConfig {
     /// Written since version 5.
     #[serde(default)]
     transformer_task: Option<String>,
+    #[serde(flatten)]
+    texts: TransformerTexts,
 }
 
 impl TransformerConfig {
     fn classifies(&self) -> bool {
         self.transformer_task.as_deref() == Some("sequence-classification")
+    }
+
+    /// Until version 5.3 a class of its own said it.
+    fn fills_masks(&self, module: &Module) -> bool {
+        let task = self.transformer_task.as_deref();
+        module.kind() == "MLMTransformer" || module.kind() == "Transformer" && task == Some("fill-mask")
     }
 }
 
@@ -176,6 +228,39 @@ fn read_transformer(dir: &Path) -> Result<TransformerConfig, DescribeError> {
         return Ok(config);
     }
     Ok(TransformerConfig::default())
+}
+
+#[derive(Deserialize)]
+struct SpladePooling {
+    #[serde(default = "max")]
+    pooling_strategy: String,
+    #[serde(default = "relu")]
+    activation_function: String,
+}
+
+fn max() -> String {
+    "max".into()
+}
+
+fn relu() -> String {
+    "relu".into()
+}
+
+fn read_splade_pooling(dir: &Path) -> Result<WordWeights, DescribeError> {
+    let path = dir.join("config.json");
+    let config = json::required::<SpladePooling>(&path, json::BYTES_MAX)?;
+    let refuse = |found, covered| Err(DescribeError::NotCovered { path: path.clone(), found, covered });
+    let pooling = match config.pooling_strategy.as_str() {
+        "max" => WordPooling::Max,
+        "sum" => WordPooling::Sum,
+        other => return refuse(format!("pooling by {other:?}"), "max, sum"),
+    };
+    let logarithms = match config.activation_function.as_str() {
+        "relu" => 1,
+        "log1p_relu" => 2,
+        other => return refuse(format!("the activation {other:?}"), "relu, log1p_relu"),
+    };
+    Ok(WordWeights { pooling, logarithms })
 }
 
 /// One boolean per mode until version 5, then one field with a name or a list of names.
@@ -267,19 +352,21 @@ struct PipelineConfig {
     model_type: Option<String>,
     #[serde(default)]
     activation_fn: Option<String>,
+    #[serde(flatten)]
+    pylate: PylateConfig,
 }
 
 impl PipelineConfig {
-    /// The prompts, the kind of model and the activation of its scores.
-    fn read(root: &Path) -> Result<(Prompts, Option<String>, Option<String>), DescribeError> {
+    /// With the prompts taken out.
+    fn read(root: &Path) -> Result<(Prompts, Self), DescribeError> {
         let path = root.join(PIPELINE_FILE);
-        let config: Self = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
-        let Self { prompts, default_prompt_name: default_name, model_type, activation_fn } = config;
-        let by_name = prompts.unwrap_or_default();
+        let mut config: Self = json::optional(&path, json::BYTES_MAX)?.unwrap_or_default();
+        let by_name = config.prompts.take().unwrap_or_default();
+        let default_name = config.default_prompt_name.take();
         if let Some(name) = default_name.as_ref().filter(|name| !by_name.contains_key(*name)) {
             let reason = format!("default_prompt_name {name:?} is not one of the prompts");
             return Err(DescribeError::Contradiction { path, reason });
         }
-        Ok((Prompts { by_name, default_name }, model_type, activation_fn))
+        Ok((Prompts { by_name, default_name }, config))
     }
 }

@@ -15,25 +15,54 @@ pub(super) struct Block<'a> {
     pub(super) token_ids: &'a [u32],
     pub(super) positions: &'a [u32],
     pub(super) type_ids: &'a [u8],
+    pub(super) skipped: &'a [bool],
     /// From 0.
     pub(super) cu_seqlens: &'a [u32],
+    /// Bounds of the sequences' keys, of which only differences count.
+    pub(super) cu_seqlens_k: &'a [u32],
 }
 
 impl<'a> Block<'a> {
     /// The given sequences of a checked batch; `cu_seqlens` keeps their lengths.
     pub(super) fn cut(batch: &'a PackedBatch, sequences: Range<usize>, cu_seqlens: &'a mut Vec<u32>) -> Self {
         let bounds = &batch.cu_seqlens_q[sequences.start..=sequences.end];
+        let cu_seqlens_k = &batch.cu_seqlens_k[sequences.start..=sequences.end];
         let first = bounds[0];
         let tokens = first as usize..bounds[sequences.len()] as usize;
         cu_seqlens.clear();
         cu_seqlens.extend(bounds.iter().map(|bound| bound - first));
         let type_ids = batch.type_ids.get(tokens.clone()).unwrap_or_default();
+        let skipped = batch.skipped.get(tokens.clone()).unwrap_or_default();
         Self {
             token_ids: &batch.token_ids[tokens.clone()],
             positions: &batch.positions[tokens],
             type_ids,
+            skipped,
             cu_seqlens,
+            cu_seqlens_k,
         }
+    }
+}
+
+impl Block<'_> {
+    /// Sequences whose tokens are all keys as one range, every other one alone with its number of keys.
+    pub(super) fn key_groups(&self) -> impl Iterator<Item = (Range<usize>, Option<usize>)> {
+        let sequences = self.cu_seqlens.len().saturating_sub(1);
+        let length = |bounds: &[u32], index: usize| bounds[index + 1] - bounds[index];
+        let is_whole = move |index: usize| length(self.cu_seqlens, index) == length(self.cu_seqlens_k, index);
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let first = start;
+            if first == sequences {
+                return None;
+            }
+            if !is_whole(first) {
+                start += 1;
+                return Some((first..start, Some(length(self.cu_seqlens_k, first) as usize)));
+            }
+            start = (first..sequences).find(|&index| !is_whole(index)).unwrap_or(sequences);
+            Some((first..start, None))
+        })
     }
 }
 
@@ -80,6 +109,15 @@ mod tests {
         let block = Block::cut(&batch, 1..3, &mut cu_seqlens);
         assert_eq!((block.token_ids, block.positions), (&[3, 4, 5, 6][..], &[0, 1, 2, 0][..]));
         assert_eq!((block.type_ids, block.cu_seqlens), (&[1, 1, 1, 0][..], &[0, 3, 4][..]));
+    }
+
+    #[test]
+    fn sequences_with_fewer_keys_stand_alone() {
+        let mut batch = PackedBatch::new();
+        [3, 3, 2, 3, 3].iter().for_each(|&keys| batch.push_expanded(&[0; 3], keys));
+        let mut cu_seqlens = Vec::new();
+        let block = Block::cut(&batch, 1..5, &mut cu_seqlens);
+        assert_eq!(block.key_groups().collect::<Vec<_>>(), [(0..1, None), (1..2, Some(2)), (2..4, None)]);
     }
 
     proptest! {

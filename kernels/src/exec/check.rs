@@ -1,7 +1,11 @@
 //! Holds a batch against a plan before anything is computed.
 
 use super::ExecError;
-use crate::{batch::PackedBatch, outputs::OutputSet, plan::EmbedPlan};
+use crate::{
+    batch::PackedBatch,
+    outputs::OutputSet,
+    plan::{EmbedPlan, Plan},
+};
 
 /// Something is wanted, and there is a head for all of it.
 pub(super) fn check_outputs(wanted: OutputSet, gives: OutputSet) -> Result<(), ExecError> {
@@ -12,22 +16,19 @@ pub(super) fn check_outputs(wanted: OutputSet, gives: OutputSet) -> Result<(), E
 }
 
 /// Every id, position and length is one that the model has.
-pub(super) fn check(embed: &EmbedPlan, batch: &PackedBatch) -> Result<(), ExecError> {
+pub(super) fn check(plan: &Plan, batch: &PackedBatch) -> Result<(), ExecError> {
     let tokens = batch.tokens();
     length("positions", batch.positions.len(), tokens)?;
     if !batch.type_ids.is_empty() {
         length("type_ids", batch.type_ids.len(), tokens)?;
     }
+    if !batch.skipped.is_empty() {
+        length("skipped", batch.skipped.len(), tokens)?;
+    }
     cu_seqlens("cu_seqlens_q", &batch.cu_seqlens_q, tokens)?;
     length("cu_seqlens_k", batch.cu_seqlens_k.len(), batch.cu_seqlens_q.len())?;
-    // An encoder's keys are its own tokens.
-    if let Some(index) =
-        (0..batch.cu_seqlens_k.len()).find(|&i| batch.cu_seqlens_k[i] != batch.cu_seqlens_q[i])
-    {
-        let value = batch.cu_seqlens_k[index];
-        return Err(ExecError::CuSeqlens { field: "cu_seqlens_k", index, value, tokens });
-    }
-    let EmbedPlan { vocab, positions, token_types, .. } = *embed;
+    keys(plan, batch)?;
+    let EmbedPlan { vocab, positions, token_types, .. } = plan.embed;
     if let Some((row, id)) = first_outside(&batch.token_ids, vocab) {
         return Err(ExecError::TokenId { row, id, vocab });
     }
@@ -38,6 +39,30 @@ pub(super) fn check(embed: &EmbedPlan, batch: &PackedBatch) -> Result<(), ExecEr
     let token_types = token_types.unwrap_or(1);
     if let Some(row) = batch.type_ids.iter().position(|&id| usize::from(id) >= token_types) {
         return Err(ExecError::TypeId { row, type_id: batch.type_ids[row], token_types });
+    }
+    Ok(())
+}
+
+/// An encoder's keys are its own tokens: all of a sequence, or its first ones where the plan can leave the others out.
+fn keys(plan: &Plan, batch: &PackedBatch) -> Result<(), ExecError> {
+    let (queries, keys) = (&batch.cu_seqlens_q, &batch.cu_seqlens_k);
+    let tokens = batch.tokens();
+    let refuse =
+        |index: usize| Err(ExecError::CuSeqlens { field: "cu_seqlens_k", index, value: keys[index], tokens });
+    if keys.first() != Some(&0) {
+        return refuse(0);
+    }
+    for (sequence, (queries, bounds)) in queries.windows(2).zip(keys.windows(2)).enumerate() {
+        let tokens = queries[1] - queries[0];
+        match bounds[1].checked_sub(bounds[0]) {
+            Some(keys) if keys == tokens => {}
+            Some(keys) if (1..tokens).contains(&keys) => {
+                if !plan.sees_everything_up_to(tokens as usize) {
+                    return Err(ExecError::Keys { sequence, keys, tokens });
+                }
+            }
+            _ => return refuse(sequence + 1),
+        }
     }
     Ok(())
 }

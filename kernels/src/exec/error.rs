@@ -90,6 +90,18 @@ pub enum ExecError {
         /// Its place in the batch.
         sequence: usize,
     },
+    /// Tokens that are seen by none need attention without distances: those to the tokens that are left would be wrong.
+    #[error(
+        "sequence {sequence} has {keys} keys for {tokens} tokens; this model's attention takes all of them"
+    )]
+    Keys {
+        /// Its place in the batch.
+        sequence: usize,
+        /// Keys that it has.
+        keys: u32,
+        /// Tokens that it has.
+        tokens: u32,
+    },
     /// The model has no head for what is wanted, or nothing is wanted.
     #[error("the model gives {gives}; {wanted} was asked for")]
     Outputs {

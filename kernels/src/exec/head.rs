@@ -1,6 +1,10 @@
 //! From the last hidden states to the answers.
 
-use super::{ExecError, LoadError, load::keep_first};
+use super::{
+    ExecError, LoadError,
+    load::keep_first,
+    sparse::{SparseWeights, SparseWorkspace},
+};
 use crate::{
     cpu::{Activation, AlignedBuf, CpuIsa, CpuOps, Element, Epilogue, LayerNorm, PackedLinear},
     describe::{HeadNames, ModuleWeights},
@@ -15,10 +19,12 @@ pub(super) struct HeadWeights {
     dense: Option<Chain>,
     classes: Option<Chain>,
     token_classes: Option<Chain>,
+    sparse: Option<SparseWeights>,
+    multivector: Option<Chain>,
 }
 
 /// Steps with their weights, in order.
-struct Chain(Vec<Step>);
+pub(super) struct Chain(Vec<Step>);
 
 enum Step {
     Dense(PackedLinear, Activation),
@@ -27,23 +33,37 @@ enum Step {
 }
 
 impl HeadWeights {
-    pub(super) fn load(plan: &HeadPlan, isa: CpuIsa, names: &HeadNames) -> Result<Self, LoadError> {
+    /// `dtype` is that of the encoder's weights; the product with a vocabulary, as large as all of them, has the same.
+    pub(super) fn load(
+        plan: &HeadPlan,
+        (isa, dtype): (CpuIsa, Dtype),
+        names: &HeadNames,
+    ) -> Result<Self, LoadError> {
         let pooled = |plan: &Option<PooledPlan>, names: &[Option<ModuleWeights>]| {
             plan.as_ref().map(|plan| Chain::load(&plan.chain, isa, names)).transpose()
         };
         let of_tokens = |plan: &Option<ChainPlan>, names: &[Option<ModuleWeights>]| {
             plan.as_ref().map(|plan| Chain::load(plan, isa, names)).transpose()
         };
+        let sparse = plan.sparse.as_ref().map(|plan| {
+            let chain = Chain::load(&plan.chain, isa, &names.sparse)?;
+            SparseWeights::load(plan, chain, (isa, dtype), names.vocabulary.as_ref())
+        });
+        let multivector = plan.multivector.as_ref();
+        let multivector = multivector.map(|plan| Chain::load(&plan.chain, isa, &names.multivector));
         Ok(Self {
             dense: pooled(&plan.dense, &names.dense)?,
             classes: pooled(&plan.classes, &names.classes)?,
             token_classes: of_tokens(&plan.token_classes, &names.token_classes)?,
+            sparse: sparse.transpose()?,
+            multivector: multivector.transpose()?,
         })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let Self { dense, classes, token_classes } = self;
-        [dense, classes, token_classes].into_iter().flatten().map(Chain::bytes).sum()
+        let Self { dense, classes, token_classes, sparse, multivector } = self;
+        let chains = [dense, classes, token_classes, multivector].into_iter().flatten().map(Chain::bytes);
+        chains.sum::<usize>() + sparse.as_ref().map_or(0, SparseWeights::bytes)
     }
 }
 
@@ -53,7 +73,7 @@ impl Chain {
         Ok(Self(steps.map(|(step, names)| Step::load(step, isa, names.as_ref())).collect::<Result<_, _>>()?))
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.0.iter().map(Step::bytes).sum()
     }
 }
@@ -84,10 +104,10 @@ impl Step {
                 tensor.release();
                 failed.map_or(Ok(Self::Dense(packed, activation)), |error| Err(error.into()))
             }
-            HeadStep::LayerNorm { width, eps } => {
+            HeadStep::LayerNorm { width, eps, bias } => {
                 let (checkpoint, names) = file(names)?;
                 let gamma = vector(&checkpoint, &names.weight, width)?;
-                let beta = vector(&checkpoint, &names.bias, width)?;
+                let beta = if bias { vector(&checkpoint, &names.bias, width)? } else { vec![0.0; width] };
                 Ok(Self::Norm(LayerNorm::new(gamma, beta, eps)?))
             }
             HeadStep::L2 { width } => Ok(Self::L2 { width }),
@@ -111,10 +131,18 @@ pub(super) struct Hidden<'a, T> {
     pub(super) rows: &'a [T],
     /// From 0.
     pub(super) cu_seqlens: &'a [u32],
+    /// `[tokens]`.
+    pub(super) token_ids: &'a [u32],
+    /// `[tokens]`: which get no vector of their own; or empty.
+    pub(super) skipped: &'a [bool],
 }
 
 impl<T> Hidden<'_, T> {
-    fn sequences(&self) -> usize {
+    pub(super) fn tokens(&self) -> usize {
+        self.rows.len() / self.width
+    }
+
+    pub(super) fn sequences(&self) -> usize {
         self.cu_seqlens.len().saturating_sub(1)
     }
 }
@@ -123,11 +151,12 @@ impl<T> Hidden<'_, T> {
 pub(super) struct HeadWorkspace {
     from: AlignedBuf<f32>,
     to: AlignedBuf<f32>,
+    sparse: SparseWorkspace,
 }
 
 impl HeadWorkspace {
     pub(super) fn new() -> Self {
-        Self { from: AlignedBuf::zeroed(0), to: AlignedBuf::zeroed(0) }
+        Self { from: AlignedBuf::zeroed(0), to: AlignedBuf::zeroed(0), sparse: SparseWorkspace::new() }
     }
 
     /// Runs the heads that are wanted, all of which the model has, and appends what they give.
@@ -148,6 +177,18 @@ impl HeadWorkspace {
         if let (true, Some(chain)) = (wanted.token_classes, &weights.token_classes) {
             out.token_classes.extend_from_slice(self.of_tokens(ops, chain, hidden)?);
         }
+        if let (true, Some(weights)) = (wanted.sparse, &weights.sparse) {
+            let len = self.of_tokens(ops, &weights.chain, hidden)?.len();
+            self.sparse.run(ops, weights, hidden, &self.from[..len], &mut out.sparse)?;
+        }
+        if let (true, Some(plan), Some(chain)) = (wanted.multivector, &plan.multivector, &weights.multivector)
+        {
+            let kept = self.keep(hidden, plan.skipped_first, &mut out.multivector_bounds);
+            if kept > 0 {
+                let vectors = self.chain(ops, chain, kept, kept * hidden.width)?;
+                out.multivector.extend_from_slice(vectors);
+            }
+        }
         Ok(())
     }
 
@@ -159,7 +200,7 @@ impl HeadWorkspace {
         chain: &Chain,
         hidden: Hidden<'_, T>,
     ) -> Result<&[f32], ExecError> {
-        let Hidden { width, rows, cu_seqlens } = hidden;
+        let Hidden { width, rows, cu_seqlens, .. } = hidden;
         let len = hidden.sequences() * width * plan.poolings.len();
         self.from.reserve(len);
         ops.pool(&plan.poolings, width, rows, cu_seqlens, &mut self.from[..len])?;
@@ -176,7 +217,33 @@ impl HeadWorkspace {
         let len = hidden.rows.len();
         self.from.reserve(len);
         self.from.iter_mut().zip(hidden.rows).for_each(|(wide, value)| *wide = value.to_f32());
-        self.chain(ops, chain, len / hidden.width, len)
+        self.chain(ops, chain, hidden.tokens(), len)
+    }
+
+    /// Widens the tokens that get a vector into `from` and appends their bounds by sequence; returns how many there are.
+    fn keep<T: Element>(
+        &mut self,
+        hidden: Hidden<'_, T>,
+        skipped_first: usize,
+        bounds: &mut Vec<u32>,
+    ) -> usize {
+        let width = hidden.width;
+        self.from.reserve(hidden.rows.len());
+        let before = bounds.last().copied().unwrap_or_default();
+        let mut kept = 0;
+        for sequence in hidden.cu_seqlens.windows(2) {
+            for token in sequence[0] as usize + skipped_first..sequence[1] as usize {
+                if hidden.skipped.get(token) == Some(&true) {
+                    continue;
+                }
+                let to = &mut self.from[kept * width..][..width];
+                let row = &hidden.rows[token * width..][..width];
+                to.iter_mut().zip(row).for_each(|(wide, value)| *wide = value.to_f32());
+                kept += 1;
+            }
+            bounds.push(before + kept as u32);
+        }
+        kept
     }
 
     /// What the steps make of the first `len` values of `from`, which are `rows` vectors.
@@ -187,7 +254,7 @@ impl HeadWorkspace {
         rows: usize,
         mut len: usize,
     ) -> Result<&[f32], ExecError> {
-        let Self { from, to } = self;
+        let Self { from, to, .. } = self;
         for step in steps {
             match step {
                 Step::Dense(linear, activation) => {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     batch::PackedBatch,
-    cpu::{Activation, CpuOps, CpuWorkers, Element, Embeddings, Epilogue, HeadOps, Rows},
+    cpu::{Activation, AttentionShape, CpuOps, CpuWorkers, Element, Embeddings, Epilogue, HeadOps, Rows},
     dtype::Dtype,
     outputs::{OutputSet, Outputs},
     plan::{Buffer, EmbedPlan, LayerPlan, Step},
@@ -26,6 +26,8 @@ pub struct CpuLane {
     head: HeadWorkspace,
     /// Of the running block, from 0.
     cu_seqlens: Vec<u32>,
+    /// Of the sequences whose attention runs, from 0.
+    bounds: Vec<u32>,
 }
 
 impl CpuLane {
@@ -39,6 +41,7 @@ impl CpuLane {
             workspace: Workspace::new(),
             head: HeadWorkspace::new(),
             cu_seqlens: Vec::new(),
+            bounds: Vec::new(),
         }
     }
 
@@ -69,7 +72,7 @@ impl CpuLane {
     ) -> Result<(), ExecError> {
         out.clear();
         check_outputs(wanted, model.gives())?;
-        check(&model.plan.embed, batch)?;
+        check(&model.plan, batch)?;
         let done = match model.plan.activations {
             Dtype::Bf16 => self.run_blocks::<bf16>(model, batch, wanted, threads, out),
             _ => self.run_blocks::<f32>(model, batch, wanted, threads, out),
@@ -90,7 +93,8 @@ impl CpuLane {
         for sequences in blocks(&batch.cu_seqlens_q, BLOCK_TOKENS * threads) {
             let block = Block::cut(batch, sequences, &mut self.cu_seqlens);
             let buffers = self.workspace.buffers::<T>(&model.plan, block.token_ids.len());
-            Pass { model, block, ops: &mut ops, buffers, head: &mut self.head }.run(wanted, out)?;
+            let (head, bounds) = (&mut self.head, &mut self.bounds);
+            Pass { model, block, ops: &mut ops, buffers, head, bounds }.run(wanted, out)?;
         }
         Ok(())
     }
@@ -103,6 +107,7 @@ struct Pass<'a, 'ops, T> {
     ops: &'a mut CpuOps<'ops>,
     buffers: Buffers<'a, T>,
     head: &'a mut HeadWorkspace,
+    bounds: &'a mut Vec<u32>,
 }
 
 impl<T: Element> Pass<'_, '_, T> {
@@ -116,7 +121,8 @@ impl<T: Element> Pass<'_, '_, T> {
             self.ops.layer_norm(norm, self.buffers.get_mut(Buffer::Hidden))?;
         }
         let rows = self.buffers.get(Buffer::Hidden);
-        let hidden = Hidden { width: plan.hidden(), rows, cu_seqlens: self.block.cu_seqlens };
+        let Block { token_ids, skipped, cu_seqlens, .. } = self.block;
+        let hidden = Hidden { width: plan.hidden(), rows, cu_seqlens, token_ids, skipped };
         self.head.run(self.ops, (&plan.head, &weights.head), hidden, wanted, out)
     }
 
@@ -154,13 +160,7 @@ impl<T: Element> Pass<'_, '_, T> {
                     self.ops.linear(&weights.linears[linear], x, epilogue, out)?;
                 }
                 Step::Attention { ref shape, columns, from, to } => {
-                    let width = self.model.plan.widths[from as usize];
-                    let (x, out) = self.buffers.pair(from, to);
-                    let [q, k, v] = columns.map(|column| Rows::new(x, width, column));
-                    // An encoder's keys are its own tokens; `check` has made sure of it.
-                    let cu_seqlens = self.block.cu_seqlens;
-                    let bias = self.model.weights.position_bias.as_ref();
-                    self.ops.attention(shape, bias, q, k, v, cu_seqlens, cu_seqlens, out)?;
+                    self.attention(shape, columns, from, to)?;
                 }
                 Step::Turn { ref shape, norms, rope, buffer } => {
                     let [query_norm, key_norm] = [0, 1].map(|at| Some(&weights.norms[norms?[at]]));
@@ -177,6 +177,34 @@ impl<T: Element> Pass<'_, '_, T> {
                     self.ops.layer_norm_into(&weights.norms[norm], x, adds, out)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// An encoder's keys are its own tokens, or the first ones of a sequence; `check` has made sure of it.
+    fn attention(
+        &mut self,
+        shape: &AttentionShape,
+        columns: [usize; 3],
+        from: Buffer,
+        to: Buffer,
+    ) -> Result<(), ExecError> {
+        let [width, width_out] = [from, to].map(|buffer| self.model.plan.widths[buffer as usize]);
+        let (x, out) = self.buffers.pair(from, to);
+        let bias = self.model.weights.position_bias.as_ref();
+        for (sequences, keys) in self.block.key_groups() {
+            let bounds = &self.block.cu_seqlens[sequences.start..=sequences.end];
+            let (first, last) = (bounds[0] as usize, bounds[sequences.len()] as usize);
+            self.bounds.clear();
+            self.bounds.extend(bounds.iter().map(|bound| bound - bounds[0]));
+            let keys_end = keys.map_or(last, |keys| first + keys);
+            let bounds_k = [0, (keys_end - first) as u32];
+            let bounds_k = if keys.is_some() { &bounds_k[..] } else { &*self.bounds };
+            let rows = |last: usize, column| Rows::new(&x[first * width..last * width], width, column);
+            let [q, k, v] = [(last, columns[0]), (keys_end, columns[1]), (keys_end, columns[2])]
+                .map(|(last, column)| rows(last, column));
+            let out = &mut out[first * width_out..last * width_out];
+            self.ops.attention(shape, bias, q, k, v, self.bounds, bounds_k, out)?;
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ impl CpuModel {
         );
         let loader =
             Loader { plan: &plan, names: &description.names, checkpoint: &checkpoint, progress: &progress };
-        let head = HeadWeights::load(&plan.head, isa, &description.head_names)?;
+        let head = HeadWeights::load(&plan.head, (isa, plan.weights), &description.head_names)?;
         let weights = loader.weights(options.threads, head)?;
         Ok(Self { weights, device_name: format!("cpu {isa}"), plan })
     }

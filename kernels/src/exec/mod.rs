@@ -7,6 +7,7 @@ mod head;
 mod lane;
 mod load;
 mod model;
+mod sparse;
 mod workspace;
 
 pub use error::{ExecError, LoadError};

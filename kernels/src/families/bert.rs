@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Family, FamilyError,
-    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER},
+    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER, VocabularyNaming},
     names::Naming,
     post_norm::{PostNorm, refuse},
 };
@@ -14,8 +14,7 @@ use crate::spec::{Activation, EncoderSpec, Head, Pooling, Position};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["bert"],
-    // The bare encoder, and the pre-training heads around it that an embedding ignores.
-    architectures: &["BertModel", "BertForMaskedLM", "BertForPreTraining"],
+    architectures: &["BertModel"],
     own_code: &[],
     spec: |config, head| {
         let config: BertConfig = super::from_value(config)?;
@@ -32,6 +31,17 @@ pub(super) const FAMILY: Family = Family {
                     HeadLayer::labels("classifier"),
                 ],
             ),
+        },
+        HeadClass {
+            architectures: &["BertForMaskedLM", "BertForPreTraining"],
+            kind: HeadKind::Vocabulary(VocabularyNaming {
+                dense: "cls.predictions.transform.dense",
+                dense_bias: true,
+                norm: "cls.predictions.transform.LayerNorm",
+                activation: None,
+                table: "cls.predictions.decoder.weight",
+                bias: "cls.predictions.bias",
+            }),
         },
         HeadClass { architectures: &["BertForTokenClassification"], kind: TOKEN_CLASSIFIER },
     ],

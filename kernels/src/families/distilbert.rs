@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     Family, bert,
-    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER},
+    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER, VocabularyNaming},
     names::Naming,
     post_norm::PostNorm,
 };
@@ -15,7 +15,7 @@ use crate::spec::{Activation, Pooling, Position};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["distilbert"],
-    architectures: &["DistilBertModel", "DistilBertForMaskedLM"],
+    architectures: &["DistilBertModel"],
     own_code: &[],
     spec: |config, head| {
         let config: DistilBertConfig = super::from_value(config)?;
@@ -43,6 +43,17 @@ pub(super) const FAMILY: Family = Family {
                 Pooling::Cls,
                 &[HeadLayer::hidden("pre_classifier", Activation::Relu), HeadLayer::labels("classifier")],
             ),
+        },
+        HeadClass {
+            architectures: &["DistilBertForMaskedLM"],
+            kind: HeadKind::Vocabulary(VocabularyNaming {
+                dense: "vocab_transform",
+                dense_bias: true,
+                norm: "vocab_layer_norm",
+                activation: None,
+                table: "vocab_projector.weight",
+                bias: "vocab_projector.bias",
+            }),
         },
         HeadClass { architectures: &["DistilBertForTokenClassification"], kind: TOKEN_CLASSIFIER },
     ],

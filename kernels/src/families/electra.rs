@@ -7,14 +7,14 @@ use serde::Deserialize;
 use super::{
     Family, bert,
     bert::BertConfig,
-    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER},
+    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER, VocabularyNaming},
     names::Naming,
 };
 use crate::spec::{Activation, Pooling, Position};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["electra"],
-    architectures: &["ElectraModel", "ElectraForPreTraining", "ElectraForMaskedLM"],
+    architectures: &["ElectraModel", "ElectraForPreTraining"],
     own_code: &[],
     spec: |config, head| {
         let ElectraConfig { embedding_size, bert } = super::from_value(config)?;
@@ -34,6 +34,17 @@ pub(super) const FAMILY: Family = Family {
                     HeadLayer::labels("classifier.out_proj"),
                 ],
             ),
+        },
+        HeadClass {
+            architectures: &["ElectraForMaskedLM"],
+            kind: HeadKind::Vocabulary(VocabularyNaming {
+                dense: "generator_predictions.dense",
+                dense_bias: true,
+                norm: "generator_predictions.LayerNorm",
+                activation: Some(Activation::GeluErf),
+                table: "generator_lm_head.weight",
+                bias: "generator_lm_head.bias",
+            }),
         },
         HeadClass { architectures: &["ElectraForTokenClassification"], kind: TOKEN_CLASSIFIER },
     ],

@@ -24,7 +24,7 @@ mod rope;
 use serde::Deserialize;
 
 use heads::HeadClass;
-pub(crate) use heads::{HeadSizes, NamedHead};
+pub(crate) use heads::{HeadOf, NamedHead, WordTable};
 pub(crate) use names::{Affine, LayerNames, LinearNames, NormNames, Stored, WeightNames};
 
 use crate::{
@@ -205,19 +205,21 @@ impl Identity {
     }
 }
 
-/// The head of the class that `config.json` names, where that is more than an encoder.
+/// The head of the class that `config.json` names, where it has one of the kind that is looked for.
 pub(crate) fn named_head(
     config: &serde_json::Value,
     checkpoint: &Checkpoint,
-    sizes: &HeadSizes<'_>,
+    encoder: &Described,
+    of: HeadOf,
 ) -> Result<Option<NamedHead>, FamilyError> {
     let Identity { architectures, .. } = from_value(config)?;
     let Some(architecture) = architectures.and_then(|all| all.into_iter().next()) else {
         return Ok(None);
     };
     let mut heads = FAMILIES.iter().flat_map(|family| family.heads);
-    let class = heads.find(|class| class.architectures.contains(&architecture.as_str()));
-    class.map(|class| class.kind.named(sizes, checkpoint)).transpose()
+    let is_it =
+        |class: &&HeadClass| class.architectures.contains(&architecture.as_str()) && class.kind.is_of(of);
+    heads.find(is_it).map(|class| class.kind.named(config, encoder, of, checkpoint)).transpose()
 }
 
 impl Family {

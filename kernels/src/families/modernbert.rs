@@ -7,19 +7,20 @@ use serde::Deserialize;
 
 use super::{
     Family, FamilyError,
+    heads::{HeadClass, HeadKind, HeadLayer, VocabularyNaming},
     layer_types::{local_layers, period},
     names::Naming,
     post_norm::{activation, refuse_unless},
     rope::LayerRopes,
 };
 use crate::spec::{
-    Attention, Embeddings, EncoderSpec, Ffn, Gate, Head, LayerPattern, LayerSpec, Mask, Norm, NormPlacement,
-    Position, QkvLayout, Rope, multiple,
+    Activation, Attention, Embeddings, EncoderSpec, Ffn, Gate, Head, LayerPattern, LayerSpec, Mask, Norm,
+    NormPlacement, Pooling, Position, QkvLayout, Rope, multiple,
 };
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["modernbert"],
-    architectures: &["ModernBertModel", "ModernBertForMaskedLM"],
+    architectures: &["ModernBertModel"],
     own_code: &[],
     spec: |config, head| super::from_value::<ModernBertConfig>(config)?.spec(head),
     naming: &Naming {
@@ -37,8 +38,32 @@ pub(super) const FAMILY: Family = Family {
         ffn_norm: "mlp_norm",
         ..Naming::NONE
     },
-    heads: &[],
+    heads: &[
+        HeadClass {
+            architectures: &["ModernBertForSequenceClassification"],
+            kind: HeadKind::Sequence(Pooling::Cls, CLASSIFIER),
+        },
+        HeadClass { architectures: &["ModernBertForTokenClassification"], kind: HeadKind::Token(CLASSIFIER) },
+        HeadClass {
+            architectures: &["ModernBertForMaskedLM"],
+            kind: HeadKind::Vocabulary(VocabularyNaming {
+                dense: "head.dense",
+                dense_bias: false,
+                norm: "head.norm",
+                activation: Some(Activation::GeluErf),
+                table: "decoder.weight",
+                bias: "decoder.bias",
+            }),
+        },
+    ],
 };
+
+/// Of sequences and of tokens alike.
+const CLASSIFIER: &[HeadLayer] = &[
+    HeadLayer::hidden_without_bias("head.dense", Activation::GeluErf),
+    HeadLayer::norm("head.norm"),
+    HeadLayer::labels("classifier"),
+];
 
 #[derive(Deserialize)]
 struct ModernBertConfig {

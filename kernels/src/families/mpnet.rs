@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     Family, bert,
     bert::BertConfig,
-    heads::{HeadClass, TANH_CLASSIFIER, TOKEN_CLASSIFIER},
+    heads::{HeadClass, HeadKind, TANH_CLASSIFIER, TOKEN_CLASSIFIER, VocabularyNaming},
     names::Naming,
     post_norm::refuse,
 };
@@ -20,7 +20,7 @@ const DISTANCE_MAX: usize = 128;
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["mpnet"],
-    architectures: &["MPNetModel", "MPNetForMaskedLM"],
+    architectures: &["MPNetModel"],
     own_code: &[],
     spec: |config, head| {
         let MpnetConfig { relative_attention_num_buckets: buckets, bert } = super::from_value(config)?;
@@ -42,6 +42,10 @@ pub(super) const FAMILY: Family = Family {
         ..bert::NAMING
     },
     heads: &[
+        HeadClass {
+            architectures: &["MPNetForMaskedLM"],
+            kind: HeadKind::Vocabulary(VocabularyNaming::LM_HEAD),
+        },
         HeadClass { architectures: &["MPNetForSequenceClassification"], kind: TANH_CLASSIFIER },
         HeadClass { architectures: &["MPNetForTokenClassification"], kind: TOKEN_CLASSIFIER },
     ],

@@ -308,12 +308,18 @@ impl LinearNames {
 
 impl NormNames {
     /// Checkpoints converted from TensorFlow keep its names for the two parts of a norm.
-    fn new(checkpoint: &Checkpoint, name: &str, width: usize, norm: Norm) -> Self {
+    pub(super) fn new(checkpoint: &Checkpoint, name: &str, width: usize, norm: Norm) -> Self {
         let [old, new] = [["gamma", "beta"], ["weight", "bias"]]
             .map(|parts| parts.map(|part| Stored { name: format!("{name}.{part}"), shape: vec![width] }));
         let [weight, bias] = if checkpoint.contains(&old[0].name) { old } else { new };
         let has_bias = matches!(norm, Norm::LayerNorm { bias: true, .. });
         Self { weight, bias: has_bias.then_some(bias) }
+    }
+
+    /// The names alone.
+    pub(super) fn affine(self) -> Affine {
+        let bias = self.bias.map(|bias| bias.name).unwrap_or_default();
+        Affine { weight: self.weight.name, bias }
     }
 
     fn stored(&self) -> impl Iterator<Item = &Stored> {

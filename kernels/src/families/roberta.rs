@@ -8,21 +8,14 @@ use serde::Deserialize;
 use super::{
     Family, bert,
     bert::BertConfig,
-    heads::{HeadClass, TANH_CLASSIFIER, TOKEN_CLASSIFIER},
+    heads::{HeadClass, HeadKind, TANH_CLASSIFIER, TOKEN_CLASSIFIER, VocabularyNaming},
     names::Naming,
 };
 use crate::spec::Position;
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["roberta", "xlm-roberta", "camembert"],
-    architectures: &[
-        "RobertaModel",
-        "RobertaForMaskedLM",
-        "XLMRobertaModel",
-        "XLMRobertaForMaskedLM",
-        "CamembertModel",
-        "CamembertForMaskedLM",
-    ],
+    architectures: &["RobertaModel", "XLMRobertaModel", "CamembertModel"],
     own_code: &[],
     spec: |config, head| {
         let RobertaConfig { pad_token_id, bert } = super::from_value(config)?;
@@ -38,6 +31,10 @@ pub(super) const FAMILY: Family = Family {
                 "CamembertForSequenceClassification",
             ],
             kind: TANH_CLASSIFIER,
+        },
+        HeadClass {
+            architectures: &["RobertaForMaskedLM", "XLMRobertaForMaskedLM", "CamembertForMaskedLM"],
+            kind: HeadKind::Vocabulary(VocabularyNaming::LM_HEAD),
         },
         HeadClass {
             architectures: &[

@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::select::function;
 use crate::{
-    cpu::{Activation, Pooling},
+    cpu::{Activation, Pooling, WordWeights},
     outputs::OutputSet,
-    spec::{self, Head, HeadModule, PooledHead, TokenHead},
+    spec::{self, Head, HeadModule, PooledHead, SparseHead, SparseWeights, TokenHead},
 };
 
 /// One plan for each head that the model has.
@@ -15,6 +15,15 @@ pub(crate) struct HeadPlan {
     pub(crate) dense: Option<PooledPlan>,
     pub(crate) classes: Option<PooledPlan>,
     pub(crate) token_classes: Option<ChainPlan>,
+    pub(crate) sparse: Option<SparsePlan>,
+    pub(crate) multivector: Option<MultivectorPlan>,
+}
+
+/// Steps on each token behind the first ones of its sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MultivectorPlan {
+    pub(crate) chain: ChainPlan,
+    pub(crate) skipped_first: usize,
 }
 
 /// Pools each sequence, then goes through the steps.
@@ -23,6 +32,26 @@ pub(crate) struct PooledPlan {
     pub(crate) poolings: Vec<Pooling>,
     pub(crate) chain: ChainPlan,
 }
+
+/// Steps on each token, then from what they leave to weights of words.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SparsePlan {
+    pub(crate) chain: ChainPlan,
+    pub(crate) words: WordsPlan,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum WordsPlan {
+    /// A product with the table of words in the encoder's formats, a slice of the words at a time for all tokens of a
+    /// block, so that the logits of all words are never there at once.
+    Vocabulary { words: usize, slice: usize, weights: WordWeights },
+    /// Each token's one value, for the token itself unless it is skipped: ascending ids.
+    Lexical { skipped: Vec<u32> },
+}
+
+/// Words of a slice. Its logits for a block of tokens (200 KB in bf16) stay in the second-level cache until they are
+/// pooled, beside the operand that every slice reads again. Whole panels of every instruction set.
+const SLICE_WORDS: usize = 384;
 
 /// Steps on rows of vectors, and the width that they leave.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +64,7 @@ pub(crate) struct ChainPlan {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum HeadStep {
     Dense { inputs: usize, outputs: usize, bias: bool, activation: Activation },
-    LayerNorm { width: usize, eps: f32 },
+    LayerNorm { width: usize, eps: f32, bias: bool },
     L2 { width: usize },
 }
 
@@ -48,16 +77,22 @@ impl HeadPlan {
             dense: pooled(&head.dense),
             classes: pooled(&head.classes),
             token_classes: of_tokens(&head.token_classes),
+            sparse: head.sparse.as_ref().map(|head| SparsePlan::new(head, hidden)),
+            multivector: head.multivector.as_ref().map(|head| MultivectorPlan {
+                chain: ChainPlan::new(&head.modules, hidden),
+                skipped_first: head.skipped_first,
+            }),
         }
     }
 
     pub(crate) fn gives(&self) -> OutputSet {
-        let Self { dense, classes, token_classes } = self;
+        let Self { dense, classes, token_classes, sparse, multivector } = self;
         OutputSet {
             dense: dense.is_some(),
             classes: classes.is_some(),
             token_classes: token_classes.is_some(),
-            ..OutputSet::NONE
+            sparse: sparse.is_some(),
+            multivector: multivector.is_some(),
         }
     }
 
@@ -75,6 +110,18 @@ impl PooledPlan {
     }
 }
 
+impl SparsePlan {
+    fn new(head: &SparseHead, hidden: usize) -> Self {
+        let words = match &head.weights {
+            &SparseWeights::Vocabulary { words, weights } => {
+                WordsPlan::Vocabulary { words, slice: SLICE_WORDS.min(words), weights }
+            }
+            SparseWeights::Lexical { skipped } => WordsPlan::Lexical { skipped: skipped.clone() },
+        };
+        Self { chain: ChainPlan::new(&head.modules, hidden), words }
+    }
+}
+
 impl ChainPlan {
     fn new(modules: &[HeadModule], inputs: usize) -> Self {
         let mut width = inputs;
@@ -85,7 +132,7 @@ impl ChainPlan {
                 HeadModule::Dense { outputs, bias, activation } => {
                     HeadStep::Dense { inputs, outputs, bias, activation: function(activation) }
                 }
-                HeadModule::LayerNorm { eps } => HeadStep::LayerNorm { width: inputs, eps },
+                HeadModule::LayerNorm { eps, bias } => HeadStep::LayerNorm { width: inputs, eps, bias },
                 HeadModule::Normalize => HeadStep::L2 { width: inputs },
             }
         };
@@ -108,11 +155,15 @@ const fn pooling(pooling: spec::Pooling) -> Pooling {
 impl fmt::Display for HeadPlan {
     /// One line a head.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { dense, classes, token_classes } = self;
+        let Self { dense, classes, token_classes, sparse, multivector } = self;
         for (name, head) in [("dense", dense), ("classes", classes)] {
             head.as_ref().map_or(Ok(()), |head| writeln!(f, "  {name} = {head}"))?;
         }
-        token_classes.as_ref().map_or(Ok(()), |chain| writeln!(f, "  token_classes = rows{chain}"))
+        token_classes.as_ref().map_or(Ok(()), |chain| writeln!(f, "  token_classes = rows{chain}"))?;
+        sparse.as_ref().map_or(Ok(()), |sparse| writeln!(f, "  sparse = rows{sparse}"))?;
+        multivector.as_ref().map_or(Ok(()), |head| {
+            writeln!(f, "  multivector = rows from {}{}", head.skipped_first, head.chain)
+        })
     }
 }
 
@@ -120,6 +171,20 @@ impl fmt::Display for PooledPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let poolings: Vec<_> = self.poolings.iter().map(|pooling| format!("{pooling:?}")).collect();
         write!(f, "pool {}{}", poolings.join(" + "), self.chain)
+    }
+}
+
+impl fmt::Display for SparsePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { chain, words } = self;
+        match words {
+            WordsPlan::Vocabulary { words, slice, weights: WordWeights { pooling, logarithms } } => {
+                let logarithms = "log1p ".repeat(usize::from(*logarithms));
+                write!(f, "{chain} -> linear {} -> {words}, {slice} at a time", chain.outputs)?;
+                write!(f, " -> {logarithms}relu, {pooling:?} of each sequence")
+            }
+            WordsPlan::Lexical { skipped } => write!(f, "{chain} -> max by token, without {skipped:?}"),
+        }
     }
 }
 

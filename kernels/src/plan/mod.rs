@@ -13,13 +13,13 @@ mod rope;
 mod select;
 
 pub use error::PlanError;
-pub(crate) use head::{ChainPlan, HeadPlan, HeadStep, PooledPlan};
+pub(crate) use head::{ChainPlan, HeadPlan, HeadStep, PooledPlan, SparsePlan, WordsPlan};
 pub(crate) use rope::RopePlan;
 
 use std::ops::Range;
 
 use crate::{
-    cpu::{AttentionShape, CpuIsa, Epilogue},
+    cpu::{AttentionShape, CpuIsa, Epilogue, Mask},
     dtype::Dtype,
 };
 
@@ -207,6 +207,20 @@ impl Plan {
     /// Elements of the residual stream.
     pub(crate) fn hidden(&self) -> usize {
         self.widths[Buffer::Hidden as usize]
+    }
+
+    /// Whether every token sees all others of a sequence of `tokens` tokens, wherever they stand.
+    pub(crate) fn sees_everything_up_to(&self, tokens: usize) -> bool {
+        let mut steps = self.layers.iter().flat_map(|layer| &layer.steps);
+        let sees = |step: &Step| match step {
+            Step::Attention { shape, .. } => match shape.mask {
+                Mask::Bidirectional => true,
+                Mask::Causal => false,
+                Mask::Window { left, right } => left.min(right) >= tokens.saturating_sub(1),
+            },
+            _ => true,
+        };
+        self.position_bias.is_none() && steps.all(sees)
     }
 
     /// Bytes that a lane holds to run batches of `tokens` tokens.

@@ -2,7 +2,7 @@
 //!
 //! Operands are contiguous and row-major. Sizes are the caller's duty: a wrong one panics.
 
-use crate::cpu::{Activation, AttentionShape, Mask, Pooling};
+use crate::cpu::{Activation, AttentionShape, Mask, Pooling, WordPooling, WordWeights};
 
 mod special;
 
@@ -177,4 +177,23 @@ pub fn l2_normalise(dims: usize, x: &[f64]) -> Vec<f64> {
         row.iter().map(|v| v / length).collect::<Vec<_>>()
     };
     x.chunks_exact(dims).flat_map(unit).collect()
+}
+
+/// A sequence's weights of words from its tokens' logits `[tokens, words]`: `ln(1 + max(x, 0))`, as many times as told,
+/// summed or the greatest over the tokens.
+pub fn word_weights(weights: WordWeights, words: usize, logits: &[f64]) -> Vec<f64> {
+    let weight = |logit: f64| (0..weights.logarithms).fold(logit.max(0.0), |weight, _| weight.ln_1p());
+    let of_word = |word: usize| logits.iter().skip(word).step_by(words).copied().map(weight);
+    let pool = |word| match weights.pooling {
+        WordPooling::Max => of_word(word).fold(0.0, f64::max),
+        WordPooling::Sum => of_word(word).sum(),
+    };
+    (0..words).map(pool).collect()
+}
+
+/// The sum over the rows of `query` of the greatest dot product with a row of `document`; 0 without one.
+pub fn max_sim(dims: usize, query: &[f64], document: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let greatest = |row: &[f64]| document.chunks_exact(dims).map(|other| dot(row, other)).reduce(f64::max);
+    query.chunks_exact(dims).filter_map(greatest).sum()
 }

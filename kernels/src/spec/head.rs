@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::{
     Activation, Norm, SpecError,
-    validate::{HIDDEN_MAX, within},
+    validate::{HIDDEN_MAX, VOCAB_MAX, within},
 };
-use crate::outputs::OutputSet;
+use crate::{cpu::WordWeights, outputs::OutputSet};
 
 /// Each way once.
 const POOLINGS_MAX: usize = 6;
@@ -22,6 +22,10 @@ pub struct Head {
     pub classes: Option<PooledHead>,
     /// Logits of labels per token.
     pub token_classes: Option<TokenHead>,
+    /// Weights of words of the vocabulary.
+    pub sparse: Option<SparseHead>,
+    /// One vector per token.
+    pub multivector: Option<MultivectorHead>,
 }
 
 /// A pooled vector that goes through modules.
@@ -38,6 +42,42 @@ pub struct PooledHead {
 pub struct TokenHead {
     /// What is done with it, in order.
     pub modules: Vec<HeadModule>,
+}
+
+/// Each token's hidden state goes through modules, without the first tokens of each sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MultivectorHead {
+    /// What is done with it, in order.
+    pub modules: Vec<HeadModule>,
+    /// Tokens at the start of a sequence that get no vector.
+    pub skipped_first: usize,
+}
+
+/// Each token's hidden state goes through modules and then says which words matter how much.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SparseHead {
+    /// What is done with a hidden state before it is projected, in order.
+    pub modules: Vec<HeadModule>,
+    /// From what they leave to weights.
+    pub weights: SparseWeights,
+}
+
+/// Which words a token speaks of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SparseWeights {
+    /// All of a vocabulary, by the logits of a masked language model (SPLADE, Formal et al. 2021).
+    Vocabulary {
+        /// Words.
+        words: usize,
+        /// From logits to weights.
+        weights: WordWeights,
+    },
+    /// The token itself, by the one value that the modules leave, which is kept where it is above 0: the greatest of a
+    /// word that a sequence repeats (BGE-M3, Chen et al. 2024).
+    Lexical {
+        /// Tokens that are no words: ascending ids.
+        skipped: Vec<u32>,
+    },
 }
 
 /// Ways of pooling whose vectors stand side by side: at least one.
@@ -77,6 +117,8 @@ pub enum HeadModule {
     LayerNorm {
         /// Added to the variance.
         eps: f32,
+        /// Whether something is added in the end.
+        bias: bool,
     },
     /// Scaled to length 1 (L2).
     Normalize,
@@ -91,12 +133,13 @@ impl Head {
 
     /// The outputs that there are heads for.
     pub fn gives(&self) -> OutputSet {
-        let Self { dense, classes, token_classes } = self;
+        let Self { dense, classes, token_classes, sparse, multivector } = self;
         OutputSet {
             dense: dense.is_some(),
             classes: classes.is_some(),
             token_classes: token_classes.is_some(),
-            ..OutputSet::NONE
+            sparse: sparse.is_some(),
+            multivector: multivector.is_some(),
         }
     }
 
@@ -115,7 +158,9 @@ impl Head {
             return Err(SpecError::NoHead);
         }
         self.pooled_heads().try_for_each(|(_, head)| head.validate(hidden))?;
-        self.token_heads().try_for_each(|(_, head)| validate(&head.modules, hidden))
+        self.token_heads().try_for_each(|(_, head)| validate(&head.modules, hidden))?;
+        self.sparse.as_ref().map_or(Ok(()), |sparse| sparse.validate(hidden))?;
+        self.multivector.as_ref().map_or(Ok(()), |head| validate(&head.modules, hidden))
     }
 
     /// With what they are called where a model has several.
@@ -130,7 +175,9 @@ impl Head {
     pub(super) fn parameters(&self, hidden: usize) -> usize {
         let pooled = self.pooled_heads().map(|(_, head)| parameters(&head.modules, head.pooled(hidden)));
         let of_tokens = self.token_heads().map(|(_, head)| parameters(&head.modules, hidden));
-        pooled.chain(of_tokens).sum()
+        let sparse = self.sparse.as_ref().map_or(0, |sparse| sparse.parameters(hidden));
+        let multivector = self.multivector.as_ref().map_or(0, |head| parameters(&head.modules, hidden));
+        pooled.chain(of_tokens).sum::<usize>() + sparse + multivector
     }
 }
 
@@ -138,6 +185,25 @@ fn named<'a, T: 'a, const N: usize>(
     heads: [(&'static str, &'a Option<T>); N],
 ) -> impl Iterator<Item = (&'static str, &'a T)> {
     heads.into_iter().filter_map(|(name, head)| Some((name, head.as_ref()?)))
+}
+
+impl SparseHead {
+    fn validate(&self, hidden: usize) -> Result<(), SpecError> {
+        validate(&self.modules, hidden)?;
+        match self.weights {
+            SparseWeights::Vocabulary { words, .. } => within("words", words, VOCAB_MAX),
+            SparseWeights::Lexical { .. } => within("lexical weights", outputs(&self.modules, hidden), 1),
+        }
+    }
+
+    /// Those of the projection are the token table's, packed once more.
+    fn parameters(&self, hidden: usize) -> usize {
+        let words = match self.weights {
+            SparseWeights::Vocabulary { words, .. } => words,
+            SparseWeights::Lexical { .. } => 0,
+        };
+        parameters(&self.modules, hidden) + (outputs(&self.modules, hidden) + 1) * words
+    }
 }
 
 impl PooledHead {
@@ -167,8 +233,8 @@ fn validate(modules: &[HeadModule], inputs: usize) -> Result<(), SpecError> {
     for module in modules {
         width = module.outputs(width);
         within("dense outputs", width, DIMS_MAX)?;
-        if let HeadModule::LayerNorm { eps } = *module {
-            Norm::LayerNorm { eps, bias: true }.validate()?;
+        if let HeadModule::LayerNorm { eps, bias } = *module {
+            Norm::LayerNorm { eps, bias }.validate()?;
         }
     }
     within("dims", width, DIMS_MAX)
@@ -181,7 +247,7 @@ fn parameters(modules: &[HeadModule], inputs: usize) -> usize {
         width = module.outputs(inputs);
         match *module {
             HeadModule::Dense { outputs, bias, .. } => (inputs + usize::from(bias)) * outputs,
-            HeadModule::LayerNorm { .. } => 2 * inputs,
+            HeadModule::LayerNorm { bias, .. } => (1 + usize::from(bias)) * inputs,
             HeadModule::Normalize => 0,
         }
     };
@@ -203,7 +269,9 @@ impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pooled = self.pooled_heads().map(|(name, head)| format!("{name}: {head}"));
         let of_tokens = self.token_heads().map(|(name, head)| format!("{name}: {head}"));
-        let lines: Vec<_> = pooled.chain(of_tokens).collect();
+        let sparse = self.sparse.iter().map(|head| format!("sparse: {head}"));
+        let multivector = self.multivector.iter().map(|head| format!("multivector: {head}"));
+        let lines: Vec<_> = pooled.chain(of_tokens).chain(sparse).chain(multivector).collect();
         f.write_str(&lines.join("\n  "))
     }
 }
@@ -219,6 +287,36 @@ impl fmt::Display for TokenHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("each token")?;
         self.modules.iter().try_for_each(|module| write!(f, " -> {module}"))
+    }
+}
+
+impl fmt::Display for SparseHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { modules, weights } = self;
+        write!(f, "{} -> {weights}", TokenHead { modules: modules.clone() })
+    }
+}
+
+impl fmt::Display for MultivectorHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { modules, skipped_first } = self;
+        let tokens = TokenHead { modules: modules.clone() };
+        if *skipped_first == 0 {
+            write!(f, "{tokens}")
+        } else {
+            write!(f, "{tokens}, from {skipped_first} on")
+        }
+    }
+}
+
+impl fmt::Display for SparseWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vocabulary { words, weights: WordWeights { pooling, logarithms } } => {
+                write!(f, "{words} words -> {}relu, {pooling:?}", "log1p ".repeat(usize::from(*logarithms)))
+            }
+            Self::Lexical { skipped } => write!(f, "max by token, without {skipped:?}"),
+        }
     }
 }
 
@@ -238,7 +336,7 @@ impl fmt::Display for HeadModule {
                 let bias = if *bias { " + bias" } else { "" };
                 write!(f, "dense {outputs}{bias}, {activation}")
             }
-            Self::LayerNorm { eps } => write!(f, "{}", Norm::LayerNorm { eps: *eps, bias: true }),
+            Self::LayerNorm { eps, bias } => write!(f, "{}", Norm::LayerNorm { eps: *eps, bias: *bias }),
             Self::Normalize => f.write_str("l2"),
         }
     }
@@ -277,7 +375,7 @@ mod tests {
     #[test]
     fn parameters_are_counted() {
         let module = HeadModule::Dense { outputs: 5, bias: true, activation: Activation::Tanh };
-        let modules = vec![module, HeadModule::LayerNorm { eps: 1e-5 }, HeadModule::Normalize];
+        let modules = vec![module, HeadModule::LayerNorm { eps: 1e-5, bias: true }, HeadModule::Normalize];
         let head = dense(vec![Pooling::Cls, Pooling::Mean], modules);
         assert_eq!((head.dims(32), head.normalizes()), (5, true));
         assert_eq!(head.parameters(32), (64 + 1) * 5 + 2 * 5);

@@ -13,7 +13,9 @@ mod validate;
 
 pub(crate) use display::Kinds;
 pub use error::SpecError;
-pub use head::{Head, HeadModule, PooledHead, Pooling, Poolings, TokenHead};
+pub use head::{
+    Head, HeadModule, MultivectorHead, PooledHead, Pooling, Poolings, SparseHead, SparseWeights, TokenHead,
+};
 pub use layer::{
     Activation, Attention, Ffn, Gate, LayerPattern, LayerSpec, Mask, Norm, NormPlacement, QkvLayout,
 };

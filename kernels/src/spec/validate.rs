@@ -9,7 +9,7 @@ pub(super) const HIDDEN_MAX: usize = 1 << 16;
 const INTERMEDIATE_MAX: usize = 1 << 18;
 const HEADS_MAX: usize = 1 << 10;
 const LAYERS_MAX: usize = 1 << 10;
-const VOCAB_MAX: usize = 1 << 23;
+pub(super) const VOCAB_MAX: usize = 1 << 23;
 const POSITIONS_MAX: usize = 1 << 20;
 /// A segment id is one byte in the packed batch.
 const TOKEN_TYPES_MAX: usize = 1 << 8;

@@ -31,7 +31,7 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the files of `dir` and checks their headers.
+    /// Opens the files of `dir`, or the one that it is, and checks their headers.
     pub(crate) fn open(dir: &Path) -> Result<Self, WeightsError> {
         let Shards { paths, promised, index } = shards::locate(dir)?;
         let mut checkpoint = Self { shards: Vec::with_capacity(paths.len()), tensors: BTreeMap::new() };
@@ -68,6 +68,12 @@ impl Checkpoint {
     /// Every tensor's name, in order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// The first size of a tensor's shape.
+    pub(crate) fn rows(&self, tensor: &str) -> Option<usize> {
+        let (_, info) = self.tensors.get(tensor)?;
+        info.shape.first().map(|&rows| rows as usize)
     }
 
     /// Whether the tensor is there.

@@ -30,9 +30,13 @@ pub(super) struct Shards {
     pub(super) index: PathBuf,
 }
 
-/// Finds the files: the single one where it exists, as `transformers` does, else those of the index.
+/// Finds the files: `dir` itself where it is one, else the single one where it exists, as `transformers` does, else those of
+/// the index.
 pub(super) fn locate(dir: &Path) -> Result<Shards, WeightsError> {
     let index = dir.join(INDEX);
+    if dir.is_file() {
+        return Ok(Shards { paths: vec![dir.to_owned()], promised: Vec::new(), index });
+    }
     let single = dir.join(SINGLE);
     if single.exists() {
         return Ok(Shards { paths: vec![single], promised: Vec::new(), index });

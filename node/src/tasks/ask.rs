@@ -1,6 +1,6 @@
 //! What a caller asks for, held against the model.
 
-use shoal_kernels::{Matryoshka, OutputSet, Prompts, ScoreActivation};
+use shoal_kernels::{Matryoshka, MultivectorTexts, OutputSet, Prompts, ScoreActivation};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Numerics, Task, TaskResult};
 
@@ -32,6 +32,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) multi_label: bool,
     /// What becomes of the one logit of a cross-encoder.
     pub(crate) score_activation: ScoreActivation,
+    /// What texts need before each of their tokens gets a vector.
+    pub(crate) multivector: Option<&'a MultivectorTexts>,
     /// Whether its tokenizer puts two texts into one sequence.
     pub(crate) takes_pairs: bool,
     /// The precision in which it runs here.
@@ -63,6 +65,12 @@ pub(crate) enum AskError {
         wanted: OutputSet,
         /// What there is a head for.
         gives: OutputSet,
+    },
+    /// Without what its texts need the model's token vectors would be wrong, and nothing prepares them yet.
+    #[error("vectors per token of this model need texts with {need}, which are not put there yet")]
+    TextsUnprepared {
+        /// What is missing.
+        need: &'static str,
     },
     /// A classifier of several labels has no score.
     #[error("a score needs a model with one label, and this one has {labels}: extract gives them all")]
@@ -134,6 +142,7 @@ impl AskError {
             | Self::NoHead { .. }
             | Self::Outputs { .. }
             | Self::ScoreLabels { .. }
+            | Self::TextsUnprepared { .. }
             | Self::PoolingAssumed
             | Self::NoPairs => ErrorCode::ModelUnsupported,
             Self::NoItems
@@ -195,6 +204,11 @@ impl Ask {
                 (wanted, reading, Answering::Extracts(extracting))
             }
         };
+        if let (true, Some(need)) =
+            (wanted.multivector, abilities.multivector.and_then(MultivectorTexts::need))
+        {
+            return Err(AskError::TextsUnprepared { need });
+        }
         Ok(Self { items, reading, wanted, answering })
     }
 }
@@ -269,6 +283,7 @@ pub(in crate::tasks) mod testing {
             labels: &[],
             multi_label: false,
             score_activation: ScoreActivation::Identity,
+            multivector: None,
             takes_pairs: true,
             numerics: Numerics::Bits16,
             prompts,

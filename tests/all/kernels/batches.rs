@@ -108,8 +108,13 @@ fn lengths_that_contradict_each_other_are_refused() {
             "{wrong:?}: {error}"
         );
     }
-    let keys = refusal(&model, |batch| batch.cu_seqlens_k[1] = 2);
-    assert!(matches!(keys, ExecError::CuSeqlens { field: "cu_seqlens_k", index: 1, value: 2, .. }), "{keys}");
+    for wrong in [0, 4] {
+        let keys = refusal(&model, |batch| batch.cu_seqlens_k[1] = wrong);
+        assert!(
+            matches!(keys, ExecError::CuSeqlens { field: "cu_seqlens_k", index: 1, value, .. } if value == wrong),
+            "{keys}"
+        );
+    }
 }
 
 #[test]

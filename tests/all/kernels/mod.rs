@@ -2,9 +2,12 @@
 
 mod batches;
 mod golden_bert;
+mod golden_bge_m3;
 mod golden_classifiers;
 mod golden_families;
 mod golden_minilm;
+mod golden_multivector;
+mod golden_sparse;
 mod hostile;
 
 use std::path::Path;

@@ -277,6 +277,7 @@ fn abilities<'a>(node: &NodeService, front: &'a Front) -> Abilities<'a> {
         labels: &description.labels,
         multi_label: description.multi_label,
         score_activation: description.score_activation,
+        multivector: description.multivector.as_ref(),
         takes_pairs: front.tokenizer.takes_pairs(),
         numerics: numerics_of(front.dtype),
         prompts: &description.prompts,

@@ -1,4 +1,4 @@
-use shoal_kernels::{Matryoshka, Outputs, Prompts};
+use shoal_kernels::{Matryoshka, MultivectorText, MultivectorTexts, Outputs, Prompts};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::limits::RESULT_BODY_BYTES_MAX;
 use shoal_protocol::message::{DenseDtype, ItemOutcome, Numerics, Task, TaskResult};
@@ -20,6 +20,23 @@ fn the_default_is_the_models_own_pipeline() {
     assert_eq!(form(EncodeOptions::default()), Ok(own));
     let raw = EncodeOptions { normalize: Some(false), dims: Some(8), ..EncodeOptions::default() };
     assert_eq!(form(raw), Ok(VectorForm { dims: 8, normalize: false, dtype: DenseDtype::F32 }));
+}
+
+#[test]
+fn texts_that_need_markers_get_no_wrong_vectors() {
+    let prompts = prompts();
+    let marked = MultivectorText { marker: Some(7), tokens_max: 8, ..MultivectorText::default() };
+    let texts = MultivectorTexts { query: marked.clone(), document: marked };
+    let gives = OutputSet { multivector: true, ..OutputSet::DENSE };
+    let abilities = Abilities { gives, multivector: Some(&texts), ..abilities(&prompts) };
+    let ask = |outputs| {
+        let options = EncodeOptions { outputs, ..EncodeOptions::default() };
+        Ask::new(Task::Encode(options), text(), abilities).map(|ask| ask.wanted)
+    };
+    assert_eq!(ask(VectorSet::DENSE), Ok(OutputSet::DENSE));
+    let refused = ask(VectorSet::MULTIVECTOR).expect_err("nothing puts markers there");
+    assert_eq!(refused.code(), ErrorCode::ModelUnsupported);
+    assert!(refused.to_string().contains("need texts with markers of queries and documents"), "{refused}");
 }
 
 #[test]
