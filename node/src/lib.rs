@@ -12,3 +12,4 @@ pub mod node;
 pub mod notices;
 pub mod store;
 mod tasks;
+mod values;

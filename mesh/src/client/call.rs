@@ -83,6 +83,37 @@ macro_rules! task_options {
 
 task_options!(EncodeOptions, ScoreOptions, ExtractOptions);
 
+impl sealed::Sealed for Task {}
+
+impl TaskOptions for Task {
+    fn truncate_mut(&mut self) -> &mut Truncate {
+        match self {
+            Self::Encode(options) => &mut options.truncate,
+            Self::Score(options) => &mut options.truncate,
+            Self::Extract(options) => &mut options.truncate,
+        }
+    }
+
+    fn numerics_mut(&mut self) -> &mut Numerics {
+        match self {
+            Self::Encode(options) => &mut options.numerics,
+            Self::Score(options) => &mut options.numerics,
+            Self::Extract(options) => &mut options.numerics,
+        }
+    }
+}
+
+impl Call<Task> {
+    /// Inputs that are all there, for a primitive that is chosen as the program runs.
+    pub fn of(
+        model: impl Into<String>,
+        inputs: impl IntoIterator<Item = Input>,
+        task: impl Into<Task>,
+    ) -> Self {
+        Self::of_all(model, inputs.into_iter().collect(), task.into())
+    }
+}
+
 fn texts<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Vec<Input> {
     texts.into_iter().map(|text| Input::Text(text.into())).collect()
 }

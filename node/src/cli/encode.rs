@@ -1,15 +1,14 @@
 //! `shoal encode`
 
-use half::f16;
-use serde::ser::{Serialize, Serializer};
-use shoal_mesh::{Answer, Encode, Multivector, SparseVector, Vector, Vectors};
-use shoal_protocol::message::{DenseDtype, EncodeOptions, VectorSet};
+use shoal_mesh::{Answer, Encode, SparseVector, Vector, Vectors};
+use shoal_protocol::message::{EncodeOptions, VectorSet};
 
 use super::args::{EncodeArgs, OutputKind};
 use super::exit::{Exit, Stop};
 use super::output::Output;
 use super::runtime::run_interruptible;
 use super::task::{self, Answered, Lines, misanswered};
+use crate::values::Values;
 
 pub(super) fn run(args: EncodeArgs) -> Result<Exit, Stop> {
     run_interruptible(encode(args))
@@ -45,7 +44,7 @@ impl Lines for VectorLines {
             truncated,
             dense: dense.as_ref().map(|vector: &Vector| Values::of(vector.dtype(), vector.bytes())),
             sparse: sparse.as_ref().map(SparseLine::of),
-            multivector: multivector.as_ref().map(rows_of),
+            multivector: multivector.as_ref().map(Values::rows),
         })
     }
 }
@@ -73,39 +72,5 @@ struct SparseLine<'a> {
 impl<'a> SparseLine<'a> {
     fn of(vector: &'a SparseVector) -> Self {
         Self { indices: vector.indices(), values: vector.values() }
-    }
-}
-
-fn rows_of(vectors: &Multivector) -> Vec<Values<'_>> {
-    let row_bytes = vectors.dtype().row_bytes(vectors.dims()).max(1);
-    vectors.bytes().chunks_exact(row_bytes).map(|row| Values::of(vectors.dtype(), row)).collect()
-}
-
-/// A vector as a JSON array of its elements: numbers, or bytes for packed bits.
-struct Values<'a> {
-    dtype: DenseDtype,
-    bytes: &'a [u8],
-}
-
-impl<'a> Values<'a> {
-    fn of(dtype: DenseDtype, bytes: &'a [u8]) -> Self {
-        Self { dtype, bytes }
-    }
-}
-
-impl Serialize for Values<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.dtype {
-            DenseDtype::F32 => {
-                let (quads, _) = self.bytes.as_chunks::<4>();
-                serializer.collect_seq(quads.iter().map(|quad| f32::from_le_bytes(*quad)))
-            }
-            DenseDtype::F16 => {
-                let (pairs, _) = self.bytes.as_chunks::<2>();
-                serializer.collect_seq(pairs.iter().map(|pair| f16::from_le_bytes(*pair).to_f32()))
-            }
-            DenseDtype::I8 => serializer.collect_seq(self.bytes.iter().map(|byte| byte.cast_signed())),
-            DenseDtype::U8 | DenseDtype::Bits => self.bytes.serialize(serializer),
-        }
     }
 }

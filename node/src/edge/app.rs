@@ -23,7 +23,7 @@ use super::exchange::{Exchange, Reply, text_value};
 use super::inputs::InputsSeed;
 use super::options::EdgeOptions;
 use super::view::NodeView;
-use super::{exposition, models, openai, tei};
+use super::{exposition, models, openai, predict, primitives, rerank, tei};
 use crate::clock;
 
 /// Names that an error lists before it says how many more there are.
@@ -176,7 +176,12 @@ impl App {
         let room = self.admit()?;
         let reply = match exchange.route {
             Route::OpenAiEmbeddings => openai::embeddings(self, exchange, request).await,
-            Route::TeiEmbed => tei::embed(self, exchange, request).await,
+            Route::TeiEmbed | Route::TeiEmbedSparse => tei::embed(self, exchange, request).await,
+            Route::TeiPredict => predict::predict(self, exchange, request).await,
+            Route::Rerank => rerank::rerank(self, exchange, request).await,
+            Route::Encode | Route::Score | Route::Extract => {
+                primitives::primitive(self, exchange, request).await
+            }
             Route::TeiInfo => tei::info(self, request.headers()).await,
             Route::Models => models::models(self, request).await,
             _ => Err(EdgeError::NoRoute {
@@ -263,6 +268,14 @@ pub(super) fn router(app: Arc<App>) -> Router {
         // TEI's natural task; its own load test and hosted endpoints post there. Its GET is TEI's health check.
         .route("/", tei(Route::TeiEmbed))
         .route("/m/{*path}", tei(Route::TeiEmbed))
+        .route("/embed_sparse", tei(Route::TeiEmbedSparse))
+        .route("/predict", tei(Route::TeiPredict))
+        .route("/rerank", tei(Route::Rerank))
+        .route("/v1/rerank", at(Method::POST, "POST", Route::Rerank, Dialect::Cohere))
+        .route("/v2/rerank", at(Method::POST, "POST", Route::Rerank, Dialect::Cohere))
+        .route("/v1/encode/{*model}", openai(Route::Encode))
+        .route("/v1/score/{*model}", openai(Route::Score))
+        .route("/v1/extract/{*model}", openai(Route::Extract))
         .route("/info", read(Route::TeiInfo, Dialect::Tei))
         .route("/healthz", probe(Route::Health))
         .route("/health", probe(Route::Health))

@@ -15,6 +15,12 @@ pub(super) const BUCKETS_S: [f64; 20] = [
 pub(super) enum Route {
     OpenAiEmbeddings,
     TeiEmbed,
+    TeiEmbedSparse,
+    TeiPredict,
+    Rerank,
+    Encode,
+    Score,
+    Extract,
     Models,
     TeiInfo,
     Health,
@@ -24,9 +30,15 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::OpenAiEmbeddings,
         Self::TeiEmbed,
+        Self::TeiEmbedSparse,
+        Self::TeiPredict,
+        Self::Rerank,
+        Self::Encode,
+        Self::Score,
+        Self::Extract,
         Self::Models,
         Self::TeiInfo,
         Self::Health,
@@ -39,6 +51,12 @@ impl Route {
         match self {
             Self::OpenAiEmbeddings => "/v1/embeddings",
             Self::TeiEmbed => "/embed",
+            Self::TeiEmbedSparse => "/embed_sparse",
+            Self::TeiPredict => "/predict",
+            Self::Rerank => "/rerank",
+            Self::Encode => "/v1/encode",
+            Self::Score => "/v1/score",
+            Self::Extract => "/v1/extract",
             Self::Models => "/v1/models",
             Self::TeiInfo => "/info",
             Self::Health => "/healthz",

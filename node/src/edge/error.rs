@@ -14,6 +14,8 @@ pub(super) enum Dialect {
     OpenAi,
     /// `{"error","error_type"}` of text-embeddings-inference.
     Tei,
+    /// `{"message"}` of Cohere, with OpenAI's `error` beside it, which Jina's and vLLM's clients look for.
+    Cohere,
 }
 
 /// Why a request was not answered with what it asked for. In every case nothing of it is still running.
@@ -195,7 +197,7 @@ impl EdgeError {
     pub(super) fn status(&self, dialect: Dialect) -> StatusCode {
         let face = self.face();
         match dialect {
-            Dialect::OpenAi => face.status,
+            Dialect::OpenAi | Dialect::Cohere => face.status,
             Dialect::Tei => face.tei.0,
         }
     }
@@ -214,7 +216,8 @@ impl EdgeError {
     pub(super) fn body(&self, dialect: Dialect) -> Vec<u8> {
         let (face, message) = (self.face(), self.to_string());
         let body = match dialect {
-            Dialect::OpenAi => serde_json::to_vec(&OpenAiError {
+            Dialect::OpenAi | Dialect::Cohere => serde_json::to_vec(&OpenAiError {
+                message: (dialect == Dialect::Cohere).then(|| message.clone()),
                 error: OpenAiErrorBody { message, kind: face.kind, param: self.param(), code: face.code },
             }),
             Dialect::Tei => serde_json::to_vec(&TeiError { error: message, error_type: face.tei.1 }),
@@ -247,6 +250,8 @@ impl EdgeError {
 
 #[derive(Serialize)]
 struct OpenAiError {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
     error: OpenAiErrorBody,
 }
 

@@ -7,12 +7,12 @@ use shoal_protocol::limits::DENSE_DIMS_MAX;
 use shoal_protocol::message::EncodeOptions;
 
 use super::app::App;
-use super::encode::{Job, encode};
 use super::error::EdgeError;
 use super::exchange::{Exchange, Reply, Served};
 use super::inputs::{Inputs, InputsSeed};
 use super::object::{Fields, optional, read_object};
 use super::render;
+use super::task::{Job, run};
 
 /// What the body asks for. `user` and whatever else it holds is ignored.
 struct EmbeddingsFields {
@@ -78,19 +78,19 @@ pub(super) async fn embeddings(
     let job = Job {
         model: model.clone(),
         inputs,
-        options: EncodeOptions { dims: fields.dimensions, ..EncodeOptions::default() },
+        task: EncodeOptions { dims: fields.dimensions, ..EncodeOptions::default() }.into(),
         param: "input",
         remedy: "",
     };
-    let answer = encode(app, exchange, &parts.headers, job).await?;
-    let body = render_list(&answer.vectors, &model, answer.summary.tokens, fields.base64);
+    let answer = run(app, exchange, &parts.headers, job).await?;
+    let body = render_list(&answer.vectors()?, &model, answer.summary.tokens, fields.base64);
     let mut reply = Reply::json(body);
     reply.served =
         Some(Served { parse, render: exchange.elapsed().saturating_sub(answer.at), summary: answer.summary });
     Ok(reply)
 }
 
-fn render_list(vectors: &[Vector], model: &str, tokens: u64, base64: bool) -> Vec<u8> {
+fn render_list(vectors: &[&Vector], model: &str, tokens: u64, base64: bool) -> Vec<u8> {
     let row_bytes = if base64 { render::base64_bytes } else { render::json_bytes };
     let rows: usize = vectors.iter().map(|vector| row_bytes(vector) + 64).sum();
     let mut out = Vec::with_capacity(rows + model.len() + 128);

@@ -1,22 +1,24 @@
-//! The dialect of Hugging Face's text-embeddings-inference: `POST /embed` and `GET /info`
+//! The dialect of Hugging Face's text-embeddings-inference: `POST /embed`, `/embed_sparse` and `GET /info`
 //! (`router/src/http/{server,types}.rs` there). It has no model field, so the model is taken from the path
 //! (`/m/{model}/embed`), the body (`model`), the header `x-model`, or is the default one, in this order.
 
 use axum::RequestExt;
 use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
 use serde::de::{Error, MapAccess};
-use shoal_mesh::Vector;
+use shoal_mesh::{Answer, Vector, Vectors};
 use shoal_protocol::limits::DENSE_DIMS_MAX;
-use shoal_protocol::message::{EncodeOptions, Truncate};
+use shoal_protocol::message::{EncodeOptions, Truncate, VectorSet};
 
 use super::app::App;
-use super::encode::{Answer, Job, encode};
+use super::counters::Route;
 use super::error::EdgeError;
 use super::exchange::{Exchange, Reply, Served, text_value};
 use super::inputs::{Inputs, InputsSeed};
 use super::object::{Fields, optional, read_object};
 use super::render;
+use super::task::{Answered, Job, misanswered, run};
 
 const X_MODEL: HeaderName = HeaderName::from_static("x-model");
 
@@ -53,15 +55,7 @@ impl Fields for EmbedFields {
             "normalize" => self.normalize = optional(map)?,
             "prompt_name" => self.prompt_name = word(map)?,
             "dimensions" => self.dimensions = optional(map)?,
-            "truncation_direction" => {
-                self.cut_left = match word(map)?.as_deref() {
-                    None | Some("right" | "Right") => false,
-                    Some("left" | "Left") => true,
-                    Some(other) => {
-                        return Err(A::Error::custom(format!("`{other}` is neither \"left\" nor \"right\"")));
-                    }
-                }
-            }
+            "truncation_direction" => self.cut_left = cut_left(map)?,
             _ => {
                 if let Some(other) = word(map)?.filter(|format| format != "float") {
                     let what =
@@ -71,6 +65,24 @@ impl Fields for EmbedFields {
             }
         }
         Ok(())
+    }
+}
+
+/// Which end is cut, in either case of TEI's clients.
+pub(super) fn cut_left<'de, A: MapAccess<'de>>(map: &mut A) -> Result<bool, A::Error> {
+    match optional::<String, _>(map)?.as_deref() {
+        None | Some("right" | "Right") => Ok(false),
+        Some("left" | "Left") => Ok(true),
+        Some(other) => Err(A::Error::custom(format!("`{other}` is neither \"left\" nor \"right\""))),
+    }
+}
+
+/// What becomes of long texts.
+pub(super) fn truncate_of(cuts: bool, left: bool) -> Truncate {
+    match (cuts, left) {
+        (false, _) => Truncate::Refuse,
+        (true, false) => Truncate::Right,
+        (true, true) => Truncate::Left,
     }
 }
 
@@ -92,7 +104,7 @@ fn unnamed(what: &str) -> EdgeError {
     EdgeError::Invalid { message: format!("{what}, so no model is named"), param: Some("model") }
 }
 
-/// Serves `POST /embed`.
+/// Serves `POST /embed` and `/embed_sparse`.
 pub(super) async fn embed(
     app: &App,
     exchange: &Exchange<'_>,
@@ -112,7 +124,11 @@ pub(super) async fn embed(
         dimensions: None,
     };
     read_object(&held.take(), &mut fields)?;
-    let options = options(app, &mut fields)?;
+    let mut options = options(app, &mut fields)?;
+    let is_sparse = exchange.route == Route::TeiEmbedSparse;
+    if is_sparse {
+        options.outputs = VectorSet::SPARSE;
+    }
     let model = match path_model.or(fields.model) {
         Some(model) => model,
         None => model_of_headers(app, &parts.headers).await?,
@@ -123,9 +139,11 @@ pub(super) async fn embed(
     })?;
     let characters = inputs.characters();
     let parse = exchange.elapsed();
-    let job = Job { model, inputs, options, param: "inputs", remedy: ", or send \"truncate\": true" };
-    let answer = encode(app, exchange, &parts.headers, job).await?;
-    let mut reply = Reply::json(render_rows(&answer.vectors));
+    let job =
+        Job { model, inputs, task: options.into(), param: "inputs", remedy: ", or send \"truncate\": true" };
+    let answer = run(app, exchange, &parts.headers, job).await?;
+    let body = if is_sparse { render_sparse(&answer)? } else { render_rows(&answer.vectors()?) };
+    let mut reply = Reply::json(body);
     push_headers(&mut reply, &answer, exchange, characters);
     reply.served =
         Some(Served { parse, render: exchange.elapsed().saturating_sub(answer.at), summary: answer.summary });
@@ -139,11 +157,7 @@ fn options(app: &App, fields: &mut EmbedFields) -> Result<EncodeOptions, EdgeErr
             param: Some("dimensions"),
         });
     }
-    let truncate = match (fields.truncate.unwrap_or(app.options.tei_auto_truncate), fields.cut_left) {
-        (false, _) => Truncate::Refuse,
-        (true, false) => Truncate::Right,
-        (true, true) => Truncate::Left,
-    };
+    let truncate = truncate_of(fields.truncate.unwrap_or(app.options.tei_auto_truncate), fields.cut_left);
     Ok(EncodeOptions {
         dims: fields.dimensions,
         // TEI normalises unless told otherwise, whatever the model's own pipeline does.
@@ -155,7 +169,7 @@ fn options(app: &App, fields: &mut EmbedFields) -> Result<EncodeOptions, EdgeErr
 }
 
 /// The model that the headers name, or the default one.
-async fn model_of_headers(app: &App, headers: &HeaderMap) -> Result<String, EdgeError> {
+pub(super) async fn model_of_headers(app: &App, headers: &HeaderMap) -> Result<String, EdgeError> {
     let Some(value) = headers.get(X_MODEL).filter(|value| !value.is_empty()) else {
         return app.default_model().await;
     };
@@ -163,7 +177,26 @@ async fn model_of_headers(app: &App, headers: &HeaderMap) -> Result<String, Edge
     Ok(model.trim().to_owned())
 }
 
-fn render_rows(vectors: &[Vector]) -> Vec<u8> {
+/// An entry of a sparse vector.
+#[derive(Serialize)]
+struct SparseEntry {
+    index: u32,
+    value: f32,
+}
+
+fn render_sparse(answer: &Answered) -> Result<Vec<u8>, EdgeError> {
+    let row = |answer: &Answer| match answer {
+        Answer::Vectors(Vectors { sparse: Some(sparse), .. }) => {
+            let entries = sparse.indices().iter().zip(sparse.values());
+            Ok(entries.map(|(index, value)| SparseEntry { index: *index, value: *value }).collect::<Vec<_>>())
+        }
+        _ => Err(misanswered()),
+    };
+    let rows = answer.items.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+    Ok(serde_json::to_vec(&rows).expect("numbers serialise"))
+}
+
+fn render_rows(vectors: &[&Vector]) -> Vec<u8> {
     let rows: usize = vectors.iter().map(|vector| render::json_bytes(vector) + 1).sum();
     let mut out = Vec::with_capacity(rows + 2);
     out.push(b'[');
@@ -178,7 +211,7 @@ fn render_rows(vectors: &[Vector]) -> Vec<u8> {
 }
 
 /// TEI's headers, in its whole milliseconds: `Server-Timing` has the fractions.
-fn push_headers(reply: &mut Reply, answer: &Answer, exchange: &Exchange<'_>, characters: usize) {
+pub(super) fn push_headers(reply: &mut Reply, answer: &Answered, exchange: &Exchange<'_>, characters: usize) {
     let timings = &answer.summary.timings;
     let device = answer.summary.served_by.as_ref().map(|served_by| served_by.device_name.clone());
     let total_ms = exchange.elapsed().as_millis().to_string();

@@ -7,6 +7,7 @@ mod node;
 mod openai;
 mod operators;
 mod service;
+mod tasks;
 mod tei;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -71,10 +71,61 @@ impl HashService {
     }
 }
 
-fn options(request: &TaskRequest) -> &EncodeOptions {
+/// What a request for vectors asks of them.
+fn options(request: &TaskRequest) -> EncodeOptions {
     match &request.task {
-        Task::Encode(options) => options,
-        other => panic!("only vectors are asked for, not {other:?}"),
+        Task::Encode(options) => options.clone(),
+        Task::Score(_) | Task::Extract(_) => EncodeOptions::default(),
+    }
+}
+
+/// The text of an item that is one.
+fn text(item: &Input) -> &str {
+    match item {
+        Input::Text(text) => text,
+        Input::TokenIds(_) => "",
+    }
+}
+
+/// Answers to these items: sparse vectors of the length, scores of how many words a text shares with the query, spans of
+/// the word `Ada`, and else two classes.
+fn answers(request: &TaskRequest, dense: DenseBlock, items: &[&Input]) -> Answers {
+    match &request.task {
+        Task::Encode(options) if options.outputs.sparse => {
+            let sparse = SparseBlock {
+                ends: (1..=items.len() as u32).collect(),
+                indices: items.iter().map(|item| text(item).len() as u32).collect(),
+                values: vec![0.5; items.len()],
+            };
+            let dense = options.outputs.dense.then_some(dense);
+            Answers::Vectors { dense, sparse: Some(Box::new(sparse)), multivector: None }
+        }
+        Task::Encode(_) => dense.into(),
+        Task::Score(options) => {
+            let query: Vec<_> = options.query.split_whitespace().collect();
+            let shared =
+                |item: &&Input| text(item).split_whitespace().filter(|word| query.contains(word)).count();
+            Answers::Scores(
+                items.iter().map(|item| shared(item) as f32 * if options.raw { 1.0 } else { 0.1 }).collect(),
+            )
+        }
+        Task::Extract(_) if request.model == "mrl" => {
+            let span = |item: &&Input| text(item).find("Ada").map(|at| at as u32);
+            let found: Vec<_> = items.iter().map(span).collect();
+            let count = |upto: usize| found[..=upto].iter().flatten().count() as u32;
+            let spans = found.iter().flatten().map(|start| Span {
+                start: *start,
+                end: start + 3,
+                label: 0,
+                score: 0.75,
+            });
+            let ends = (0..found.len()).map(count).collect();
+            Answers::Spans(SpanBlock { labels: vec!["person".into()], ends, spans: spans.collect() })
+        }
+        Task::Extract(_) => Answers::Classes(ClassBlock {
+            labels: vec!["ham".into(), "spam".into()],
+            scores: [0.1, 0.9].repeat(items.len()),
+        }),
     }
 }
 
@@ -137,7 +188,11 @@ fn results(request: &TaskRequest) -> (TaskResult, u64) {
         indices.push(index);
         outcomes.push(outcome);
     }
-    (TaskResult { indices, outcomes, answers: dense.into() }, tokens_seen)
+    let is_answered = |(_, outcome): &(&Input, &ItemOutcome)| matches!(outcome, ItemOutcome::Answered { .. });
+    let answered: Vec<_> =
+        request.items.iter().zip(&outcomes).filter(is_answered).map(|(item, _)| item).collect();
+    let answers = answers(request, dense, &answered);
+    (TaskResult { indices, outcomes, answers }, tokens_seen)
 }
 
 fn outcome(item: &Input, truncate: Truncate) -> ItemOutcome {

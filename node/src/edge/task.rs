@@ -1,4 +1,4 @@
-//! The one way from a request of any dialect through the client library to vectors.
+//! The one way from a request of any dialect through the client library to answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use futures_util::StreamExt;
 use shoal_mesh::core::Summary;
-use shoal_mesh::{Answer as ItemAnswer, ClientError, Encode, ItemResult, Vector, WhenOverloaded};
+use shoal_mesh::{Answer, Call, ClientError, ItemResult, Vector, Vectors, WhenOverloaded};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::limits::MODEL_NAME_BYTES_MAX;
-use shoal_protocol::message::{EncodeOptions, Input};
+use shoal_protocol::message::{Input, Task};
 
 use super::app::App;
 use super::error::EdgeError;
@@ -20,20 +20,20 @@ use crate::config::TokenIdsPolicy;
 /// Tokens that a tokenizer adds to one text; the text itself has at most one a byte.
 const SPECIAL_TOKENS_MAX: u64 = 4;
 
-/// What a dialect wants encoded.
+/// What a dialect wants done.
 pub(super) struct Job {
     pub(super) model: String,
     pub(super) inputs: Inputs,
-    pub(super) options: EncodeOptions,
+    pub(super) task: Task,
     /// The field that held the texts.
     pub(super) param: &'static str,
     /// What to say about a text that is too long, beside "shorten it, split it".
     pub(super) remedy: &'static str,
 }
 
-/// A vector for every text, in order.
-pub(super) struct Answer {
-    pub(super) vectors: Vec<Vector>,
+/// An answer for every text, in order.
+pub(super) struct Answered {
+    pub(super) items: Vec<Answer>,
     /// Texts that were cut to the model's limit.
     pub(super) truncated: usize,
     pub(super) summary: Summary,
@@ -41,68 +41,97 @@ pub(super) struct Answer {
     pub(super) at: Duration,
 }
 
-/// Encodes. Dropping the future cancels what runs and frees its slot at the node.
+impl Answered {
+    /// The dense vectors of a job that asked for them.
+    pub(super) fn vectors(&self) -> Result<Vec<&Vector>, EdgeError> {
+        self.items.iter().map(dense_of).collect()
+    }
+}
+
+fn dense_of(answer: &Answer) -> Result<&Vector, EdgeError> {
+    match answer {
+        Answer::Vectors(Vectors { dense: Some(vector), .. }) => Ok(vector),
+        _ => Err(misanswered()),
+    }
+}
+
+/// Of a text that was answered with something that was not asked for.
+pub(super) fn misanswered() -> EdgeError {
+    internal("a text was answered with something that was not asked for".to_owned())
+}
+
+/// Does it. Dropping the future cancels what runs and frees its slot at the node.
 ///
 /// # Errors
 /// The first text that fails fails the request: no dialect here can answer for less than was asked.
-pub(super) async fn encode(
+pub(super) async fn run(
     app: &App,
     exchange: &Exchange<'_>,
     headers: &HeaderMap,
     job: Job,
-) -> Result<Answer, EdgeError> {
+) -> Result<Answered, EdgeError> {
     let tokens_max = app.options.limits.tokens_max;
     check(app, &job)?;
     let deadline = exchange.deadline(headers)?;
     check_tokens(app, &job, deadline.saturating_sub(exchange.elapsed())).await?;
     let left = deadline.saturating_sub(exchange.elapsed());
     let (count, param, remedy) = (job.inputs.count, job.param, job.remedy);
-    let (model, dims) = (job.model.clone(), job.options.dims);
-    let call = Encode::inputs(job.model, job.inputs.items)
-        .options(job.options)
+    let (model, at_fault) = (job.model.clone(), param_of(&job.task));
+    let call = Call::of(job.model, job.inputs.items, job.task)
         .deadline(left)
         .when_overloaded(WhenOverloaded::Fail)
         .request_unique(exchange.unique)
         .trace(exchange.trace);
-    let mut stream = app.client.encode_stream(call);
-    let mut vectors = Vec::with_capacity(count);
+    let mut stream = app.client.stream(call);
+    let mut items = Vec::with_capacity(count);
     let (mut tokens_seen, mut truncated) = (0, 0);
     // Returning early drops the stream, which cancels the rest.
     while let Some(item) = stream.next().await {
         let (index, item) = match item {
             Ok(item) => item,
-            Err(error) => return Err(refused(app, error, &model, dims).await),
+            Err(error) => return Err(refused(app, error, &model, at_fault).await),
         };
         tokens_seen += u64::from(item.tokens_seen());
         if tokens_seen > tokens_max {
             return Err(too_many_tokens(param, format!("more than {tokens_max}"), tokens_max));
         }
-        let (vector, cut) = vector_of(item, index, param, remedy)?;
+        let (answer, cut) = answer_of(item, index, param, remedy)?;
         truncated += usize::from(cut);
-        vectors.push(vector);
+        items.push(answer);
     }
     match stream.summary() {
-        Some(summary) if vectors.len() == count => {
-            Ok(Answer { vectors, truncated, summary: summary.clone(), at: exchange.elapsed() })
+        Some(summary) if items.len() == count => {
+            Ok(Answered { items, truncated, summary: summary.clone(), at: exchange.elapsed() })
         }
-        _ => Err(internal(format!("{} of {count} texts were answered", vectors.len()))),
+        _ => Err(internal(format!("{} of {count} texts were answered", items.len()))),
     }
 }
 
-/// The vector of an item, and whether its text was cut.
-fn vector_of(
+/// The field whose value a model may refuse.
+fn param_of(task: &Task) -> Option<&'static str> {
+    match task {
+        Task::Encode(options) => options.dims.map(|_| "dimensions"),
+        Task::Score(_) => None,
+        Task::Extract(options) => (!options.labels.is_empty()).then_some("labels"),
+    }
+}
+
+/// The answer to an item, and whether its text was cut.
+fn answer_of(
     item: ItemResult,
     index: u64,
     param: &'static str,
     remedy: &'static str,
-) -> Result<(Vector, bool), EdgeError> {
+) -> Result<(Answer, bool), EdgeError> {
     match item {
-        ItemResult::Answered { truncated, answer: ItemAnswer::Vectors(vectors), .. } => {
-            let vector = vectors.dense.ok_or_else(|| internal("a text has no dense vector".to_owned()))?;
-            check_vector(&vector)?;
-            Ok((vector, truncated))
+        ItemResult::Answered { truncated, answer, .. } => {
+            if let Answer::Vectors(vectors) = &answer
+                && let Some(dense) = &vectors.dense
+            {
+                check_vector(dense)?;
+            }
+            Ok((answer, truncated))
         }
-        ItemResult::Answered { .. } => Err(internal("a text was answered with no vector".to_owned())),
         ItemResult::Failed { code: ErrorCode::TooLong, tokens, limit, .. } if limit > 0 => {
             Err(EdgeError::TooLong { param, index, tokens, limit, remedy })
         }
@@ -119,11 +148,18 @@ fn vector_of(
 fn check(app: &App, job: &Job) -> Result<(), EdgeError> {
     let (inputs, param, limits) = (&job.inputs, job.param, &app.options.limits);
     let invalid = |message| Err(EdgeError::Invalid { message, param: Some(param) });
-    for (name, param) in [(Some(&job.model), "model"), (job.options.prompt_name.as_ref(), "prompt_name")] {
+    let prompt_name = match &job.task {
+        Task::Encode(options) => options.prompt_name.as_ref(),
+        Task::Score(_) | Task::Extract(_) => None,
+    };
+    for (name, param) in [(Some(&job.model), "model"), (prompt_name, "prompt_name")] {
         if name.is_some_and(|name| name.len() > MODEL_NAME_BYTES_MAX) {
             let message = format!("`{param}` is longer than {MODEL_NAME_BYTES_MAX} bytes");
             return Err(EdgeError::Invalid { message, param: Some(param) });
         }
+    }
+    if let Err(what) = job.task.check() {
+        return Err(EdgeError::Invalid { message: what.to_owned(), param: None });
     }
     if inputs.count == 0 {
         return Err(EdgeError::Empty { param });
@@ -159,12 +195,12 @@ fn check(app: &App, job: &Job) -> Result<(), EdgeError> {
 /// is caught by the tokens of the answers.
 async fn check_tokens(app: &App, job: &Job, left: Duration) -> Result<(), EdgeError> {
     let (items, tokens_max) = (&job.inputs.items, app.options.limits.tokens_max);
-    let most = |item: &Input| item.bytes() as u64 + SPECIAL_TOKENS_MAX;
+    let most = |item: &Input| item.bytes() as u64 + job.task.bytes_beside() + SPECIAL_TOKENS_MAX;
     if items.iter().map(most).sum::<u64>() <= tokens_max {
         return Ok(());
     }
     let items: Arc<[Input]> = items.clone().into();
-    let counting = app.view.count_tokens(&job.model, items, job.options.truncate, tokens_max);
+    let counting = app.view.count_tokens(&job.model, items, job.task.truncate(), tokens_max);
     match tokio::time::timeout(left, counting).await {
         Ok(Some(tokens)) if tokens > tokens_max => {
             let sent = format!("more than {tokens_max}");
@@ -187,9 +223,10 @@ fn too_many_tokens(param: &'static str, sent: String, tokens_max: u64) -> EdgeEr
 /// JSON has no NaN, and a reader of base64 should not get one either.
 fn check_vector(vector: &Vector) -> Result<(), EdgeError> {
     match vector.as_f32() {
-        Some(values) if values.iter().all(|value| value.is_finite()) => Ok(()),
-        Some(_) => Err(internal("the model gave a vector that is not finite".to_owned())),
-        None => Err(internal(format!("f32 was asked for, {:?} came", vector.dtype()))),
+        Some(values) if !values.iter().all(|value| value.is_finite()) => {
+            Err(internal("the model gave a vector that is not finite".to_owned()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -198,14 +235,13 @@ fn internal(message: String) -> EdgeError {
 }
 
 /// A call that failed as a whole, with what the caller needs to mend it.
-async fn refused(app: &App, error: ClientError, model: &str, dims: Option<u32>) -> EdgeError {
+async fn refused(app: &App, error: ClientError, model: &str, param: Option<&'static str>) -> EdgeError {
     match (error.code(), EdgeError::from(error)) {
         (ErrorCode::ModelNotFound, _) => {
             EdgeError::NoModel { model: model.to_owned(), served: app.served_models().await }
         }
         // The edge has checked everything else that a request as a whole can get wrong.
         (ErrorCode::InvalidRequest, EdgeError::Failed { code, message, retry_after, .. }) => {
-            let param = dims.map(|_| "dimensions");
             EdgeError::Failed { code, message, param, retry_after }
         }
         (_, error) => error,
