@@ -32,7 +32,11 @@ fn describe(dir: &Path) -> ModelDescription {
 
 fn load(description: &ModelDescription, (isa, dtype): (CpuIsa, Dtype)) -> CpuModel {
     let options = CpuOptions { isa, dtype: DtypePolicy::Exact(dtype), threads: 2 };
-    CpuModel::load(description, &options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
+    let mut told = (0, 0);
+    let model = CpuModel::load(description, &options, &mut |done, total| told = (done, total));
+    let model = model.unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.0 > 0 && told.0 == told.1, "all is told to be done in the end, not {told:?}");
+    model
 }
 
 /// The vectors of `sequences` run as one batch.
