@@ -13,9 +13,9 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
+from make_heads import random_weights
 from safetensors.numpy import save_file
 from sentence_transformers import CrossEncoder
 
@@ -52,24 +52,6 @@ def config(architecture: str, labels: list[str]) -> dict:
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
     }
-
-
-def random_weights(seed: int, model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Random numbers of the shapes that the model has, in f16."""
-    rng = np.random.default_rng(seed)
-    out = {}
-    for name, parameter in model.state_dict().items():
-        if name.endswith("position_ids"):
-            continue
-        shape = tuple(parameter.shape)
-        if "norm.weight" in name.lower():
-            mean, std = 1.0, 0.2
-        elif len(shape) == 1:
-            mean, std = 0.0, 0.15
-        else:
-            mean, std = 0.0, 0.5 if "embeddings." in name else 1.4 / np.sqrt(shape[1])
-        out[name] = (mean + std * rng.standard_normal(shape)).astype(np.float16)
-    return out
 
 
 def write(name: str) -> Path:

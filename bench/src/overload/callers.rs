@@ -186,14 +186,14 @@ impl Callers {
     async fn one(&self, index: u64, due: Duration, began: Instant) -> Outcome {
         let caller = Caller::of(index);
         let end = match caller {
-            Caller::Interactive => self.library(index, Priority::Interactive, INTERACTIVE_WAIT).await,
-            Caller::Bulk => self.library(index, Priority::Bulk, BULK_WAIT).await,
+            Caller::Interactive => self.through_client(index, Priority::Interactive, INTERACTIVE_WAIT).await,
+            Caller::Bulk => self.through_client(index, Priority::Bulk, BULK_WAIT).await,
             Caller::Http => self.http(index).await,
         };
         Outcome { caller, due, took: began.elapsed().saturating_sub(due), end }
     }
 
-    async fn library(&self, index: u64, priority: Priority, deadline: Duration) -> End {
+    async fn through_client(&self, index: u64, priority: Priority, deadline: Duration) -> End {
         let text = &self.texts[index as usize % self.texts.len()];
         let call = Encode::new(MODEL, [text.as_str()]).truncate(Truncate::Right);
         match self.client.encode(call.priority(priority).deadline(deadline)).await {

@@ -66,7 +66,7 @@ impl CpuModel {
 
     /// The outputs that the model can give.
     pub fn gives(&self) -> OutputSet {
-        self.plan.head.gives()
+        self.plan.head.gives
     }
 
     /// The steps of a forward pass; print it to see them.

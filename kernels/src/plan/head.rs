@@ -12,6 +12,8 @@ use crate::{
 /// One plan for each head that the model has.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HeadPlan {
+    /// What there are heads for.
+    pub(crate) gives: OutputSet,
     pub(crate) dense: Option<PooledPlan>,
     pub(crate) classes: Option<PooledPlan>,
     pub(crate) token_classes: Option<ChainPlan>,
@@ -74,6 +76,7 @@ impl HeadPlan {
         let of_tokens =
             |head: &Option<TokenHead>| head.as_ref().map(|head| ChainPlan::new(&head.modules, hidden));
         Self {
+            gives: head.gives(),
             dense: pooled(&head.dense),
             classes: pooled(&head.classes),
             token_classes: of_tokens(&head.token_classes),
@@ -82,17 +85,6 @@ impl HeadPlan {
                 chain: ChainPlan::new(&head.modules, hidden),
                 skipped_first: head.skipped_first,
             }),
-        }
-    }
-
-    pub(crate) fn gives(&self) -> OutputSet {
-        let Self { dense, classes, token_classes, sparse, multivector } = self;
-        OutputSet {
-            dense: dense.is_some(),
-            classes: classes.is_some(),
-            token_classes: token_classes.is_some(),
-            sparse: sparse.is_some(),
-            multivector: multivector.is_some(),
         }
     }
 
@@ -155,7 +147,7 @@ const fn pooling(pooling: spec::Pooling) -> Pooling {
 impl fmt::Display for HeadPlan {
     /// One line a head.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { dense, classes, token_classes, sparse, multivector } = self;
+        let Self { gives: _, dense, classes, token_classes, sparse, multivector } = self;
         for (name, head) in [("dense", dense), ("classes", classes)] {
             head.as_ref().map_or(Ok(()), |head| writeln!(f, "  {name} = {head}"))?;
         }

@@ -10,7 +10,7 @@ macro_rules! entry {
 }
 
 /// File and content, in order of name.
-pub(super) const EMBEDDED: [(&str, &str); 52] = [
+pub(super) const EMBEDDED: [(&str, &str); 49] = [
     entry!("all-minilm-l12-v2"),
     entry!("all-minilm-l6-v2"),
     entry!("all-mpnet-base-v2"),
@@ -20,7 +20,6 @@ pub(super) const EMBEDDED: [(&str, &str); 52] = [
     entry!("bge-reranker-v2-m3"),
     entry!("bge-small-en-v1.5"),
     entry!("bge-small-zh-v1.5"),
-    entry!("colbertv2.0"),
     entry!("e5-base-v2"),
     entry!("e5-large-v2"),
     entry!("e5-mistral-7b-instruct"),
@@ -35,7 +34,6 @@ pub(super) const EMBEDDED: [(&str, &str); 52] = [
     entry!("gte-base-en-v1.5"),
     entry!("gte-large"),
     entry!("gte-modernbert-base"),
-    entry!("gte-moderncolbert-v1"),
     entry!("gte-multilingual-base"),
     entry!("gte-qwen2-1.5b-instruct"),
     entry!("gte-small"),
@@ -51,7 +49,6 @@ pub(super) const EMBEDDED: [(&str, &str); 52] = [
     entry!("mxbai-embed-large-v1"),
     entry!("nomic-embed-text-v1"),
     entry!("nomic-embed-text-v1.5"),
-    entry!("opensearch-neural-sparse-encoding-doc-v2-distill"),
     entry!("paraphrase-multilingual-minilm-l12-v2"),
     entry!("paraphrase-multilingual-mpnet-base-v2"),
     entry!("qwen3-embedding-0.6b"),
