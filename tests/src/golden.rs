@@ -198,6 +198,8 @@ pub struct SparseCase {
 pub struct MultivectorCase {
     /// `query` or `document`.
     pub task: String,
+    /// Before anything is done to it.
+    pub text: String,
     /// What the model sees, with what the query was expanded by.
     pub ids: Vec<u32>,
     /// How many of them the others see.

@@ -20,18 +20,11 @@ pub struct MultivectorTexts {
 }
 
 impl MultivectorTexts {
-    /// What texts need beyond their own tokens, for people; `None` where they are taken as they are.
-    pub fn need(&self) -> Option<&'static str> {
-        let any = |needs: fn(&MultivectorText) -> bool| needs(&self.query) || needs(&self.document);
-        if any(|text| text.marker.is_some()) {
-            Some("markers of queries and documents")
-        } else if any(|text| text.expansion.is_some()) {
-            Some("expansions of queries")
-        } else if any(|text| !text.skipped.is_empty()) {
-            Some("tokens left out of documents")
-        } else {
-            None
-        }
+    /// How long texts with tokens that no other sees may become; 0 where there are none.
+    pub(super) fn unseen_up_to(&self) -> usize {
+        let unseen = |text: &MultivectorText| text.expansion.filter(|expansion| !expansion.attended);
+        let tokens = [&self.query, &self.document].map(|text| unseen(text).map_or(0, |own| own.tokens));
+        tokens.into_iter().max().unwrap_or(0) as usize
     }
 
     /// Nothing is added and nothing left out.

@@ -139,6 +139,12 @@ impl ModelDescription {
         let limits = [pipeline.tokens_max, tokenizer_tokens_max(&pipeline.dir)?];
         let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
         let multivector = head::texts(&pipeline, &config, spec.head.multivector.as_ref(), tokens_max)?;
+        let unseen = multivector.as_ref().map_or(0, MultivectorTexts::unseen_up_to);
+        if unseen > spec.sight() {
+            let found = format!("a query filled up to {unseen} tokens that no other sees");
+            let covered = "such queries where attention knows no distances and reaches every token";
+            return Err(DescribeError::NotCovered { path, found, covered });
+        }
         let pooling = spec.head.dense.as_ref().map_or(Poolings(Vec::new()), |dense| dense.poolings.clone());
         let Labels { names: labels, multi_label, activation: score_activation } = found.labels;
         Ok(Self {

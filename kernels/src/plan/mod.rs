@@ -19,7 +19,7 @@ pub(crate) use rope::RopePlan;
 use std::ops::Range;
 
 use crate::{
-    cpu::{AttentionShape, CpuIsa, Epilogue, Mask},
+    cpu::{AttentionShape, CpuIsa, Epilogue},
     dtype::Dtype,
 };
 
@@ -33,6 +33,8 @@ pub struct Plan {
     pub(crate) activations: Dtype,
     pub(crate) embed: EmbedPlan,
     pub(crate) position_bias: Option<BiasPlan>,
+    /// See [`EncoderSpec::sight`](crate::spec::EncoderSpec).
+    pub(crate) sight: usize,
     /// Without those that several layers share.
     pub(crate) ropes: Vec<RopePlan>,
     pub(crate) layers: Vec<LayerPlan>,
@@ -207,20 +209,6 @@ impl Plan {
     /// Elements of the residual stream.
     pub(crate) fn hidden(&self) -> usize {
         self.widths[Buffer::Hidden as usize]
-    }
-
-    /// Whether every token sees all others of a sequence of `tokens` tokens, wherever they stand.
-    pub(crate) fn sees_everything_up_to(&self, tokens: usize) -> bool {
-        let mut steps = self.layers.iter().flat_map(|layer| &layer.steps);
-        let sees = |step: &Step| match step {
-            Step::Attention { shape, .. } => match shape.mask {
-                Mask::Bidirectional => true,
-                Mask::Causal => false,
-                Mask::Window { left, right } => left.min(right) >= tokens.saturating_sub(1),
-            },
-            _ => true,
-        };
-        self.position_bias.is_none() && steps.all(sees)
     }
 
     /// Bytes that a lane holds to run batches of `tokens` tokens.

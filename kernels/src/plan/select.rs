@@ -39,6 +39,7 @@ impl Plan {
             activations,
             embed,
             position_bias: position_bias(spec),
+            sight: spec.sight(),
             ropes,
             layers,
             final_norm: spec.final_norm.map(norm),

@@ -76,6 +76,20 @@ impl EncoderSpec {
         (0..self.layer_count()).map(|index| self.layer(index))
     }
 
+    /// The longest sequence in which every token sees all others and is told nothing of their distances: the last tokens
+    /// of such a one may be left out of what the others see.
+    pub(crate) fn sight(&self) -> usize {
+        if self.position_bias.is_some() {
+            return 1;
+        }
+        let of_mask = |layer: &LayerSpec| match layer.attention.mask {
+            Mask::Bidirectional => usize::MAX,
+            Mask::Causal => 1,
+            Mask::Window { left, right } => left.min(right).saturating_add(1),
+        };
+        self.each_layer().map(of_mask).min().unwrap_or(usize::MAX)
+    }
+
     /// The number of weights, tables and norms included.
     pub fn parameters(&self) -> u64 {
         let Embeddings { vocab, width, token_types, .. } = self.embeddings;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use shoal_protocol::TraceContext;
 use shoal_protocol::message::{
-    DenseDtype, EncodeOptions, ExtractOptions, Input, Numerics, Priority, ScoreOptions, Task, Truncate,
-    VectorSet,
+    DenseDtype, EncodeOptions, ExtractOptions, Input, InputType, Numerics, Priority, ScoreOptions, Task,
+    Truncate, VectorSet,
 };
 
 use crate::core::WhenOverloaded;
@@ -264,6 +264,12 @@ impl Encode {
     /// Whether to normalise; by default as the model's own pipeline does.
     pub fn normalize(mut self, normalize: impl Into<Option<bool>>) -> Self {
         self.options.normalize = normalize.into();
+        self
+    }
+
+    /// What the texts are, for models that read queries and documents differently.
+    pub fn input_type(mut self, input_type: impl Into<Option<InputType>>) -> Self {
+        self.options.input_type = input_type.into();
         self
     }
 

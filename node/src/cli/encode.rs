@@ -24,6 +24,7 @@ async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
         },
         dims: args.dims,
         output_dtype: args.output_dtype.into(),
+        input_type: args.input_type.map(Into::into),
         prompt_name: args.prompt_name,
         ..EncodeOptions::default()
     };

@@ -10,7 +10,7 @@ use serde_json::error::Category;
 use shoal_mesh::{Answer, Class, Ranked, Span, Vectors};
 use shoal_protocol::Micros;
 use shoal_protocol::message::{
-    DenseDtype, EncodeOptions, ExtractOptions, Input, ScoreOptions, Task, Truncate, VectorSet,
+    DenseDtype, EncodeOptions, ExtractOptions, Input, InputType, ScoreOptions, Task, Truncate, VectorSet,
 };
 
 use super::app::App;
@@ -87,11 +87,28 @@ struct Params {
     options: Option<Options>,
 }
 
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum InputKind {
+    Query,
+    Document,
+}
+
+impl From<InputKind> for InputType {
+    fn from(kind: InputKind) -> Self {
+        match kind {
+            InputKind::Query => Self::Query,
+            InputKind::Document => Self::Document,
+        }
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Options {
     dims: Option<u32>,
     normalize: Option<bool>,
+    input_type: Option<InputKind>,
     prompt_name: Option<String>,
     truncate: Option<bool>,
     threshold: Option<f32>,
@@ -146,6 +163,7 @@ fn task_of(
                 dims: options.dims,
                 output_dtype: params.output_dtype.unwrap_or_default().into(),
                 normalize: options.normalize,
+                input_type: options.input_type.map(Into::into),
                 prompt_name: options.prompt_name,
                 prompt,
                 truncate,

@@ -1,14 +1,16 @@
 //! What a caller asks for, held against the model.
 
+use std::sync::Arc;
+
 use shoal_kernels::{Matryoshka, MultivectorTexts, OutputSet, Prompts, ScoreActivation};
 use shoal_protocol::ErrorCode;
-use shoal_protocol::message::{Input, Numerics, Task, TaskResult};
+use shoal_protocol::message::{Input, InputType, Numerics, Task, TaskResult};
 
 use crate::config::TokenIdsPolicy;
 use crate::tasks::encode::{self, VectorGather};
 use crate::tasks::extract::{self, Extracting};
 use crate::tasks::frames::{failure_frames, result_frames};
-use crate::tasks::pool::Reading;
+use crate::tasks::reading::{Preparation, Reading, multivector_of};
 use crate::tasks::rows::Rows;
 use crate::tasks::score::{self, Scoring};
 use crate::tasks::tokenizer::ItemFailure;
@@ -44,6 +46,22 @@ pub(crate) struct Abilities<'a> {
     pub(crate) token_ids: TokenIdsPolicy,
 }
 
+impl Abilities<'_> {
+    /// What is done to texts of an input type behind a prompt, where these outputs are wanted.
+    pub(super) fn preparation(
+        &self,
+        prompt: Option<&str>,
+        input_type: Option<InputType>,
+        wanted: OutputSet,
+    ) -> Preparation {
+        let texts = self.multivector.filter(|_| wanted.multivector);
+        Preparation {
+            prompt: prompt.filter(|prompt| !prompt.is_empty()).map(Arc::from),
+            multivector: texts.map(|texts| multivector_of(texts, input_type)),
+        }
+    }
+}
+
 /// A request that asks for what the model cannot give. Nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskError {
@@ -65,12 +83,6 @@ pub(crate) enum AskError {
         wanted: OutputSet,
         /// What there is a head for.
         gives: OutputSet,
-    },
-    /// Without what its texts need the model's token vectors would be wrong, and nothing prepares them yet.
-    #[error("vectors per token of this model need texts with {need}, which are not put there yet")]
-    TextsUnprepared {
-        /// What is missing.
-        need: &'static str,
     },
     /// A classifier of several labels has no score.
     #[error("a score needs a model with one label, and this one has {labels}: extract gives them all")]
@@ -142,7 +154,6 @@ impl AskError {
             | Self::NoHead { .. }
             | Self::Outputs { .. }
             | Self::ScoreLabels { .. }
-            | Self::TextsUnprepared { .. }
             | Self::PoolingAssumed
             | Self::NoPairs => ErrorCode::ModelUnsupported,
             Self::NoItems
@@ -204,11 +215,6 @@ impl Ask {
                 (wanted, reading, Answering::Extracts(extracting))
             }
         };
-        if let (true, Some(need)) =
-            (wanted.multivector, abilities.multivector.and_then(MultivectorTexts::need))
-        {
-            return Err(AskError::TextsUnprepared { need });
-        }
         Ok(Self { items, reading, wanted, answering })
     }
 }

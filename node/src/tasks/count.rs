@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use shoal_protocol::message::{Input, Priority, Truncate};
 use tokio::sync::oneshot;
 
-use crate::tasks::pool::{Reading, TokenizeJob, TokenizedChunk, TokenizerPool};
+use crate::tasks::pool::{TokenizeJob, TokenizedChunk, TokenizerPool};
+use crate::tasks::reading::{Preparation, Reading};
 use crate::tasks::tokenizer::{TextTokenizer, TokenizedItem};
 
 /// Stops the tokenizer threads when nobody waits for the count any more.
@@ -44,7 +45,7 @@ pub(crate) async fn count_tokens(
     };
     let job = TokenizeJob {
         items,
-        reading: Reading::Alone { prompt: None },
+        reading: Reading::Alone(Preparation::default()),
         tokenizer,
         truncate,
         priority: Priority::Interactive,

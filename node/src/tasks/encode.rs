@@ -1,13 +1,11 @@
 //! The encode primitive: which vectors a caller gets and in what form, and rows of a batch to blocks of them.
 
-use std::sync::Arc;
-
 use shoal_kernels::OutputSet;
 use shoal_protocol::message::{Answers, DenseBlock, EncodeOptions, MultivectorBlock, SparseBlock, VectorSet};
 
 use crate::tasks::ask::{Abilities, AskError};
 use crate::tasks::frames::{Gather, not_a_number};
-use crate::tasks::pool::Reading;
+use crate::tasks::reading::{Reading, prompt_of};
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::tokenizer::{ItemFailure, TokenPlace};
 use crate::tasks::vectors::VectorForm;
@@ -59,26 +57,24 @@ pub(super) fn ask(
     if kept != dims && !((1..dims).contains(&kept) && matryoshka.allows(kept)) {
         return Err(AskError::Dims { wanted: kept, dims, matryoshka: matryoshka.clone() });
     }
-    let prompt = match options.prompt {
-        Some(own) => Some(own),
-        None => {
-            let name = options.prompt_name.as_ref().or(prompts.default_name.as_ref());
-            let named = name.map(|name| {
-                prompts.by_name.get(name).cloned().ok_or_else(|| AskError::Prompt {
-                    name: name.clone(),
-                    known: prompts.by_name.keys().cloned().collect(),
-                })
-            });
-            named.transpose()?
+    let prompt = match (&options.prompt, &options.prompt_name) {
+        (Some(own), _) => Some(own.as_str()),
+        (None, Some(name)) => {
+            let named = prompts.by_name.get(name).ok_or_else(|| AskError::Prompt {
+                name: name.clone(),
+                known: prompts.by_name.keys().cloned().collect(),
+            })?;
+            Some(named.as_str())
         }
+        (None, None) => prompt_of(prompts, options.input_type),
     };
-    let prompt = prompt.filter(|prompt| !prompt.is_empty()).map(Arc::from);
+    let preparation = abilities.preparation(prompt, options.input_type, wanted(set));
     let form = VectorForm {
         dims: kept,
         normalize: options.normalize.unwrap_or(normalizes),
         dtype: options.output_dtype,
     };
-    Ok((wanted(set), Reading::Alone { prompt }, VectorGather::new(set, dims, form)))
+    Ok((wanted(set), Reading::Alone(preparation), VectorGather::new(set, dims, form)))
 }
 
 impl VectorGather {

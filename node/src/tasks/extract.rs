@@ -5,7 +5,7 @@ use shoal_protocol::message::{Answers, ClassBlock, ExtractOptions, SpanBlock};
 
 use crate::tasks::ask::{Abilities, AskError};
 use crate::tasks::frames::{Gather, not_a_number};
-use crate::tasks::pool::Reading;
+use crate::tasks::reading::{Preparation, Reading};
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::score::sigmoid;
 use crate::tasks::spans::{Tags, spans_of};
@@ -49,7 +49,7 @@ pub(super) fn ask(
         };
         let wanted = OutputSet { classes: true, ..OutputSet::NONE };
         let classes = ClassGather { labels: labels.to_vec(), kept, means, scores: Vec::new() };
-        return Ok((wanted, Reading::Alone { prompt: None }, Extracting::Classes(classes)));
+        return Ok((wanted, Reading::Alone(Preparation::default()), Extracting::Classes(classes)));
     }
     Err(AskError::NoHead { task: "extract", gives })
 }

@@ -6,6 +6,7 @@ mod encode;
 mod extract;
 pub(crate) mod frames;
 pub(crate) mod pool;
+pub(crate) mod reading;
 pub(crate) mod rows;
 mod score;
 mod spans;

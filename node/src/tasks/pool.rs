@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use shoal_protocol::message::{Input, Priority, Truncate};
 
 use crate::clock;
+use crate::tasks::reading::{Preparation, Reading};
 use crate::tasks::tokenizer::{ItemFailure, Text, TextTokenizer, TokenPlace, TokenizedItem};
 
 /// Requests that may wait for a tokenizer thread or be under one. Admission bounds their bytes; this bounds their
@@ -21,6 +22,8 @@ const CHUNK_ITEMS_MAX: usize = 64;
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
 /// Interactive chunks in a row before a waiting bulk chunk is taken: bulk yields but is not starved.
 const INTERACTIVE_RUN_MAX: u32 = 8;
+/// Of a text that is read as it is.
+const BARE: Preparation = Preparation { prompt: None, multivector: None };
 
 /// Some texts of one request, tokenized.
 #[derive(Debug)]
@@ -39,52 +42,6 @@ pub(crate) struct TokenizedChunk {
     pub(crate) took: Duration,
     /// Bytes of the texts still to come, with their prompts; `None` in the last chunk.
     pub(crate) bytes_left: Option<u64>,
-}
-
-/// How the texts of a request are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
-    /// Each alone, behind a prompt.
-    Alone {
-        /// The prompt.
-        prompt: Option<Arc<str>>,
-    },
-    /// Each alone: the first, which is the query, behind its own prompt.
-    QueryFirst {
-        /// The query's.
-        query_prompt: Option<Arc<str>>,
-        /// The others'.
-        prompt: Option<Arc<str>>,
-    },
-    /// Each behind the query, as one sequence.
-    Pairs {
-        /// The query.
-        query: Arc<str>,
-    },
-    /// Each alone, with the places of its tokens.
-    Placed,
-}
-
-impl Reading {
-    fn prompt(&self, index: usize) -> Option<&str> {
-        match self {
-            Self::QueryFirst { query_prompt, .. } if index == 0 => query_prompt.as_deref(),
-            Self::Alone { prompt } | Self::QueryFirst { prompt, .. } => prompt.as_deref(),
-            Self::Pairs { .. } | Self::Placed => None,
-        }
-    }
-
-    /// Bytes of texts with what is read beside each, as admission counts them.
-    pub(crate) fn bytes_of(&self, items: &[Input]) -> u64 {
-        let beside = match self {
-            Self::Pairs { query } => query.len(),
-            Self::Alone { prompt } | Self::QueryFirst { prompt, .. } => {
-                prompt.as_ref().map_or(0, |own| own.len())
-            }
-            Self::Placed => 0,
-        };
-        items.iter().map(|item| (item.bytes() + beside) as u64).sum()
-    }
 }
 
 /// The texts of one request, on their way through the pool.
@@ -292,8 +249,10 @@ fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
                 job.tokenizer.append_placed(text, job.truncate, ids, places)
             }
             (reading, input) => {
-                let text = Text::with_prompt(input, reading.prompt(index), prompted);
-                job.tokenizer.append(text, job.truncate, &mut chunk.ids)
+                let preparation = reading.preparation(index).unwrap_or(&BARE);
+                let text = Text::with_prompt(input, preparation.prompt.as_deref(), prompted);
+                let multivector = preparation.multivector.as_deref();
+                job.tokenizer.append(text, multivector, job.truncate, &mut chunk.ids)
             }
         };
         chunk.items.push(item);

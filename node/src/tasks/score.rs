@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use shoal_kernels::{OutputSet, ScoreActivation};
-use shoal_protocol::message::{Answers, Input, ScoreOptions, TaskResult};
+use shoal_protocol::message::{Answers, Input, InputType, ScoreOptions, TaskResult};
 
 use crate::tasks::ask::{Abilities, AskError};
 use crate::tasks::frames::{Gather, not_a_number, result_frames};
-use crate::tasks::pool::Reading;
+use crate::tasks::reading::{Reading, prompt_of};
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::tokenizer::{ItemFailure, TokenPlace};
 
@@ -50,19 +50,16 @@ pub(super) fn ask(
         OutputSet { sparse: true, .. } => Means::Sparse,
         _ => return Err(AskError::NoHead { task: "score", gives }),
     };
-    // As sentence-transformers' `encode_query` and `encode_document` choose them.
-    let prompt = |names: &[&str]| {
-        let named = names.iter().find_map(|name| prompts.by_name.get(*name));
-        let default = || prompts.default_name.as_ref().and_then(|name| prompts.by_name.get(name));
-        named.or_else(default).filter(|prompt| !prompt.is_empty()).map(|prompt| Arc::from(prompt.as_str()))
-    };
-    let query_prompt = match options.instruction {
-        Some(own) => Some(own.into()),
-        None => prompt(&["query"]),
-    };
-    let reading = Reading::QueryFirst { query_prompt, prompt: prompt(&["document", "passage", "corpus"]) };
-    items.insert(0, Input::Text(options.query));
     let wanted = means.wanted();
+    let prepared = |own: Option<&str>, input_type| {
+        let prompt = own.or_else(|| prompt_of(prompts, Some(input_type)));
+        abilities.preparation(prompt, Some(input_type), wanted)
+    };
+    let reading = Reading::QueryFirst {
+        query: prepared(options.instruction.as_deref(), InputType::Query),
+        document: prepared(None, InputType::Document),
+    };
+    items.insert(0, Input::Text(options.query));
     Ok((wanted, reading, Scoring::Vectors(Comparing { means, query: None, held: Vec::new() })))
 }
 

@@ -5,12 +5,14 @@
 //! limit is the model description's.
 
 mod pair;
+mod single;
 
 use std::fs::File;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use shoal_kernels::MultivectorText;
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Truncate};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
@@ -92,6 +94,8 @@ pub(crate) enum TokenizedItem {
         tokens: u32,
         /// How many of them, from the first, are of segment 0; the others are of segment 1.
         segment_tokens: u32,
+        /// How many of them, from the first, the others see.
+        seen: u32,
         /// Whether the text was cut to the limit.
         truncated: bool,
     },
@@ -169,13 +173,20 @@ impl TextTokenizer {
         Ok(Self { tokenizer, prefix, suffix, pair, limits })
     }
 
-    /// Appends the ids of one input to `ids`, or says why it has none. Never panics on input: what the tokenizer
-    /// library panics on fails that item alone.
-    pub(crate) fn append(&self, input: Text<'_>, truncate: Truncate, ids: &mut Vec<u32>) -> TokenizedItem {
+    /// Appends the ids of one input to `ids`, with what it needs for a vector a token where that is told, or says why it
+    /// has none. Never panics on input: what the tokenizer library panics on fails that item alone.
+    pub(crate) fn append(
+        &self,
+        input: Text<'_>,
+        multivector: Option<&MultivectorText>,
+        truncate: Truncate,
+        ids: &mut Vec<u32>,
+    ) -> TokenizedItem {
+        let rule = self.rule(multivector, truncate);
         match input {
-            Text::Ids(given) => self.append_ids(given, truncate, ids),
+            Text::Ids(given) => self.append_ids(given, rule, ids),
             Text::Plain(text) => match self.encode(text, false) {
-                Ok(encoding) => self.append_framed(encoding.get_ids(), truncate, ids),
+                Ok(encoding) => self.append_framed(encoding.get_ids(), rule, ids),
                 Err(failure) => TokenizedItem::Failed(failure),
             },
         }
@@ -193,7 +204,7 @@ impl TextTokenizer {
             Ok(encoding) => encoding,
             Err(failure) => return TokenizedItem::Failed(failure),
         };
-        let item = self.append_framed(encoding.get_ids(), truncate, ids);
+        let item = self.append_framed(encoding.get_ids(), self.rule(None, truncate), ids);
         if let TokenizedItem::Ready { tokens, .. } = item {
             let kept = tokens as usize - self.prefix.len() - self.suffix.len();
             let offsets = encoding.get_offsets();
@@ -228,75 +239,6 @@ impl TextTokenizer {
                 Err(failed(ErrorCode::Internal, "the model's tokenizer failed on this text".to_owned()))
             }
         }
-    }
-
-    fn append_ids(&self, given: &[u32], truncate: Truncate, ids: &mut Vec<u32>) -> TokenizedItem {
-        let framed = given
-            .strip_prefix(self.prefix.as_slice())
-            .and_then(|rest| rest.strip_suffix(self.suffix.as_slice()));
-        match framed {
-            Some(text_ids) => self.append_framed(text_ids, truncate, ids),
-            None => self.append_cut(&[], given, &[], truncate, ids),
-        }
-    }
-
-    fn append_framed(&self, text_ids: &[u32], truncate: Truncate, ids: &mut Vec<u32>) -> TokenizedItem {
-        self.append_cut(&self.prefix, text_ids, &self.suffix, truncate, ids)
-    }
-
-    /// Cuts `text_ids` so that the whole fits the limit; the special tokens around it always stay.
-    fn append_cut(
-        &self,
-        prefix: &[u32],
-        text_ids: &[u32],
-        suffix: &[u32],
-        truncate: Truncate,
-        ids: &mut Vec<u32>,
-    ) -> TokenizedItem {
-        let limit = self.limits.tokens_max as usize;
-        let tokens = prefix.len() + text_ids.len() + suffix.len();
-        let room = limit.saturating_sub(prefix.len() + suffix.len());
-        let failed = |code, message, limit| {
-            TokenizedItem::Failed(ItemFailure {
-                code,
-                message,
-                tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-                limit,
-            })
-        };
-        let kept = match truncate {
-            _ if tokens <= limit => text_ids,
-            Truncate::Right => &text_ids[..room],
-            Truncate::Left => &text_ids[text_ids.len() - room..],
-            Truncate::Refuse => {
-                let message = format!(
-                    "the text has {tokens} tokens and the model takes {limit}: shorten it or allow truncation"
-                );
-                return failed(ErrorCode::TooLong, message, self.limits.tokens_max);
-            }
-        };
-        if tokens == 0 {
-            let message = "the text has no tokens, so it has no vector".to_owned();
-            return failed(ErrorCode::InvalidRequest, message, 0);
-        }
-        if let Some(id) = self.first_unknown(&[prefix, kept, suffix]) {
-            let vocab_size = self.limits.vocab_size;
-            let message = format!("token id {id} is outside of the model's vocabulary of {vocab_size}");
-            return failed(ErrorCode::InvalidRequest, message, vocab_size);
-        }
-        ids.extend_from_slice(prefix);
-        ids.extend_from_slice(kept);
-        ids.extend_from_slice(suffix);
-        let tokens = u32::try_from(prefix.len() + kept.len() + suffix.len())
-            .expect("at most tokens_max, which is a u32");
-        TokenizedItem::Ready { tokens, segment_tokens: tokens, truncated: kept.len() < text_ids.len() }
-    }
-}
-
-impl TextTokenizer {
-    /// The first id that the model has no embedding for.
-    fn first_unknown(&self, parts: &[&[u32]]) -> Option<u32> {
-        parts.iter().copied().flatten().copied().find(|id| *id >= self.limits.vocab_size)
     }
 }
 

@@ -66,6 +66,16 @@ impl VectorSet {
     }
 }
 
+/// On which side of a retrieval a text stands, for models that read the two sides differently.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum InputType {
+    /// What is looked for.
+    Query = 0,
+    /// Where it is looked for.
+    Document = 1,
+}
+
 /// How to encode. The default is the model's own pipeline in f32.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -77,7 +87,10 @@ pub struct EncodeOptions {
     pub output_dtype: DenseDtype,
     /// L2 normalisation: `None` does what the model's own pipeline does.
     pub normalize: Option<bool>,
-    /// A prompt of the model's configuration, put in front of every text. `None`: the model's default prompt.
+    /// What the texts are. `None`: neither for a model with prompts, documents for one with a vector a token.
+    pub input_type: Option<InputType>,
+    /// A prompt of the model's configuration, put in front of every text. `None`: that of the input type, where the model
+    /// has one, else its default prompt.
     pub prompt_name: Option<String>,
     /// The caller's own prompt, put in front of every text as it is, in place of the model's.
     pub prompt: Option<String>,

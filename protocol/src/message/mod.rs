@@ -15,7 +15,9 @@ mod task;
 use crate::header::Kind;
 use crate::wire::DecodeError;
 
-pub use encode::{DenseBlock, DenseDtype, EncodeOptions, MultivectorBlock, SparseBlock, VectorSet};
+pub use encode::{
+    DenseBlock, DenseDtype, EncodeOptions, InputType, MultivectorBlock, SparseBlock, VectorSet,
+};
 pub use explain::{AttemptRecord, ExplainRequest, Explanation};
 pub use extract::{ClassBlock, ExtractOptions, Span, SpanBlock};
 pub use facts::{

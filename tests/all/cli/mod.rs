@@ -5,6 +5,7 @@ mod demo;
 mod deploy;
 mod drain;
 mod encode;
+mod late_interaction;
 mod members;
 mod mesh;
 mod operators;

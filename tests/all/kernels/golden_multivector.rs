@@ -101,6 +101,27 @@ fn descriptions_say_what_texts_need() {
 }
 
 #[test]
+fn queries_that_attention_cannot_fill_up_are_refused_when_the_model_is_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (encoder, head) = (golden::tiny_family_dir("mpnet"), golden::tiny_head_dir("colbert-pylate"));
+    let of_head =
+        ["modules.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json"];
+    let files = of_head.map(|name| (&head, name)).into_iter();
+    let of_encoder = ["config.json", "model.safetensors"].map(|name| (&encoder, name));
+    let of_dense = ["1_Dense/config.json", "1_Dense/model.safetensors"].map(|name| (&head, name));
+    std::fs::create_dir(dir.path().join("1_Dense")).expect("made");
+    for (from, name) in files.chain(of_encoder).chain(of_dense) {
+        std::fs::copy(from.join(name), dir.path().join(name)).expect("copied");
+    }
+    let refused =
+        ModelDescription::from_dir(dir.path()).expect_err("its attention knows distances").to_string();
+    assert!(
+        refused.contains("a query filled up to 24 tokens that no other sees is not covered"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn tokens_that_nobody_sees_ask_for_attention_without_distances() {
     let description = describe(&golden::tiny_family_dir("mpnet"));
     let model = load(&description, (shoal_kernels::CpuIsa::Portable, Dtype::F32));

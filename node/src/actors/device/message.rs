@@ -13,7 +13,8 @@ use crate::actors::front::Front;
 use crate::actors::lane::LaneResult;
 use crate::actors::loader::Loaded;
 use crate::core::{ModelKey, RequestError, RequestKey, RequestSpec, StageTimes};
-use crate::tasks::pool::{Reading, TokenizedChunk};
+use crate::tasks::pool::TokenizedChunk;
+use crate::tasks::reading::Reading;
 use crate::tasks::rows::Rows;
 use crate::tasks::tokenizer::ItemFailure;
 

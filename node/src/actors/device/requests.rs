@@ -12,6 +12,7 @@ use super::message::{DeviceEvent, DeviceMsg, RequestHandle, Submission, Tokenize
 use super::tell;
 use crate::core::{BatchItem, ItemTokens, RequestKey, StageTimes, TokenizedPiece};
 use crate::tasks::pool::{PoolFull, TokenizeJob, TokenizedChunk, TokenizerPool};
+use crate::tasks::reading::Reading;
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::tokenizer::{TokenPlace, TokenizedItem};
 
@@ -22,6 +23,8 @@ struct Span {
     tokens: u32,
     /// Of these, those of segment 0: the first ones.
     segment_tokens: u32,
+    /// And those that the others see: the first ones.
+    seen: u32,
     truncated: bool,
 }
 
@@ -39,6 +42,8 @@ struct Waiting {
     ids: Vec<u32>,
     /// Where each of these tokens stands in its text; empty unless that was asked for.
     places: Vec<TokenPlace>,
+    /// How its texts are read.
+    reading: Reading,
     /// What the request wants of each pass.
     wanted: OutputSet,
     /// By the text's position in the request.
@@ -47,6 +52,21 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Appends one of its texts to a batch.
+    fn pack(&self, index: usize, packed: &mut PackedBatch) {
+        let span = self.spans[index];
+        let ids = span.of(&self.ids);
+        if span.seen < span.tokens {
+            packed.push_expanded(ids, span.seen as usize);
+        } else {
+            packed.push_pair(ids, span.segment_tokens as usize);
+        }
+        let skipped = self.reading.skipped(index);
+        if !skipped.is_empty() {
+            packed.skip(|id| skipped.binary_search(&id).is_ok());
+        }
+    }
+
     fn send(&self, event: DeviceEvent) {
         // Whoever waits may have gone; its cancellation is on its way.
         let _ = self.events.send(event);
@@ -89,7 +109,7 @@ impl Requests {
         handle.set_key(request);
         let device = device.clone();
         let job = TokenizeJob {
-            reading,
+            reading: reading.clone(),
             tokenizer: Arc::clone(&front.tokenizer),
             truncate,
             priority,
@@ -103,6 +123,7 @@ impl Requests {
             events,
             ids: Vec::new(),
             places: Vec::new(),
+            reading,
             wanted,
             spans: Vec::with_capacity(job.items.len()),
             times: TokenizeTimes::default(),
@@ -131,9 +152,9 @@ impl Requests {
         let mut failed = Vec::new();
         for (index, item) in (chunk.first as u32..).zip(chunk.items) {
             let span = match item {
-                TokenizedItem::Ready { tokens, segment_tokens, truncated } => {
+                TokenizedItem::Ready { tokens, segment_tokens, seen, truncated } => {
                     self.ready.push(ItemTokens { index, tokens });
-                    Span { start, tokens, segment_tokens, truncated }
+                    Span { start, tokens, segment_tokens, seen, truncated }
                 }
                 TokenizedItem::Failed(failure) => {
                     failed.push((index, failure));
@@ -157,8 +178,7 @@ impl Requests {
             // only what is unfinished, and tells of an end before it batches anew.
             match self.waiting.get(item.request) {
                 Some(waiting) => {
-                    let span = waiting.spans[item.index as usize];
-                    packed.push_pair(span.of(&waiting.ids), span.segment_tokens as usize);
+                    waiting.pack(item.index as usize, packed);
                     wanted = wanted.with(waiting.wanted);
                 }
                 None => packed.push(&[]),
@@ -245,6 +265,7 @@ mod tests {
             events,
             ids: Vec::new(),
             places: Vec::new(),
+            reading: Reading::Placed,
             wanted: OutputSet::DENSE,
             spans: Vec::new(),
             times: TokenizeTimes::default(),

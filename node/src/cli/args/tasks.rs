@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use shoal_protocol::message::DenseDtype;
+use shoal_protocol::message::{DenseDtype, InputType};
 
 use super::{DeviceArgs, MODEL_DEFAULT, MeshArgs};
 
@@ -44,6 +44,24 @@ impl From<OutputDtype> for DenseDtype {
             OutputDtype::Int8 => Self::I8,
             OutputDtype::Uint8 => Self::U8,
             OutputDtype::Binary => Self::Bits,
+        }
+    }
+}
+
+/// What texts are.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum InputKind {
+    /// What is looked for.
+    Query,
+    /// Where it is looked for.
+    Document,
+}
+
+impl From<InputKind> for InputType {
+    fn from(kind: InputKind) -> Self {
+        match kind {
+            InputKind::Query => Self::Query,
+            InputKind::Document => Self::Document,
         }
     }
 }
@@ -100,7 +118,10 @@ pub(in crate::cli) struct EncodeArgs {
     /// Element type of the vectors.
     #[arg(long, default_value = "f32", value_name = "DTYPE")]
     pub(in crate::cli) output_dtype: OutputDtype,
-    /// A prompt of the model's configuration, put in front of every text.
+    /// What the texts are, for models that read queries and documents differently.
+    #[arg(long, value_name = "TYPE")]
+    pub(in crate::cli) input_type: Option<InputKind>,
+    /// A prompt of the model's configuration, put in front of every text. Default: that of the input type.
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) prompt_name: Option<String>,
 }

@@ -11,7 +11,8 @@ use super::*;
 use crate::actors::front::Front;
 use crate::edge::NodeView;
 use crate::node::StartError;
-use crate::tasks::pool::{JOBS_MAX, Reading, TokenizeJob, TokenizedChunk};
+use crate::tasks::pool::{JOBS_MAX, TokenizeJob, TokenizedChunk};
+use crate::tasks::reading::Reading;
 
 async fn start_gated(config: NodeConfig) -> (Node, Gate, OpenAtEnd) {
     let gate = Gate::default();

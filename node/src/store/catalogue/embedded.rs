@@ -10,16 +10,18 @@ macro_rules! entry {
 }
 
 /// File and content, in order of name.
-pub(super) const EMBEDDED: [(&str, &str); 49] = [
+pub(super) const EMBEDDED: [(&str, &str); 52] = [
     entry!("all-minilm-l12-v2"),
     entry!("all-minilm-l6-v2"),
     entry!("all-mpnet-base-v2"),
+    entry!("answerai-colbert-small-v1"),
     entry!("bge-base-en-v1.5"),
     entry!("bge-large-en-v1.5"),
     entry!("bge-m3"),
     entry!("bge-reranker-v2-m3"),
     entry!("bge-small-en-v1.5"),
     entry!("bge-small-zh-v1.5"),
+    entry!("colbertv2.0"),
     entry!("e5-base-v2"),
     entry!("e5-large-v2"),
     entry!("e5-mistral-7b-instruct"),
@@ -34,6 +36,7 @@ pub(super) const EMBEDDED: [(&str, &str); 49] = [
     entry!("gte-base-en-v1.5"),
     entry!("gte-large"),
     entry!("gte-modernbert-base"),
+    entry!("gte-moderncolbert-v1"),
     entry!("gte-multilingual-base"),
     entry!("gte-qwen2-1.5b-instruct"),
     entry!("gte-small"),

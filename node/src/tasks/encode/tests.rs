@@ -1,7 +1,7 @@
 use shoal_kernels::{Matryoshka, MultivectorText, MultivectorTexts, Outputs, Prompts};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::limits::RESULT_BODY_BYTES_MAX;
-use shoal_protocol::message::{DenseDtype, ItemOutcome, Numerics, Task, TaskResult};
+use shoal_protocol::message::{DenseDtype, InputType, ItemOutcome, Numerics, Task, TaskResult};
 use shoal_protocol::{Frame, Message, WIRE_VERSION};
 
 use super::*;
@@ -23,20 +23,22 @@ fn the_default_is_the_models_own_pipeline() {
 }
 
 #[test]
-fn texts_that_need_markers_get_no_wrong_vectors() {
+fn texts_for_a_vector_a_token_are_prepared_by_their_type_and_others_are_not() {
     let prompts = prompts();
-    let marked = MultivectorText { marker: Some(7), tokens_max: 8, ..MultivectorText::default() };
-    let texts = MultivectorTexts { query: marked.clone(), document: marked };
+    let marked =
+        |marker| MultivectorText { marker: Some(marker), tokens_max: 8, ..MultivectorText::default() };
+    let texts = MultivectorTexts { query: marked(7), document: marked(9) };
     let gives = OutputSet { multivector: true, ..OutputSet::DENSE };
     let abilities = Abilities { gives, multivector: Some(&texts), ..abilities(&prompts) };
-    let ask = |outputs| {
-        let options = EncodeOptions { outputs, ..EncodeOptions::default() };
-        Ask::new(Task::Encode(options), text(), abilities).map(|ask| ask.wanted)
+    let marker = |outputs, input_type| {
+        let options = EncodeOptions { outputs, input_type, ..EncodeOptions::default() };
+        let ask = Ask::new(Task::Encode(options), text(), abilities).expect("sound");
+        ask.reading.preparation(0).and_then(|own| own.multivector.as_ref()?.marker)
     };
-    assert_eq!(ask(VectorSet::DENSE), Ok(OutputSet::DENSE));
-    let refused = ask(VectorSet::MULTIVECTOR).expect_err("nothing puts markers there");
-    assert_eq!(refused.code(), ErrorCode::ModelUnsupported);
-    assert!(refused.to_string().contains("need texts with markers of queries and documents"), "{refused}");
+    assert_eq!(marker(VectorSet::DENSE, Some(InputType::Query)), None);
+    for (input_type, expected) in [(Some(InputType::Query), 7), (Some(InputType::Document), 9), (None, 9)] {
+        assert_eq!(marker(VectorSet::MULTIVECTOR, input_type), Some(expected));
+    }
 }
 
 #[test]
@@ -85,7 +87,7 @@ fn prompts_go_by_name_or_default_or_are_the_callers() {
     let named = |name: &str| EncodeOptions { prompt_name: Some(name.to_owned()), ..EncodeOptions::default() };
     let prompt = |options: EncodeOptions, prompts: &Prompts| {
         ask(options, abilities(prompts)).map(|(_, reading, _)| match reading {
-            Reading::Alone { prompt } => prompt.map(|prompt| prompt.to_string()),
+            Reading::Alone(preparation) => preparation.prompt.map(|prompt| prompt.to_string()),
             other => panic!("{other:?}"),
         })
     };
@@ -96,6 +98,13 @@ fn prompts_go_by_name_or_default_or_are_the_callers() {
     assert_eq!(prompt(EncodeOptions::default(), &prompts), Ok(None));
     prompts.default_name = Some("query".to_owned());
     assert_eq!(prompt(EncodeOptions::default(), &prompts), Ok(Some("query: ".to_owned())));
+    prompts.by_name.insert("passage".to_owned(), "text: ".to_owned());
+    for (input_type, expected) in [(InputType::Query, "query: "), (InputType::Document, "text: ")] {
+        let typed = EncodeOptions { input_type: Some(input_type), ..EncodeOptions::default() };
+        assert_eq!(prompt(typed, &prompts), Ok(Some(expected.to_owned())));
+        let both = EncodeOptions { input_type: Some(input_type), ..named("query") };
+        assert_eq!(prompt(both, &prompts), Ok(Some("query: ".to_owned())), "a name goes first");
+    }
     let own = EncodeOptions { prompt: Some("find: ".to_owned()), ..EncodeOptions::default() };
     assert_eq!(prompt(own, &prompts), Ok(Some("find: ".to_owned())));
 }

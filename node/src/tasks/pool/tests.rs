@@ -17,7 +17,7 @@ fn job(items: Vec<Input>, priority: Priority) -> (TokenizeJob, Receiver<Tokenize
     let (sender, receiver) = sync_channel(1024);
     let job = TokenizeJob {
         items: items.into(),
-        reading: Reading::Alone { prompt: None },
+        reading: Reading::Alone(Preparation::default()),
         tokenizer: tokenizer(),
         truncate: Truncate::Right,
         priority,
@@ -95,7 +95,7 @@ fn a_full_pool_refuses() {
     let (template, _chunks) = job(texts(1), Priority::Bulk);
     let another = || TokenizeJob {
         items: Arc::clone(&template.items),
-        reading: Reading::Alone { prompt: None },
+        reading: Reading::Alone(Preparation::default()),
         tokenizer: Arc::clone(&template.tokenizer),
         truncate: Truncate::Right,
         priority: Priority::Bulk,

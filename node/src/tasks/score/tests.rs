@@ -4,6 +4,7 @@ use shoal_protocol::message::ItemOutcome;
 
 use super::*;
 use crate::tasks::ask::{Answering, Ask, testing::*};
+use crate::tasks::reading::Preparation;
 
 fn options(raw: bool) -> ScoreOptions {
     ScoreOptions { query: "q".to_owned(), raw, ..ScoreOptions::default() }
@@ -76,8 +77,8 @@ fn compared(gives: OutputSet, raw: bool) -> (Ask, Answering) {
     let mut ask = Ask::new(options(raw).into(), text(), Abilities { gives, dims: 2, ..abilities(&prompts) })
         .expect("vectors compare");
     assert_eq!(ask.items[0], Input::Text("q".to_owned()), "the query is read first");
-    let query_prompt = Some("query: ".into());
-    assert_eq!(ask.reading, Reading::QueryFirst { query_prompt, prompt: None });
+    let query = Preparation { prompt: Some("query: ".into()), ..Preparation::default() };
+    assert_eq!(ask.reading, Reading::QueryFirst { query, document: Preparation::default() });
     let nothing = Answering::Scores(Scoring::Pairs(PairGather {
         activation: ScoreActivation::Identity,
         scores: Vec::new(),

@@ -141,6 +141,7 @@ impl TextTokenizer {
         TokenizedItem::Ready {
             tokens: sent,
             segment_tokens: of_first.unwrap_or(sent),
+            seen: sent,
             truncated: (sent as usize) < tokens,
         }
     }
@@ -193,7 +194,7 @@ mod tests {
             assert_eq!(ids[1..], *expected.get_ids(), "{first}|{second}");
             let segment_tokens = expected.get_type_ids().iter().filter(|id| **id == 0).count() as u32;
             let tokens = ids.len() as u32 - 1;
-            assert_eq!(item, TokenizedItem::Ready { tokens, segment_tokens, truncated: false });
+            assert_eq!(item, TokenizedItem::Ready { tokens, segment_tokens, seen: tokens, truncated: false });
         }
     }
 
@@ -210,7 +211,7 @@ mod tests {
             let mut ids = Vec::new();
             let item = tokenizer.append_pair(&query, "river bank river bank", truncate, &mut ids);
             assert_eq!(ids, expected);
-            assert_eq!(item, TokenizedItem::Ready { tokens: 6, segment_tokens: 4, truncated: true });
+            assert_eq!(item, TokenizedItem::Ready { tokens: 6, segment_tokens: 4, seen: 6, truncated: true });
         }
     }
 
@@ -227,7 +228,7 @@ mod tests {
         };
         assert_eq!((failure.code, failure.limit, ids.len()), (ErrorCode::TooLong, 8, 0));
         let taken = tokenizer.append_pair(&query, "", Truncate::Refuse, &mut ids);
-        let TokenizedItem::Ready { tokens, segment_tokens, truncated } = taken else {
+        let TokenizedItem::Ready { tokens, segment_tokens, truncated, .. } = taken else {
             panic!("{taken:?}");
         };
         assert_eq!((tokens, segment_tokens, truncated), (ids.len() as u32, tokens, false), "one segment");

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use shoal_kernels::Expansion;
+
 use super::*;
 
 mod kinds;
@@ -20,7 +22,7 @@ fn load(model: &str, limits: TokenizerLimits) -> TextTokenizer {
 
 fn ids_of(tokenizer: &TextTokenizer, text: Text<'_>, truncate: Truncate) -> (TokenizedItem, Vec<u32>) {
     let mut ids = Vec::new();
-    let item = tokenizer.append(text, truncate, &mut ids);
+    let item = tokenizer.append(text, None, truncate, &mut ids);
     (item, ids)
 }
 
@@ -45,7 +47,10 @@ fn ids_equal_those_of_sentence_transformers() {
             assert_eq!(ids, numbers(&case["ids"]), "{model}: {text:?}");
             let truncated = case["truncated"].as_bool().expect("a flag");
             let tokens = u32::try_from(ids.len()).expect("small");
-            assert_eq!(item, TokenizedItem::Ready { tokens, segment_tokens: tokens, truncated });
+            assert_eq!(
+                item,
+                TokenizedItem::Ready { tokens, segment_tokens: tokens, seen: tokens, truncated }
+            );
             cut += u32::from(truncated);
 
             let (item, ids) = ids_of(&tokenizer, Text::Plain(text), Truncate::Refuse);
@@ -88,7 +93,7 @@ fn cutting_keeps_the_special_tokens_and_the_chosen_end() {
     let whole = ids_of(&load("mean", limits(512)), Text::Plain(text), Truncate::Refuse).1;
     let inner = &whole[1..whole.len() - 1];
     let (item, right) = ids_of(&tokenizer, Text::Plain(text), Truncate::Right);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 6, segment_tokens: 6, truncated: true });
+    assert_eq!(item, TokenizedItem::Ready { tokens: 6, segment_tokens: 6, seen: 6, truncated: true });
     assert_eq!(right, [&whole[..1], &inner[..4], &whole[whole.len() - 1..]].concat());
     let (_, left) = ids_of(&tokenizer, Text::Plain(text), Truncate::Left);
     assert_eq!(left, [&whole[..1], &inner[inner.len() - 4..], &whole[whole.len() - 1..]].concat());
@@ -109,14 +114,14 @@ fn foreign_ids_are_refused_and_do_not_reach_the_buffer() {
     let (item, _) = ids_of(&tokenizer, Text::Ids(&[]), Truncate::Refuse);
     assert!(matches!(item, TokenizedItem::Failed(_)), "no token, no vector");
     let (item, ids) = ids_of(&tokenizer, Text::Ids(&[2, 569, 3]), Truncate::Refuse);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 3, segment_tokens: 3, truncated: false });
+    assert_eq!(item, TokenizedItem::Ready { tokens: 3, segment_tokens: 3, seen: 3, truncated: false });
     assert_eq!(ids, [2, 569, 3]);
 }
 
 #[test]
 fn the_empty_text_has_its_special_tokens() {
     let (item, ids) = ids_of(&load("mean", limits(48)), Text::Plain(""), Truncate::Refuse);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 2, segment_tokens: 2, truncated: false });
+    assert_eq!(item, TokenizedItem::Ready { tokens: 2, segment_tokens: 2, seen: 2, truncated: false });
     assert_eq!(ids.len(), 2);
 }
 
@@ -147,4 +152,41 @@ fn a_cased_tokenizer_lowers_when_the_pipeline_does() {
     let lower = ids_of(&plain, Text::Plain("the river"), Truncate::Refuse).1;
     assert_ne!(upper, lower, "the fixture is not cased");
     assert_eq!(ids_of(&lowering, Text::Plain("The River"), Truncate::Refuse).1, lower);
+}
+
+#[test]
+fn a_marker_stands_behind_the_first_token_and_masks_behind_the_last() {
+    let tokenizer = load("mean", limits(48));
+    let expansion = Expansion { token: 4, tokens: 7, attended: false };
+    let query =
+        MultivectorText { marker: Some(99), tokens_max: 6, expansion: Some(expansion), ..Default::default() };
+    let appended = |text: Text<'_>, text_needs: &MultivectorText, truncate| {
+        let mut ids = vec![8];
+        let item = tokenizer.append(text, Some(text_needs), truncate, &mut ids);
+        (item, ids.split_off(1))
+    };
+    let (item, ids) = appended(Text::Plain("river"), &query, Truncate::Refuse);
+    assert_eq!(item, TokenizedItem::Ready { tokens: 7, segment_tokens: 7, seen: 4, truncated: false });
+    assert_eq!(ids, [2, 99, 398, 3, 4, 4, 4]);
+    // Ids of a caller's own, with the marker and without, become the same.
+    for given in [&[2, 398, 3][..], &[2, 99, 398, 3]] {
+        assert_eq!(appended(Text::Ids(given), &query, Truncate::Refuse).1, ids);
+    }
+    let long = "river river river river";
+    let (item, ids) = appended(Text::Plain(long), &query, Truncate::Right);
+    assert_eq!(item, TokenizedItem::Ready { tokens: 7, segment_tokens: 7, seen: 6, truncated: true });
+    assert_eq!(ids, [2, 99, 398, 398, 398, 3, 4]);
+    let (refused, _) = appended(Text::Plain(long), &query, Truncate::Refuse);
+    assert!(matches!(
+        refused,
+        TokenizedItem::Failed(ItemFailure { code: ErrorCode::TooLong, tokens: 7, limit: 6, .. })
+    ));
+    let attended =
+        MultivectorText { expansion: Some(Expansion { attended: true, ..expansion }), ..query.clone() };
+    let (item, _) = appended(Text::Plain("river"), &attended, Truncate::Refuse);
+    assert!(matches!(item, TokenizedItem::Ready { tokens: 7, seen: 7, .. }), "{item:?}");
+    let tiny = MultivectorText { tokens_max: 2, ..query };
+    let (refused, ids) = appended(Text::Plain("river"), &tiny, Truncate::Right);
+    assert!(matches!(refused, TokenizedItem::Failed(ItemFailure { code: ErrorCode::ModelUnsupported, .. })));
+    assert!(ids.is_empty());
 }

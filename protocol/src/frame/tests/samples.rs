@@ -50,6 +50,7 @@ pub(super) fn other_requests() -> impl Iterator<Item = TaskRequest> {
     };
     let encode = EncodeOptions {
         outputs: VectorSet { sparse: true, multivector: true, ..VectorSet::DENSE },
+        input_type: Some(InputType::Document),
         prompt: Some("query: ".into()),
         ..EncodeOptions::default()
     };

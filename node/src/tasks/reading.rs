@@ -1,0 +1,94 @@
+//! How the texts of a request are read: what stands in front of each, what stands beside it, and what is added to it.
+
+use std::sync::Arc;
+
+use shoal_kernels::{MultivectorText, MultivectorTexts, Prompts};
+use shoal_protocol::message::{Input, InputType};
+
+/// What is done to a text before a model sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Preparation {
+    /// Put in front of it.
+    pub(crate) prompt: Option<Arc<str>>,
+    /// What is added to its tokens and which of them get no vector, where each of them is to get one.
+    pub(crate) multivector: Option<Arc<MultivectorText>>,
+}
+
+impl Preparation {
+    /// Bytes that are read with the text.
+    fn bytes(&self) -> usize {
+        self.prompt.as_ref().map_or(0, |prompt| prompt.len())
+    }
+}
+
+/// How the texts of a request are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Each alone.
+    Alone(Preparation),
+    /// Each alone: the first, which is the query, in its own way.
+    QueryFirst {
+        /// The query.
+        query: Preparation,
+        /// The others.
+        document: Preparation,
+    },
+    /// Each behind the query, as one sequence.
+    Pairs {
+        /// The query.
+        query: Arc<str>,
+    },
+    /// Each alone, with the places of its tokens.
+    Placed,
+}
+
+impl Reading {
+    /// What is done to the text at a position, where that is anything.
+    pub(crate) fn preparation(&self, index: usize) -> Option<&Preparation> {
+        match self {
+            Self::QueryFirst { query, .. } if index == 0 => Some(query),
+            Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => Some(preparation),
+            Self::Pairs { .. } | Self::Placed => None,
+        }
+    }
+
+    /// Tokens that get no vector of their own in the text at a position: ascending ids.
+    pub(crate) fn skipped(&self, index: usize) -> &[u32] {
+        let multivector = self.preparation(index).and_then(|own| own.multivector.as_ref());
+        multivector.map_or(&[], |text| &text.skipped)
+    }
+
+    /// Bytes of texts with what is read beside each, as admission counts them.
+    pub(crate) fn bytes_of(&self, items: &[Input]) -> u64 {
+        let beside = match self {
+            Self::Pairs { query } => query.len(),
+            Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => preparation.bytes(),
+            Self::Placed => 0,
+        };
+        items.iter().map(|item| (item.bytes() + beside) as u64).sum()
+    }
+}
+
+/// The prompt of an input type, as sentence-transformers' `encode_query` and `encode_document` choose it; else the
+/// model's default.
+pub(super) fn prompt_of(prompts: &Prompts, input_type: Option<InputType>) -> Option<&str> {
+    let names: &[&str] = match input_type {
+        Some(InputType::Query) => &["query"],
+        Some(InputType::Document) => &["document", "passage", "corpus"],
+        None => &[],
+    };
+    let named = names.iter().find_map(|name| prompts.by_name.get(*name));
+    let default = || prompts.default_name.as_ref().and_then(|name| prompts.by_name.get(name));
+    named.or_else(default).map(String::as_str)
+}
+
+/// What a text of an input type needs for a vector a token: documents are what is not said to be a query.
+pub(super) fn multivector_of(
+    texts: &MultivectorTexts,
+    input_type: Option<InputType>,
+) -> Arc<MultivectorText> {
+    Arc::new(match input_type {
+        Some(InputType::Query) => texts.query.clone(),
+        Some(InputType::Document) | None => texts.document.clone(),
+    })
+}
