@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
-use shoal_kernels::{CpuIsa, Plan};
+use shoal_kernels::Plan;
 use shoal_mesh::{
     BindError, Client, Identity, LinkLimits, LiveIdentity, LoadSequence, MemberClientOptions, Net,
     QuicServer, QuicServerOptions, Service, TokioNet,
@@ -89,7 +89,7 @@ impl Node {
     }
 
     async fn start_cpu(config: NodeConfig, net: Option<TokioNet>) -> Result<Self, StartError> {
-        let isa = config.device.cpu_isa.unwrap_or_else(CpuIsa::detect);
+        let isa = config.device.isa();
         if !isa.is_available() {
             return Err(StartError::Isa { wanted: isa });
         }
@@ -326,6 +326,7 @@ fn facts_of(
         generation: identity.map_or_else(clock_generation, NodeIdentity::generation),
         device_name: backend.name(),
         device_reason: device_reason(&config.device, backend),
+        isa: config.device.isa(),
         threads: threads_of(&config.device),
         resident_bytes_max: Bytes(config.device.resident_bytes_max),
         known: store.list(),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use shoal_kernels::CpuIsa;
 use shoal_mesh::{BoxFuture, LoadSequence, MeshState, Peer, Reply, Service, Standing};
 use shoal_protocol::message::{ExplainRequest, Explanation, LoadProbe, LoadReply, StatusRequest};
 use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, NodeId};
@@ -43,6 +44,8 @@ pub(crate) struct NodeFacts {
     pub(crate) device_name: String,
     /// Why this device and not a better one.
     pub(crate) device_reason: String,
+    /// Of the processor, for what is computed beside the device.
+    pub(crate) isa: CpuIsa,
     /// Threads of the device, and lanes.
     pub(crate) threads: u16,
     /// Its residency budget.

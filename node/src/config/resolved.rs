@@ -156,6 +156,14 @@ pub struct DeviceConfig {
     pub residency_min: Duration,
 }
 
+impl DeviceConfig {
+    /// The CPU's instruction set: the configured one, or else the fastest that this machine has.
+    #[must_use]
+    pub fn isa(&self) -> CpuIsa {
+        self.cpu_isa.unwrap_or_else(CpuIsa::detect)
+    }
+}
+
 /// Whether callers may send token ids instead of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum TokenIdsPolicy {

@@ -1,6 +1,6 @@
 //! What the configuration says about the device: why it is this one, and its limits.
 
-use shoal_kernels::{CpuIsa, DtypePolicy};
+use shoal_kernels::DtypePolicy;
 
 use crate::actors::backend::Backend;
 use crate::config::DeviceConfig;
@@ -14,8 +14,7 @@ pub(super) fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> Str
     };
     let dtype = match config.dtype {
         DtypePolicy::Auto => {
-            let isa = config.cpu_isa.unwrap_or_else(CpuIsa::detect);
-            format!("auto is {}, the format that it multiplies fastest", isa.fastest_dtype())
+            format!("auto is {}, the format that it multiplies fastest", config.isa().fastest_dtype())
         }
         DtypePolicy::Exact(dtype) => format!("{dtype} as configured"),
     };

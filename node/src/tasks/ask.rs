@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_kernels::{Matryoshka, MultivectorTexts, OutputSet, Prompts, ScoreActivation};
+use shoal_kernels::{CpuIsa, Matryoshka, MultivectorTexts, OutputSet, Prompts, ScoreActivation};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, InputType, Numerics, Task, TaskResult};
 
@@ -40,6 +40,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) takes_pairs: bool,
     /// The precision in which it runs here.
     pub(crate) numerics: Numerics,
+    /// Of the processor that compares vectors.
+    pub(crate) isa: CpuIsa,
     /// Its prompts.
     pub(crate) prompts: &'a Prompts,
     /// Whether callers may send ids.
@@ -292,6 +294,7 @@ pub(in crate::tasks) mod testing {
             multivector: None,
             takes_pairs: true,
             numerics: Numerics::Bits16,
+            isa: CpuIsa::detect(),
             prompts,
             token_ids: TokenIdsPolicy::Refuse,
         }

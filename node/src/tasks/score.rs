@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use shoal_kernels::{OutputSet, ScoreActivation};
+use shoal_kernels::cpu::max_sim;
+use shoal_kernels::{CpuIsa, OutputSet, ScoreActivation};
+use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Answers, Input, InputType, ScoreOptions, TaskResult};
 
 use crate::tasks::ask::{Abilities, AskError};
@@ -46,7 +48,7 @@ pub(super) fn ask(
     let means = match gives {
         OutputSet { dense: true, .. } if abilities.pooling_assumed => return Err(AskError::PoolingAssumed),
         OutputSet { dense: true, .. } => Means::Dense { dims: abilities.dims, cosine: !options.raw },
-        OutputSet { multivector: true, .. } => Means::MaxSim,
+        OutputSet { multivector: true, .. } => Means::MaxSim { isa: abilities.isa },
         OutputSet { sparse: true, .. } => Means::Sparse,
         _ => return Err(AskError::NoHead { task: "score", gives }),
     };
@@ -120,7 +122,7 @@ enum Means {
     /// Dot product of sparse vectors.
     Sparse,
     /// For each vector of the query the best dot product with one of the text, summed (Khattab and Zaharia 2020).
-    MaxSim,
+    MaxSim { isa: CpuIsa },
 }
 
 impl Means {
@@ -128,12 +130,17 @@ impl Means {
         match self {
             Self::Dense { .. } => OutputSet::DENSE,
             Self::Sparse => OutputSet { sparse: true, ..OutputSet::NONE },
-            Self::MaxSim => OutputSet { multivector: true, ..OutputSet::NONE },
+            Self::MaxSim { .. } => OutputSet { multivector: true, ..OutputSet::NONE },
         }
     }
 
-    /// How well two rows agree. The sums are in f64, so that their order does not show.
-    fn compare(self, (query, query_row): (&Rows, Row), (rows, row): (&Rows, Row)) -> f32 {
+    /// How well two rows agree, whatever other rows there are. Sums over one vector are in f64, so that their order does
+    /// not show.
+    fn compare(
+        self,
+        (query, query_row): (&Rows, Row),
+        (rows, row): (&Rows, Row),
+    ) -> Result<f32, ItemFailure> {
         let score = match self {
             Self::Dense { dims, cosine } => {
                 let (a, b) = (query.dense(query_row, dims), rows.dense(row, dims));
@@ -141,19 +148,30 @@ impl Means {
                 dot(a, b) / scale
             }
             Self::Sparse => sparse_dot(query.sparse(query_row), rows.sparse(row)),
-            Self::MaxSim => {
-                let ((query, width), (text, _)) = (query.multivector(query_row), rows.multivector(row));
-                let best = |vector: &[f32]| {
-                    text.chunks_exact(width.max(1)).map(|other| dot(vector, other)).reduce(f64::max)
-                };
-                query.chunks_exact(width.max(1)).filter_map(best).sum()
+            Self::MaxSim { isa } => {
+                return max_sim_of(isa, query.multivector(query_row), rows.multivector(row).0);
             }
         };
         #[expect(clippy::cast_possible_truncation, reason = "a score is an f32 by definition")]
         {
-            score as f32
+            Ok(score as f32)
         }
     }
+}
+
+/// A query or a text without vectors agrees with nothing.
+fn max_sim_of(isa: CpuIsa, (query, width): (&[f32], usize), text: &[f32]) -> Result<f32, ItemFailure> {
+    let mut score = [0.0];
+    if query.is_empty() {
+        return Ok(0.0);
+    }
+    let bounds = [0, (text.len() / width) as u32];
+    max_sim(isa, width, query, text, &bounds, &mut score).map_err(|error| {
+        // Both are rows of one model's vectors, on the processor that the node was started for.
+        let message = format!("the vectors cannot be compared: {error}");
+        ItemFailure { code: ErrorCode::Internal, message, tokens: 0, limit: 0 }
+    })?;
+    Ok(score[0])
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -217,7 +235,7 @@ impl Gather for CompareGather<'_> {
 
     fn push(&mut self, rows: &Rows, row: Row, _places: &[TokenPlace]) -> Result<(), ItemFailure> {
         let (query, query_row) = self.query;
-        push_finite(&mut self.scores, self.means.compare((query, *query_row), (rows, row)))
+        push_finite(&mut self.scores, self.means.compare((query, *query_row), (rows, row))?)
     }
 
     fn take(&mut self) -> Answers {

@@ -280,6 +280,7 @@ fn abilities<'a>(node: &NodeService, front: &'a Front) -> Abilities<'a> {
         multivector: description.multivector.as_ref(),
         takes_pairs: front.tokenizer.takes_pairs(),
         numerics: numerics_of(front.dtype),
+        isa: node.facts.isa,
         prompts: &description.prompts,
         token_ids: node.facts.token_ids,
     }

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_kernels::{Dtype, DtypePolicy};
+use shoal_kernels::{CpuIsa, Dtype, DtypePolicy};
 use shoal_mesh::{Encode, ItemResult};
 use shoal_protocol::message::{GaugeSet, Status};
 
-use super::{CpuIsa, Node};
+use super::Node;
 use crate::actors::backend::{Backend, CpuBackend};
 use crate::clock;
 use crate::config::{
