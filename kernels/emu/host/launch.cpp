@@ -66,6 +66,12 @@ struct ShoalEmuLaunch {
   uint32_t host_threads;
 };
 
+/// Bytes of the kernel's one argument; 0: there is no such kernel.
+extern "C" uint64_t shoal_emu_args_bytes(const char* variant, const char* name) {
+  const emu::Kernel* kernel = emu::find(variant, name);
+  return kernel == nullptr ? 0 : kernel->args_bytes;
+}
+
 /// 0: done. Otherwise `text` says what was wrong, cut to `text_bytes` with its terminating zero.
 extern "C" int shoal_emu_launch(const ShoalEmuLaunch* launch, char* text, uint64_t text_bytes) {
   using namespace emu;

@@ -44,7 +44,19 @@ const TEXT_BYTES: usize = 512;
 
 unsafe extern "C" {
     fn shoal_emu_launch(launch: *const Raw, text: *mut c_char, text_bytes: u64) -> c_int;
+    fn shoal_emu_args_bytes(variant: *const c_char, kernel: *const c_char) -> u64;
     fn shoal_emu_anchors();
+}
+
+/// Bytes of the one argument of a kernel without a bug; none: there is no such kernel.
+#[must_use]
+pub fn args_bytes(kernel: &str) -> Option<usize> {
+    let (variant, kernel) = (CString::new(crate::INTACT).ok()?, CString::new(kernel).ok()?);
+    // SAFETY: it does nothing but name the objects whose initialisers register kernels, so that they are linked.
+    unsafe { shoal_emu_anchors() };
+    // SAFETY: both names end in zero and live until the call returns.
+    let bytes = unsafe { shoal_emu_args_bytes(variant.as_ptr(), kernel.as_ptr()) };
+    usize::try_from(bytes).ok().filter(|bytes| *bytes > 0)
 }
 
 /// Runs a kernel to its end.

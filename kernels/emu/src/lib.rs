@@ -9,5 +9,5 @@
 mod launch;
 mod plants;
 
-pub use launch::{EmuError, EmuLaunch, launch};
+pub use launch::{EmuError, EmuLaunch, args_bytes, launch};
 pub use plants::{INTACT, PLANTS, Plant};

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, Launch, suffix};
+use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, KernelModule, Launch, suffix};
 use crate::Dtype;
 use crate::cpu::Activation;
 
@@ -65,7 +65,7 @@ impl ActivateKernel {
     /// No kernel was built for this format.
     pub fn select(is_gated: bool, dtype: Dtype) -> Result<Self, KernelError> {
         let name = format!("activate{}_{}", if is_gated { "_gated" } else { "" }, suffix(dtype)?);
-        Ok(Self { kernel: Kernel::new(name, THREADS, 0), is_gated })
+        Ok(Self { kernel: Kernel::new(KernelModule::Activation, name, THREADS, 0), is_gated })
     }
 
     /// The launch over all rows.

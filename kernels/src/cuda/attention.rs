@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::{
-    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, Launch, SHARED_BYTES_MAX, suffix,
+    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, KernelModule, Launch, SHARED_BYTES_MAX,
+    suffix,
 };
 use crate::Dtype;
 
@@ -108,7 +109,7 @@ impl AttentionKernels {
         let bytes = |rows: usize| rows * tile_stride(head_dim) * dtype.bytes();
         let kernel = |name: String, threads: u32, shared: usize| {
             debug_assert!(shared <= SHARED_BYTES_MAX, "{name} fits no block: {shared}");
-            Kernel { name, threads, shared_bytes: shared as u32 }
+            Kernel::new(KernelModule::Attention, name, threads, shared as u32)
         };
         let long =
             kernel(format!("attention{variant}_d{head_dim}_{suffix}"), THREADS, bytes(QUERIES + 2 * keys));

@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::{
-    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, Launch, VECTOR_ELEMENTS, head_suffix,
+    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, KernelModule, Launch, VECTOR_ELEMENTS,
+    head_suffix,
 };
 use crate::Dtype;
 
@@ -49,7 +50,7 @@ impl DenseKernel {
     /// # Errors
     /// No kernel was built for this format.
     pub fn select(input: Dtype) -> Result<Self, KernelError> {
-        Ok(Self(Kernel::new(format!("dense_{}", head_suffix(input)?), THREADS, 0)))
+        Ok(Self(Kernel::new(KernelModule::Dense, format!("dense_{}", head_suffix(input)?), THREADS, 0)))
     }
 
     /// The launch over all rows.

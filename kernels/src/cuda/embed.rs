@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{DeviceAddress, KernelError, Launch, suffix};
+use super::kernel::{DeviceAddress, KernelError, KernelModule, Launch, suffix};
 use super::norm::RowKernel;
 use crate::Dtype;
 
@@ -58,7 +58,7 @@ impl EmbedKernel {
     /// No kernel was built for this format or row.
     pub fn select(is_normed: bool, dtype: Dtype, dims: usize) -> Result<Self, KernelError> {
         let op = if is_normed { "embed_layer" } else { "embed_plain" };
-        Ok(Self { rows: RowKernel::select(op, suffix(dtype)?, dims)?, is_normed })
+        Ok(Self { rows: RowKernel::select(KernelModule::Embed, op, suffix(dtype)?, dims)?, is_normed })
     }
 
     /// The launch over all tokens.

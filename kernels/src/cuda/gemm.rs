@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::activation::column_step;
 use super::kernel::{
-    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, Launch, SHARED_BYTES_MAX, VECTOR_ELEMENTS,
-    suffix,
+    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, KernelModule, Launch, SHARED_BYTES_MAX,
+    VECTOR_ELEMENTS, suffix,
 };
 use crate::Dtype;
 
@@ -93,7 +93,7 @@ impl GemmKernels {
         let suffix = suffix(dtype)?;
         Ok(Self(Tile::ALL.map(|tile| {
             let name = format!("gemm_t{}x{}_{suffix}", tile.rows, tile.columns);
-            (tile, Kernel::new(name, tile.threads, tile.shared_bytes()))
+            (tile, Kernel::new(KernelModule::Gemm, name, tile.threads, tile.shared_bytes()))
         })))
     }
 

@@ -16,9 +16,55 @@ pub(super) const GRID_X_MAX: u32 = i32::MAX as u32;
 /// Elements that one load or copy moves.
 pub(super) const VECTOR_ELEMENTS: u32 = 8;
 
+/// Binaries begin with words of 8 bytes.
+#[repr(C, align(8))]
+struct Aligned<B: ?Sized>(B);
+
+macro_rules! modules {
+    ($($name:ident $file:literal)*) => {
+        /// A source file, which is compiled to one binary.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum KernelModule {
+            $(#[doc = concat!("`kernels/cuda/", $file, ".cu`.")] $name,)*
+        }
+
+        impl KernelModule {
+            /// Every module.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Code for every architecture, compressed, as the driver takes it.
+            #[must_use]
+            pub const fn image(self) -> &'static [u8] {
+                match self {
+                    $(Self::$name => {
+                        static IMAGE: &Aligned<[u8]> =
+                            &Aligned(*include_bytes!(concat!("../../cuda/prebuilt/", $file, ".fatbin")));
+                        &IMAGE.0
+                    })*
+                }
+            }
+        }
+    };
+}
+
+modules! {
+    Activation "activation"
+    Attention "attention"
+    Dense "dense"
+    Embed "embed"
+    Gemm "gemm"
+    Norm "norm"
+    Pool "pool"
+    Rope "rope"
+    Splade "splade"
+    Vectors "vectors"
+}
+
 /// A kernel, chosen when a model is planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
+    /// Where it is.
+    pub module: KernelModule,
     /// Its name in the module: `op_variant_dtype`.
     pub name: String,
     /// Threads of a block.
@@ -117,8 +163,8 @@ pub(super) fn head_suffix(input: Dtype) -> Result<&'static str, KernelError> {
 }
 
 impl Kernel {
-    pub(super) const fn new(name: String, threads: u32, shared_bytes: u32) -> Self {
-        Self { name, threads, shared_bytes }
+    pub(super) const fn new(module: KernelModule, name: String, threads: u32, shared_bytes: u32) -> Self {
+        Self { module, name, threads, shared_bytes }
     }
 
     pub(super) fn require(&self, holds: bool, rule: &'static str) -> Result<(), KernelError> {

@@ -9,6 +9,7 @@ mod attention;
 mod dense;
 mod embed;
 mod gemm;
+mod host;
 mod kernel;
 mod norm;
 mod pool;
@@ -23,7 +24,10 @@ pub use attention::{AttentionArgs, AttentionKernels, Distance};
 pub use dense::{DenseArgs, DenseKernel};
 pub use embed::{EmbedArgs, EmbedKernel};
 pub use gemm::{GemmArgs, GemmKernels};
-pub use kernel::{DeviceAddress, Kernel, KernelError, Launch};
+pub use host::{
+    CudaDevice, CudaDeviceInfo, DeviceError, DeviceMemory, Driver, DriverError, Event, Pinned, Stream,
+};
+pub use kernel::{DeviceAddress, Kernel, KernelError, KernelModule, Launch};
 pub use norm::{AddNormArgs, AddNormKernel, NormKind};
 pub use pool::{PoolArgs, PoolKernel, pooling_code};
 pub use rope::{RopeArgs, RopeKernel, RopePairs};

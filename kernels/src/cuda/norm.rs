@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::{
-    DeviceAddress, GRID_X_MAX, Kernel, KernelError, Launch, VECTOR_ELEMENTS, head_suffix, suffix,
+    DeviceAddress, GRID_X_MAX, Kernel, KernelError, KernelModule, Launch, VECTOR_ELEMENTS, head_suffix,
+    suffix,
 };
 use crate::Dtype;
 
@@ -57,7 +58,12 @@ pub(super) struct RowKernel {
 }
 
 impl RowKernel {
-    pub(super) fn select(op: &str, suffix: &str, dims: usize) -> Result<Self, KernelError> {
+    pub(super) fn select(
+        module: KernelModule,
+        op: &str,
+        suffix: &str,
+        dims: usize,
+    ) -> Result<Self, KernelError> {
         let holds = |&(warps, steps): &(u32, u32)| (warps * 32 * VECTOR_ELEMENTS * steps) as usize;
         let is_whole = dims > 0 && dims.is_multiple_of(VECTOR_ELEMENTS as usize);
         let variant = VARIANTS.iter().find(|variant| is_whole && holds(variant) >= dims);
@@ -70,7 +76,7 @@ impl RowKernel {
         let name = format!("{op}_w{row_warps}s{steps}_{suffix}");
         // A slot for each warp in each of the two sums.
         let shared_bytes = if row_warps > 1 { 2 * row_warps * 4 } else { 0 };
-        Ok(Self { kernel: Kernel { name, threads: THREADS, shared_bytes }, row_warps, dims: dims as u32 })
+        Ok(Self { kernel: Kernel::new(module, name, THREADS, shared_bytes), row_warps, dims: dims as u32 })
     }
 
     /// The grid over all rows.
@@ -96,7 +102,7 @@ impl AddNormKernel {
             NormKind::Layer => ("add_norm_layer", head_suffix(dtype)?),
             NormKind::Rms => ("add_norm_rms", suffix(dtype)?),
         };
-        Ok(Self(RowKernel::select(op, suffix, dims)?))
+        Ok(Self(RowKernel::select(KernelModule::Norm, op, suffix, dims)?))
     }
 
     /// The launch over all rows.

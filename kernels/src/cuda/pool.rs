@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::{
-    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, Launch, VECTOR_ELEMENTS, suffix,
+    DeviceAddress, GRID_X_MAX, GRID_Y_MAX, Kernel, KernelError, KernelModule, Launch, VECTOR_ELEMENTS, suffix,
 };
 use crate::Dtype;
 use crate::cpu::Pooling;
@@ -58,7 +58,7 @@ impl PoolKernel {
     /// No kernel was built for this format.
     pub fn select(dtype: Dtype) -> Result<Self, KernelError> {
         let name = format!("pool_{}", suffix(dtype)?);
-        Ok(Self(Kernel::new(name, THREADS, PARTS * BLOCK_DIMS * 4)))
+        Ok(Self(Kernel::new(KernelModule::Pool, name, THREADS, PARTS * BLOCK_DIMS * 4)))
     }
 
     /// The launch over all sequences.

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, Launch, suffix};
+use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, KernelModule, Launch, suffix};
 use crate::Dtype;
 
 /// The twin of `RopeArgs` in `rope.cu`.
@@ -85,7 +85,7 @@ impl RopeKernel {
             RopePairs::Halves => "halves",
             RopePairs::Neighbours => "neighbours",
         };
-        let kernel = Kernel::new(format!("rope_{pairs}_l{lanes}_{suffix}"), THREADS, 0);
+        let kernel = Kernel::new(KernelModule::Rope, format!("rope_{pairs}_l{lanes}_{suffix}"), THREADS, 0);
         Ok(Self { kernel, lanes: lanes as u32, head_dim: head_dim as u32, rope_dims: rope_dims as u32 })
     }
 

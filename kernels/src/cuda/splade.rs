@@ -3,7 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::gemm::Tile;
-use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, Launch, VECTOR_ELEMENTS, suffix};
+use super::kernel::{
+    DeviceAddress, GRID_X_MAX, Kernel, KernelError, KernelModule, Launch, VECTOR_ELEMENTS, suffix,
+};
 use crate::Dtype;
 
 /// The twin of `MaxLogitsArgs` in `splade.cu`: the largest positive logit of each sequence and column.
@@ -77,11 +79,15 @@ impl SpladeKernels {
     /// No kernel was built for this format.
     pub fn select(dtype: Dtype) -> Result<Self, KernelError> {
         let tile = Tile::LARGEST;
-        let max_logits =
-            Kernel::new(format!("max_logits_{}", suffix(dtype)?), tile.threads, tile.shared_bytes());
+        let max_logits = Kernel::new(
+            KernelModule::Splade,
+            format!("max_logits_{}", suffix(dtype)?),
+            tile.threads,
+            tile.shared_bytes(),
+        );
         // A number for each warp: one sum, and two for entries that take turns.
         let sparse = |name: &str, sums: u32| {
-            Kernel::new(name.to_owned(), SPARSE_THREADS, sums * SPARSE_THREADS / 32 * 4)
+            Kernel::new(KernelModule::Splade, name.to_owned(), SPARSE_THREADS, sums * SPARSE_THREADS / 32 * 4)
         };
         Ok(Self { max_logits, count: sparse("sparse_count", 1), write: sparse("sparse_write", 3) })
     }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, Launch, head_suffix};
+use super::kernel::{DeviceAddress, GRID_X_MAX, Kernel, KernelError, KernelModule, Launch, head_suffix};
 use crate::Dtype;
 
 /// The twin of `VectorsArgs` in `vectors.cu`: rows, cut, scaled and converted.
@@ -86,7 +86,7 @@ impl VectorsKernel {
     /// # Errors
     /// No kernel was built for this format.
     pub fn select(input: Dtype) -> Result<Self, KernelError> {
-        Ok(Self(Kernel::new(format!("vectors_{}", head_suffix(input)?), THREADS, 0)))
+        Ok(Self(Kernel::new(KernelModule::Vectors, format!("vectors_{}", head_suffix(input)?), THREADS, 0)))
     }
 
     /// The launch over all vectors.

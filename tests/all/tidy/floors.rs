@@ -3,10 +3,11 @@
 use super::{complain, root};
 
 /// For each crate, the crates of ours that it may depend on.
-const FLOORS: [(&str, &[&str]); 7] = [
+const FLOORS: [(&str, &[&str]); 8] = [
     ("protocol", &[]),
     ("kernels", &["shoal-protocol"]),
     ("kernels/emu", &[]),
+    ("kernels/standin", &["shoal-emu"]),
     ("mesh", &["shoal-protocol"]),
     ("node", &["shoal-protocol", "shoal-kernels", "shoal-mesh"]),
     ("bench", &["shoal-protocol", "shoal-kernels", "shoal-mesh", "shoal"]),

@@ -1,0 +1,68 @@
+//! How tests find the library and plan what goes wrong.
+
+use std::ffi::{CString, c_char, c_uint};
+use std::path::PathBuf;
+
+use libloading::Library;
+
+use crate::HANG;
+
+/// What a planned fault does.
+#[derive(Clone, Copy, Debug)]
+pub enum Planned {
+    /// The call answers that there is no memory, and nothing else happens.
+    NoMemory,
+    /// The call answers that a kernel went astray, and the context is gone.
+    IllegalAddress,
+    /// What waits from then on waits for ever.
+    Hang,
+}
+
+/// Where cargo puts the library: beside the tests that depend on it.
+///
+/// # Panics
+/// The process does not know where it is.
+#[must_use]
+pub fn library() -> PathBuf {
+    let tests = std::env::current_exe().expect("a test has a path");
+    tests.with_file_name("libshoal_standin.so")
+}
+
+/// Plans what the driver's call of this name meets on a device, after so many that succeed.
+///
+/// # Panics
+/// The library is not there.
+pub fn plan(ordinal: u32, call: &str, after: u64, planned: Planned) {
+    type Plan = unsafe extern "C" fn(c_uint, *const c_char, u64, u32, bool);
+    let (code, is_sticky) = match planned {
+        Planned::NoMemory => (2, false),
+        Planned::IllegalAddress => (700, true),
+        Planned::Hang => (HANG, false),
+    };
+    let call = CString::new(call).expect("a name");
+    let library = loaded();
+    // SAFETY: `symbols.rs` declares the function so; the name ends in zero and lives until it returns.
+    unsafe {
+        let plan = library.get::<Plan>(b"shoal_standin_fault").expect("the stand-in has it");
+        plan(ordinal, call.as_ptr(), after, code, is_sticky);
+    }
+}
+
+/// Has work on a device run before anybody waits for it now and then, as the seed has it.
+///
+/// # Panics
+/// The library is not there.
+pub fn hurry(ordinal: u32, seed: u64) {
+    type Hurry = unsafe extern "C" fn(c_uint, u64);
+    let library = loaded();
+    // SAFETY: `symbols.rs` declares the function so.
+    unsafe {
+        let hurry = library.get::<Hurry>(b"shoal_standin_seed").expect("the stand-in has it");
+        hurry(ordinal, seed);
+    }
+}
+
+fn loaded() -> Library {
+    // SAFETY: the library has no initialiser but those that register kernels.
+    unsafe { Library::new(library()) }.expect("the stand-in stands beside the tests")
+}
