@@ -14,7 +14,7 @@ pub enum RequestError {
     /// A bound is reached. Nothing was done; try elsewhere now, or here after the measured hint.
     #[error("the device is full ({what}); retry in {} ms", retry_after.as_millis())]
     Overloaded {
-        /// The bound: `requests`, `bytes`, `tokens`, or one of the shell's.
+        /// The bound: `requests`, `bytes`, `tokens`, `standing queue`, `earlier promises`, or one of the shell's.
         what: &'static str,
         /// When the measured drain rate will have made room, at most 120 s.
         retry_after: Duration,
@@ -38,7 +38,8 @@ pub enum RequestError {
         /// idle device would miss it too.
         retry_after: Option<Duration>,
     },
-    /// The deadline passed first. Unstarted items were dropped; results of running ones will be.
+    /// The deadline passed first, or would before the next batch ends. Unstarted items were dropped; results of running
+    /// ones will be.
     #[error("the deadline passed before the work was done")]
     Expired,
     /// The device takes no new work, or left before this request was done. Ask another node.

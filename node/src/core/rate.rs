@@ -8,6 +8,9 @@ const BATCH_DECAY: f64 = 0.9;
 /// Time constant of [`DrainMeter`]: long enough to see through bursts, short enough to follow the load.
 const DRAIN_TAU: Duration = Duration::from_secs(5);
 
+/// Time constant of [`UseMeter`]: a few hundred batches, and soon enough to notice a flood.
+const USE_TAU: Duration = Duration::from_secs(2);
+
 /// Units per second of work, over the last few pieces of it. Sums are weighted by size, so that many small batches
 /// do not pass for the speed of a large one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +63,31 @@ impl DrainMeter {
 
     fn elapsed(&self, now: Instant) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+/// Share of a device that one kind of work takes, over the last seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UseMeter {
+    seconds: f64,
+    at: Option<Instant>,
+}
+
+impl UseMeter {
+    /// Work that takes so much time of the whole device is begun.
+    pub(super) fn record(&mut self, work: Duration, now: Instant) {
+        self.seconds = self.seconds(now) + work.as_secs_f64();
+        self.at = Some(now);
+    }
+
+    /// From 0 to 1.
+    pub(super) fn share(&self, now: Instant) -> f64 {
+        (self.seconds(now) / USE_TAU.as_secs_f64()).min(1.0)
+    }
+
+    fn seconds(&self, now: Instant) -> f64 {
+        let since = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.seconds * (-since.as_secs_f64() / USE_TAU.as_secs_f64()).exp()
     }
 }
 
@@ -141,6 +169,19 @@ mod tests {
         let stalled = meter.time_to_drain(100, start + Duration::from_secs(11)).unwrap();
         assert_eq!(soon, Duration::from_secs(1));
         assert_eq!(stalled, Duration::from_secs(11));
+    }
+
+    #[test]
+    fn a_use_is_known_within_seconds_and_forgotten_as_soon() {
+        let (mut meter, start) = (UseMeter::default(), origin());
+        assert_eq!(meter.share(start), 0.0);
+        let at = |batch: u32| start + batch * Duration::from_millis(25);
+        (0..400).for_each(|batch| meter.record(Duration::from_millis(20), at(batch)));
+        let share = meter.share(at(400));
+        assert!((0.78..0.82).contains(&share), "{share}");
+        assert!(meter.share(at(400) + 3 * USE_TAU) < 0.05);
+        meter.record(Duration::from_secs(60), at(400));
+        assert_eq!(meter.share(at(400)), 1.0);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Which work runs next, together with what, where and how wide.
 
+mod forecast;
 mod lanes;
 mod queue;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -11,12 +13,14 @@ use shoal_protocol::BatchId;
 use shoal_protocol::message::Priority;
 
 use self::lanes::{Estimate, Lanes, Slot};
-use self::queue::{Budget, WorkQueue, due};
+use self::queue::{Budget, WorkQueue};
+use self::standing::Standing;
 use super::config::CoreConfig;
 use super::event::{BatchItem, BatchRun, ItemTokens};
 use super::ids::{LaneIndex, ModelKey, RequestKey};
-use super::rate::{RateMeter, Throttle, seconds_to_duration};
+use super::rate::{RateMeter, Throttle, UseMeter, seconds_to_duration};
 
+pub(super) use self::forecast::Newcomer;
 pub(super) use self::lanes::EndedBatch;
 pub(super) use self::queue::Queued;
 
@@ -53,6 +57,14 @@ impl Rates {
     }
 }
 
+/// What would start now, and how many tokens of it.
+struct Next {
+    slot: Slot,
+    model: ModelKey,
+    priority: Priority,
+    tokens_max: u64,
+}
+
 /// The batcher of one device. Requests wait in order of urgency; whenever a lane is free the most urgent one whose
 /// model may run leads a batch of its model and priority, filled in order up to a token budget that the measured
 /// rate turns into about `batch_target` of time. Work that is worth several lanes is shared among those that are
@@ -74,6 +86,9 @@ pub(super) struct Batcher {
     rates: Vec<Rates>,
     device: RateMeter,
     throttle: Throttle,
+    /// Of interactive work.
+    interactive: UseMeter,
+    standing: Standing,
     started: u64,
     done: u64,
     interactive_streak: u32,
@@ -90,6 +105,8 @@ impl Batcher {
             rates: Vec::new(),
             device: RateMeter::default(),
             throttle: Throttle::new(config.tokens_per_s_max),
+            interactive: UseMeter::default(),
+            standing: Standing::default(),
             started: 0,
             done: 0,
             interactive_streak: 0,
@@ -160,24 +177,24 @@ impl Batcher {
         is_runnable: impl Fn(ModelKey) -> bool,
         now: Instant,
     ) -> Option<BatchRun> {
-        if !self.throttle.is_ready(now) {
-            return None;
-        }
-        let Slot { lane, threads, lanes } = self.lanes.next(self.lanes_worth(&is_runnable))?;
-        let (model, priority) = self.choose(&is_runnable, now)?;
+        let Next { slot: Slot { lane, threads, .. }, model, priority, tokens_max } =
+            self.next(&is_runnable, now)?;
         let mut items = self.lanes.spare_items();
         let (rate, _) = self.rate_or_guess(model, 1);
-        let share = self.queue.tokens(model, priority).div_ceil(lanes);
+        let rate = rate * f64::from(self.lanes.threads());
         let budget = Budget {
-            tokens_max: self.budget(model).min(share),
+            tokens_max,
             sequences_max: self.sequences_max,
-            token_time: 1.0 / (rate * f64::from(self.lanes.threads())),
+            token_time: 1.0 / self.throttle.cap(Some(rate)).unwrap_or(rate),
         };
         let tokens = self.queue.take(model, priority, budget, &mut items);
-        self.interactive_streak = match priority {
-            Priority::Interactive => self.interactive_streak.saturating_add(1),
-            Priority::Bulk => 0,
-        };
+        match priority {
+            Priority::Interactive => {
+                self.interactive_streak = self.interactive_streak.saturating_add(1);
+                self.interactive.record(self.work_time(model, tokens), now);
+            }
+            Priority::Bulk => self.interactive_streak = 0,
+        }
         self.started += 1;
         self.throttle.spend(tokens, now);
         let run = BatchRun {
@@ -190,7 +207,26 @@ impl Batcher {
         };
         let estimate = self.estimate(model, threads, tokens);
         self.lanes.handle_started(run, items, estimate, now);
+        self.handle_shorter(&is_runnable, now);
         Some(run)
+    }
+
+    /// When the batch that [`poll_batch`](Self::poll_batch) would start now should end; `None` where none would start,
+    /// or its speed is a guess.
+    pub(super) fn next_end(&self, is_runnable: impl Fn(ModelKey) -> bool, now: Instant) -> Option<Instant> {
+        let Next { slot, model, tokens_max, .. } = self.next(&is_runnable, now)?;
+        let Estimate { time, measured } = self.estimate(model, slot.threads, tokens_max);
+        measured.then(|| now + time)
+    }
+
+    fn next(&self, is_runnable: &impl Fn(ModelKey) -> bool, now: Instant) -> Option<Next> {
+        if !self.throttle.is_ready(now) {
+            return None;
+        }
+        let slot = self.lanes.next(self.lanes_worth(is_runnable))?;
+        let (model, priority) = self.choose(is_runnable, now)?;
+        let share = self.queue.tokens(model, priority).div_ceil(slot.lanes);
+        Some(Next { slot, model, priority, tokens_max: self.budget(model).min(share) })
     }
 
     /// When to look again, unless an event comes first.
@@ -268,53 +304,6 @@ impl Batcher {
     /// Tokens/s of the whole device with the mix of models that it ran last, limit included.
     pub(super) fn mixed_rate(&self) -> Option<f64> {
         self.throttle.cap(self.device.per_s().map(|rate| rate * f64::from(self.lanes.threads())))
-    }
-
-    /// Time that the whole device needs for `tokens`; zero while unmeasured.
-    pub(super) fn work_time(&self, model: ModelKey, tokens: u64) -> Duration {
-        self.device_rate(model).map_or(Duration::ZERO, |rate| seconds_to_duration(tokens as f64 / rate))
-    }
-
-    /// Time for a request of `tokens` of its own: its last batch has all threads if nothing else waits, else one.
-    /// Zero while unmeasured.
-    pub(super) fn own_time(&self, model: ModelKey, tokens: u64, is_alone: bool) -> Duration {
-        let last = tokens.min(self.budget(model));
-        let one_thread = self.throttle.cap(self.rate(model, 1)).filter(|_| !is_alone);
-        one_thread.map_or_else(
-            || self.work_time(model, tokens),
-            |rate| self.work_time(model, tokens - last) + seconds_to_duration(last as f64 / rate),
-        )
-    }
-
-    /// Time until a batch could start if nothing were queued.
-    pub(super) fn lane_wait(&self, now: Instant) -> Duration {
-        self.lanes.wait(now).max(self.throttle.wait(now))
-    }
-
-    /// Time until the queue in front of a request that arrives now is done: an upper bound where that is already
-    /// `enough`, else exact, counting only what would go before it.
-    pub(super) fn queue_wait(
-        &self,
-        priority: Priority,
-        deadline: Option<Instant>,
-        enough: Duration,
-        now: Instant,
-    ) -> Duration {
-        let lane = self.lane_wait(now);
-        let counted = match priority {
-            Priority::Interactive => 1,
-            Priority::Bulk => 2,
-        };
-        let all: Duration = self
-            .queue
-            .models()
-            .map(|(model, waiting)| self.work_time(model, waiting.tokens[..counted].iter().sum()))
-            .sum();
-        if lane + all <= enough {
-            return lane + all;
-        }
-        let ahead = self.queue.ahead(priority, due(priority, deadline, now));
-        lane + ahead.map(|queued| self.work_time(queued.model, queued.tokens)).sum::<Duration>()
     }
 
     /// Every queued request in the order in which it would run if all models were resident.

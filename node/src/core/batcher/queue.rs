@@ -68,13 +68,20 @@ pub(super) struct Waiting {
     pub(super) items: u64,
 }
 
+impl Waiting {
+    pub(super) fn of(&self, priority: Priority) -> u64 {
+        self.tokens[priority as usize]
+    }
+}
+
 /// A queued request as others see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queued {
     pub(crate) request: RequestKey,
     pub(crate) model: ModelKey,
     pub(crate) tokens: u64,
-    due: Instant,
+    pub(super) due: Instant,
+    pub(super) deadline: Option<Instant>,
 }
 
 /// Two priorities, each in order of urgency over all models. A request has a place until it ends, for the items that
@@ -231,24 +238,18 @@ impl WorkQueue {
             model: job.model,
             tokens: job.waiting_tokens,
             due: job.place.due,
+            deadline: job.deadline,
         })
     }
 
-    /// Those that go before a request that is due at `due`.
+    /// Those of a priority that go before a request that is due at `due`.
     pub(super) fn ahead(&self, priority: Priority, due: Instant) -> impl Iterator<Item = Queued> {
-        let before = self
-            .iter(Priority::Interactive)
-            .take_while(move |queued| priority == Priority::Bulk || queued.due <= due);
-        let bulk = match priority {
-            Priority::Interactive => None,
-            Priority::Bulk => Some(self.iter(Priority::Bulk).take_while(move |queued| queued.due <= due)),
-        };
-        before.chain(bulk.into_iter().flatten())
+        self.iter(priority).take_while(move |queued| queued.due <= due)
     }
 
     /// Tokens that wait for a model in one priority.
     pub(super) fn tokens(&self, model: ModelKey, priority: Priority) -> u64 {
-        self.models[model.index()].tokens[priority as usize]
+        self.models[model.index()].of(priority)
     }
 
     /// Models with something waiting, in order of registration.

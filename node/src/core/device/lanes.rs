@@ -68,7 +68,11 @@ impl DeviceCore {
     }
 
     pub(super) fn start_batches(&mut self, now: Instant) {
-        while let Some(run) = self.batcher.poll_batch(|model| self.residency.is_ready(model), now) {
+        loop {
+            self.give_up_late(now);
+            let Some(run) = self.batcher.poll_batch(|model| self.residency.is_ready(model), now) else {
+                return;
+            };
             self.residency.handle_batch_started(run.model);
             let ready_since = self.residency.ready_since(run.model);
             for item in self.batcher.items(run.batch) {

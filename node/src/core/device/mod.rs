@@ -1,5 +1,6 @@
 //! One device: admission, batching and residency composed.
 
+mod gate;
 mod lanes;
 mod models;
 mod report;
@@ -10,12 +11,11 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-use shoal_protocol::message::Priority;
 use slotmap::SlotMap;
 
 use self::request::Request;
 use super::admission::{Admission, bounded_retry};
-use super::batcher::Batcher;
+use super::batcher::{Batcher, Newcomer};
 use super::config::CoreConfig;
 use super::drain::{Drain, DrainOutput};
 use super::error::RequestError;
@@ -115,6 +115,7 @@ impl DeviceCore {
         if spec.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(RequestError::Expired);
         }
+        self.check_arrival(&spec, now)?;
         let permit = self.admission.handle_request(spec.bytes, spec.priority, now)?;
         self.residency.handle_acquired(spec.model, now);
         let request = self.requests.insert(Request {
@@ -179,9 +180,9 @@ impl DeviceCore {
         let tokens = items.iter().map(|item| u64::from(item.tokens)).sum();
         let bytes_left = bytes_left.unwrap_or(0);
         let (model, priority, deadline) = (request.model, request.priority, request.deadline);
-        if let Some(deadline) = deadline.filter(|_| is_first) {
-            let expected = request.permit.tokens_expected(tokens, bytes_left);
-            self.check_deadline(model, priority, expected, deadline, now)?;
+        if is_first {
+            let tokens = request.permit.tokens_expected(tokens, bytes_left);
+            self.check_queue(&Newcomer { model, priority, deadline, tokens }, now)?;
         }
         if let Some(request) = self.requests.get_mut(key) {
             self.admission.handle_queued(&mut request.permit, tokens, bytes_left, now)?;
@@ -198,29 +199,6 @@ impl DeviceCore {
             self.fail(request, RequestError::Overloaded { what, retry_after }, now);
         }
         self.advance(now);
-    }
-
-    /// Refuses at arrival what by the measured rates cannot meet its deadline.
-    fn check_deadline(
-        &self,
-        model: ModelKey,
-        priority: Priority,
-        tokens: u64,
-        deadline: Instant,
-        now: Instant,
-    ) -> Result<(), RequestError> {
-        let left = deadline.saturating_duration_since(now);
-        let alone = self.batcher.own_time(model, tokens, true);
-        let load = self.residency.measured_eta(model, now);
-        let enough = left.saturating_sub(alone);
-        let queue = self.batcher.queue_wait(priority, Some(deadline), enough, now);
-        let own = self.batcher.own_time(model, tokens, queue.is_zero());
-        let predicted = queue.max(load) + own;
-        if predicted <= left {
-            return Ok(());
-        }
-        let retry_after = (alone <= left).then(|| bounded_retry(predicted - left));
-        Err(RequestError::DeadlineUnreachable { predicted, retry_after })
     }
 
     /// The caller went away. The request ends here, without an output; its running items are computed and dropped.

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use shoal_protocol::message::{Beacon, GaugeSet, LoadRecord, Phase, Priority};
+use shoal_protocol::message::{Beacon, GaugeSet, LoadRecord, Phase};
 use shoal_protocol::{Bytes, Micros, Tokens};
 
 use super::super::ids::{ModelKey, RequestKey};
 use super::DeviceCore;
+
+/// The [`LoadRecord::shed_level`] of a device that refuses of both priorities.
+const SHED_BOTH: u8 = 2;
 
 impl DeviceCore {
     /// Where every unfinished request stands: call it every 100-250 ms and send each beacon to its caller. Running
@@ -62,7 +65,8 @@ impl DeviceCore {
     /// The load record: `wait_us` is what an interactive request would find. The sender numbers it (`sequence` is 0).
     #[must_use]
     pub fn load_record(&self, now: Instant) -> LoadRecord {
-        let wait = self.batcher.queue_wait(Priority::Interactive, None, Duration::MAX, now);
+        let wait = self.batcher.backlog(now);
+        let standing = if self.batcher.is_standing(now) { SHED_BOTH } else { 0 };
         LoadRecord {
             queue_tokens: self.admission.queue_tokens(),
             batches_done: self.batcher.batches_done(),
@@ -72,7 +76,7 @@ impl DeviceCore {
             requests: self.admission.requests(),
             running: u16::try_from(self.batcher.batches_running()).unwrap_or(u16::MAX),
             device: self.config.device,
-            shed_level: self.admission.shed_level(),
+            shed_level: self.admission.shed_level().max(standing),
             draining: self.drain.is_draining(),
             sequence: 0,
         }
@@ -101,7 +105,7 @@ impl DeviceCore {
     /// Time that an interactive request of `tokens` for `model` would take if it arrived now.
     #[must_use]
     pub fn predicted(&self, model: ModelKey, tokens: u64, now: Instant) -> Duration {
-        let queue = self.batcher.queue_wait(Priority::Interactive, None, Duration::MAX, now);
+        let queue = self.batcher.backlog(now);
         queue.max(self.residency.eta(model, now)) + self.batcher.own_time(model, tokens, queue.is_zero())
     }
 }

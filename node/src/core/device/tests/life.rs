@@ -105,16 +105,16 @@ fn the_earliest_deadline_goes_first_and_interactive_before_bulk() {
 fn cancelled_and_expired_work_is_dropped_before_compute() {
     let (mut device, model) = VirtualDevice::warm(CoreConfig::default());
     occupy(&mut device, model, 100 * MS);
+    let expired = device.submit(model, Priority::Bulk, Some(130 * MS), &[10]).unwrap();
     let cancelled = device.submit(model, Priority::Interactive, None, &[50; 100]).unwrap();
-    let bulk_ahead = device.submit(model, Priority::Interactive, Some(150 * MS), &[2]).unwrap();
-    let expired = device.submit(model, Priority::Bulk, Some(110 * MS), &[10]);
+    let ahead = device.submit(model, Priority::Interactive, None, &[50; 50]).unwrap();
     device.cancel(cancelled);
     assert_eq!(device.outcome(cancelled), Some(&Outcome::Cancelled));
     device.run_until_idle();
-    assert!(device.is_finished(bulk_ahead));
-    assert!(expired.is_ok_and(|request| device.outcome(request).is_some()));
+    assert!(device.is_finished(ahead));
+    assert_eq!(device.failure(expired), &RequestError::Expired);
     let tokens: u32 = device.runs.iter().map(|(_, run)| run.tokens).sum();
-    assert!(tokens <= 12, "computed for nobody: {tokens}");
+    assert_eq!(tokens, 2500, "computed for nobody");
     assert_eq!(device.core.gauges(device.now).cancelled, 1);
 }
 

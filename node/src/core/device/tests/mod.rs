@@ -5,6 +5,7 @@ mod latency;
 mod life;
 mod loading;
 mod obey;
+mod overload;
 mod pieces;
 mod trouble;
 mod virtual_device;
