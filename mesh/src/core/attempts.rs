@@ -66,6 +66,17 @@ pub enum AttemptFailure {
     Refused(ErrorCode, String),
 }
 
+/// A node's word that it has no room, while it is waited out.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: ErrorCode,
+    message: String,
+    /// As the node said.
+    retry_after: Option<Duration>,
+    /// As it is kept to.
+    pause: Duration,
+}
+
 /// What to do about a part whose attempt failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -284,20 +295,55 @@ impl Context<'_> {
         }
         part.exclude(to.node, false);
         part.overloads += 1;
-        if self.moves_on(part) && self.dispatch.shared.spend_refusal() {
+        // Where all are known to be full, asking another one keeps it busy with refusing.
+        let may_move = code != ErrorCode::Overloaded || self.dispatch.is_welcome(self.spec, part, self.now);
+        if may_move && self.moves_on(part) && self.dispatch.shared.spend_refusal() {
             return Next::Again(None);
         }
+        part.moves = 0;
         part.forgive();
         let pause = retry_after.unwrap_or_else(|| self.pause_after(part, part.overloads));
         let pause = pause.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
-        let at = self.now + pause + self.jittered(part, pause / 8);
-        let waits = self.spec.when_overloaded == WhenOverloaded::Wait;
-        if !waits || self.passed(at) || self.stands_still(at) {
-            return Next::Fail(ClientError::Refused { code, message, retry_after });
+        let refusal = Refusal { code, message, retry_after, pause };
+        let at = match code {
+            ErrorCode::Loading => self.now + pause + self.jittered(part, pause / 8),
+            _ => self.after_pause(part, pause),
+        };
+        if self.spec.when_overloaded == WhenOverloaded::Fail || self.passed(at) || self.stands_still(at) {
+            return Next::Fail(refusal.into());
         }
-        match code {
-            ErrorCode::Loading => Next::Again(Some(at)),
-            _ => Next::AgainWithLess(at),
+        if code == ErrorCode::Loading {
+            return Next::Again(Some(at));
         }
+        part.waits_out = Some(refusal);
+        Next::AgainWithLess(at)
+    }
+
+    /// Before an attempt: one that follows a refusal for want of room waits once more where the budget does not pay for it.
+    /// However many calls wait, what they ask again stays a small part of what is asked first.
+    pub(super) fn before_attempt(&mut self, part: &mut Part) -> Option<Next> {
+        let refusal = part.waits_out.take()?;
+        if self.dispatch.shared.spend_wait(self.now) {
+            return None;
+        }
+        let at = self.after_pause(part, refusal.pause);
+        if self.passed(at) || self.stands_still(at) {
+            return Some(Next::Fail(refusal.into()));
+        }
+        part.waits_out = Some(refusal);
+        Some(Next::Again(Some(at)))
+    }
+
+    /// After the pause that a node asked for, and up to as long again (2 s at most): what was refused together does not
+    /// return together.
+    fn after_pause(&self, part: &Part, pause: Duration) -> Instant {
+        let random = mix(self.spec.seed ^ u64::from(part.number) << 32 ^ u64::from(part.attempts));
+        self.now + pause + pause.min(PAUSE_MAX).mul_f64(unit(random))
+    }
+}
+
+impl From<Refusal> for ClientError {
+    fn from(Refusal { code, message, retry_after, .. }: Refusal) -> Self {
+        Self::Refused { code, message, retry_after }
     }
 }

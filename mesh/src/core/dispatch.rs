@@ -36,6 +36,11 @@ impl Dispatch {
         self.router.is_placeable(&self.view, &self.query(spec, part), now)
     }
 
+    /// Whether one of them would not refuse it for want of room, as far as is known.
+    pub(super) fn is_welcome(&self, spec: &CallSpec, part: &Part, now: Instant) -> bool {
+        self.router.is_welcome(&self.view, &self.query(spec, part), now)
+    }
+
     /// Where a second attempt goes beside one that was not heard of, if the budget allows one.
     pub(super) fn hedge(
         &mut self,

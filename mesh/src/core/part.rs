@@ -7,6 +7,7 @@ use shoal_protocol::message::{Input, Task, TaskResult};
 use shoal_protocol::{ErrorCode, NodeId, Place};
 
 use super::answer::AnswerRows;
+use super::attempts::Refusal;
 use super::item::ItemResult;
 use super::router::Waiting;
 use super::spec::Target;
@@ -144,6 +145,8 @@ pub(super) struct Part {
     pub(super) unreached: u32,
     /// Consecutive answers of overload.
     pub(super) overloads: u32,
+    /// The refusal that it waits out, until the attempt after it is paid for.
+    pub(super) waits_out: Option<Refusal>,
     /// Attempts that went to another node without a pause, since the last pause.
     pub(super) moves: u32,
     /// Nodes on which the model failed to load for it.
@@ -180,6 +183,7 @@ impl Part {
             losses: 0,
             unreached: 0,
             overloads: 0,
+            waits_out: None,
             moves: 0,
             loads_failed: 0,
             redirects: 0,

@@ -1,7 +1,7 @@
 //! What the calls of one client learn and spend together.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Models whose ratio is remembered; the one learnt from least is forgotten for a new one.
 const MODELS_MAX: usize = 256;
@@ -23,6 +23,9 @@ const RETRY_SAVED_MAX: u64 = 1000;
 const RETRY_LOSS: u64 = 100;
 /// What an attempt costs that was refused before anything was computed.
 const RETRY_REFUSAL: u64 = 30;
+/// Refusals that a client may wait out a second, beside those that its first attempts earn: callers that all wait make
+/// none. (Finagle's retry budget has the same floor.)
+const WAITS_PER_S: u64 = 10;
 /// Hedges per first attempt, as a ratio of 100 (Dean, Barroso 2013 find 2 to 5 % of further load).
 const HEDGE_PERCENT: u64 = 2;
 /// Hedges (in hundredths) that a client may have saved up.
@@ -44,6 +47,9 @@ pub struct Shared {
     models: BTreeMap<String, Learnt>,
     retry_hundredths: u64,
     hedge_hundredths: u64,
+    wait_hundredths: u64,
+    /// Until when the time's part of them is counted.
+    waits_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +61,13 @@ struct Learnt {
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { models: BTreeMap::new(), retry_hundredths: RETRY_SAVED_MAX, hedge_hundredths: 100 }
+        Self {
+            models: BTreeMap::new(),
+            retry_hundredths: RETRY_SAVED_MAX,
+            hedge_hundredths: 100,
+            wait_hundredths: RETRY_SAVED_MAX,
+            waits_at: None,
+        }
     }
 }
 
@@ -126,9 +138,10 @@ impl Shared {
         (all >= FIRST_FRAMES_MIN).then(|| Duration::from_micros(us as u64))
     }
 
-    /// A first attempt was made: it earns a part of a retry and of a hedge.
+    /// A first attempt was made: it earns a part of a retry, of a waited-out refusal, and of a hedge.
     pub(super) fn earn_retry(&mut self) {
         self.retry_hundredths = (self.retry_hundredths + RETRY_PERCENT).min(RETRY_SAVED_MAX);
+        self.wait_hundredths = (self.wait_hundredths + RETRY_PERCENT).min(RETRY_SAVED_MAX);
         self.hedge_hundredths = (self.hedge_hundredths + HEDGE_PERCENT).min(HEDGE_SAVED_MAX);
     }
 
@@ -140,6 +153,18 @@ impl Shared {
     /// Takes what it costs to ask another node after a refusal; `false` where the refusal must be waited out.
     pub(super) fn spend_refusal(&mut self) -> bool {
         spend(&mut self.retry_hundredths, RETRY_REFUSAL)
+    }
+
+    /// Takes what it costs to come again after a refusal that was waited out; `false` where that must wait longer. Apart
+    /// from the other retries, so that an overload leaves those that a death needs.
+    pub(super) fn spend_wait(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(*self.waits_at.get_or_insert(now));
+        let earned = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_mul(WAITS_PER_S) / 10;
+        if earned > 0 {
+            self.waits_at = Some(now);
+            self.wait_hundredths = self.wait_hundredths.saturating_add(earned).min(RETRY_SAVED_MAX);
+        }
+        spend(&mut self.wait_hundredths, RETRY_LOSS)
     }
 
     /// Takes one hedge; `false` where the budget is spent.
@@ -189,6 +214,18 @@ mod tests {
             retries += usize::from(shared.spend_retry());
         }
         assert_eq!(retries, 150);
+    }
+
+    #[test]
+    fn waited_out_refusals_are_a_share_of_first_attempts_and_some_a_second() {
+        let (mut shared, start) = (Shared::default(), crate::core::fleet::origin());
+        let mut all = |at| (0..).take_while(|_| shared.spend_wait(at)).count();
+        assert_eq!((all(start), all(start)), (10, 0), "what was saved");
+        let waited: usize = (1..=300).map(|step| all(start + step * Duration::from_millis(33))).sum();
+        assert_eq!(waited, 99, "ten a second, however often they are asked for");
+        (0..1000).for_each(|_| shared.earn_retry());
+        assert_eq!((0..).take_while(|_| shared.spend_wait(start)).count(), 10, "no more than can be saved");
+        assert!(shared.spend_retry(), "another's purse");
     }
 
     #[test]

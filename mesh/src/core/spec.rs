@@ -10,7 +10,8 @@ use super::attempts::AttemptKey;
 /// What to do when a node has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenOverloaded {
-    /// Wait as long as the node says, within the deadline (without one: for a minute without progress).
+    /// Wait as long as the node says, within the deadline (without one: for a minute without progress). The calls of one
+    /// client come again fifteen times for a hundred first attempts, and ten times a second: beyond that they wait longer.
     #[default]
     Wait,
     /// Fail at once with the node's hint: for a caller that passes the hint on.

@@ -3,6 +3,7 @@
 
 mod endings;
 mod mesh;
+mod overload;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -70,17 +70,20 @@ impl Call {
     fn place(&mut self, at: usize, dispatch: &mut Dispatch, now: Instant) -> Option<Submit> {
         loop {
             let part = &mut self.parts[at];
-            let why = match dispatch.route(&self.spec, part, now) {
-                Ok(Route::To(choice)) => return Some(self.send(at, choice, dispatch, now)),
-                Ok(Route::Wait(waiting)) => {
-                    part.waits = Some(waiting);
-                    part.state = State::Ready { not_before: None };
-                    return None;
-                }
-                Err(why) => why,
-            };
             let mut context = Context { now, spec: &self.spec, progress: self.progress, dispatch };
-            match context.after_no_route(part, why) {
+            let next = match context.before_attempt(part) {
+                Some(unpaid) => unpaid,
+                None => match context.dispatch.route(&self.spec, part, now) {
+                    Ok(Route::To(choice)) => return Some(self.send(at, choice, dispatch, now)),
+                    Ok(Route::Wait(waiting)) => {
+                        part.waits = Some(waiting);
+                        part.state = State::Ready { not_before: None };
+                        return None;
+                    }
+                    Err(why) => context.after_no_route(part, why),
+                },
+            };
+            match next {
                 Next::Again(None) => {} // what the part excluded is forgiven, which happens once
                 Next::Again(not_before) => {
                     part.state = State::Ready { not_before };

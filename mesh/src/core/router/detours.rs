@@ -6,7 +6,7 @@ use shoal_protocol::Place;
 use shoal_protocol::message::{Alternative, ModelState};
 
 use super::offers::{self, Offer};
-use super::{Choice, Query, Reason, Router, choice};
+use super::{Choice, Query, Reason, Router, choice, estimate};
 use crate::core::view::{Holding, ModelView, Standing, View};
 
 impl Router {
@@ -42,11 +42,16 @@ impl Router {
 
     /// Whether anybody in good standing may take the query.
     pub(in crate::core) fn is_placeable(&self, view: &View, query: &Query<'_>, now: Instant) -> bool {
-        view.model(query.model).is_some_and(|model| {
-            let is_open = |holding: &Holding| offers::is_open(view, holding, query, Standing::Good, now);
-            model.holders.iter().any(is_open)
-                || offers::owner(view, &model, query, Standing::Good, now).is_some()
-        })
+        is_any_open(view, query, |_| true, now)
+    }
+
+    /// Whether anybody in good standing may take the query who is not known to refuse its like.
+    pub(in crate::core) fn is_welcome(&self, view: &View, query: &Query<'_>, now: Instant) -> bool {
+        let sheds = |holding: &Holding| {
+            let load = view.device(holding).and_then(|device| device.load);
+            load.is_some_and(|load| estimate::sheds(&load.record, query.priority))
+        };
+        is_any_open(view, query, |holding| !sheds(holding), now)
     }
 
     /// The better of two at random that have the model ready and shed nothing: a second attempt must not load, nor add to
@@ -66,6 +71,15 @@ impl Router {
         let (choice, _) = (!holders.is_empty()).then(|| self.two_choices(&model, Reason::Hedge, holders))?;
         Some(choice)
     }
+}
+
+/// Whether a holder of this kind may take the query, or somebody who would load the model.
+fn is_any_open(view: &View, query: &Query<'_>, is_it: impl Fn(&Holding) -> bool, now: Instant) -> bool {
+    view.model(query.model).is_some_and(|model| {
+        let is_open =
+            |holding: &Holding| is_it(holding) && offers::is_open(view, holding, query, Standing::Good, now);
+        model.holders.iter().any(is_open) || offers::owner(view, &model, query, Standing::Good, now).is_some()
+    })
 }
 
 fn open_at(

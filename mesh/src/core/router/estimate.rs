@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shoal_protocol::message::{ModelState, Priority};
+use shoal_protocol::message::{LoadRecord, ModelState, Priority};
 
 use super::Query;
 use crate::core::view::{Holding, View};
@@ -45,6 +45,11 @@ impl Estimate {
     }
 }
 
+/// Whether a device refuses work of this priority, most likely.
+pub(super) fn sheds(load: &LoadRecord, priority: Priority) -> bool {
+    load.shed_level >= 2 || (load.shed_level == 1 && priority == Priority::Bulk)
+}
+
 /// Estimates a place. `ready_in_us` is the device's own word on a load that runs.
 pub(super) fn estimate(
     view: &View,
@@ -58,8 +63,7 @@ pub(super) fn estimate(
     let rate = device.map_or(1, |device| device.tokens_per_s());
     let age = load.map_or(AGE_MAX, |load| load.age(now)).min(AGE_MAX);
     let mut risk_us = age.saturating_sub(AGE_FREE).as_millis() as u64 * AGE_US_PER_S / 1000;
-    let sheds = |level: u8| level >= 2 || (level == 1 && query.priority == Priority::Bulk);
-    if load.is_some_and(|load| sheds(load.record.shed_level)) {
+    if load.is_some_and(|load| sheds(&load.record, query.priority)) {
         risk_us += SHED_US;
     }
     if holding.state == ModelState::Failed {

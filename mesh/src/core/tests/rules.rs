@@ -9,7 +9,7 @@ use crate::core::fleet::{facts, life, load, model, node};
 use crate::core::{Decision, MemberState, NoRoute, Reason, Submit};
 
 /// A client that knows nodes 0.. which have `m` in these states.
-fn client(states: &[ModelState]) -> (ClientCore, Instant) {
+pub(super) fn client(states: &[ModelState]) -> (ClientCore, Instant) {
     let (mut core, now) = (ClientCore::new(View::default(), 7), origin());
     for (number, state) in (0..).zip(states) {
         core.handle_facts(&facts(number, vec![model("m", *state)]), now);
@@ -18,7 +18,7 @@ fn client(states: &[ModelState]) -> (ClientCore, Instant) {
     (core, now)
 }
 
-fn spec(now: Instant) -> CallSpec {
+pub(super) fn spec(now: Instant) -> CallSpec {
     CallSpec {
         request_id: RequestId::new(1),
         model: "m".to_owned(),
@@ -32,7 +32,7 @@ fn spec(now: Instant) -> CallSpec {
 }
 
 /// A call of some texts, ready to be sent.
-fn start(core: &mut ClientCore, spec: CallSpec, now: Instant) -> CallId {
+pub(super) fn start(core: &mut ClientCore, spec: CallSpec, now: Instant) -> CallId {
     let call = core.start_call(spec, now);
     (0..4).for_each(|number| core.handle_input(call, Input::Text(format!("{number} x"))));
     core.handle_input_end(call);
@@ -40,7 +40,7 @@ fn start(core: &mut ClientCore, spec: CallSpec, now: Instant) -> CallId {
 }
 
 /// The next attempt, after unanswered probes where there are any.
-fn submit(core: &mut ClientCore, call: CallId, now: &mut Instant) -> Submit {
+pub(super) fn submit(core: &mut ClientCore, call: CallId, now: &mut Instant) -> Submit {
     for _ in 0..3 {
         if let Some(submit) = core.poll_submit(call, *now) {
             return submit;
@@ -52,7 +52,7 @@ fn submit(core: &mut ClientCore, call: CallId, now: &mut Instant) -> Submit {
     panic!("nothing is sent: {:?}", core.poll_outcome(call));
 }
 
-fn refuse(core: &mut ClientCore, call: CallId, key: AttemptKey, failure: Failure, now: Instant) {
+pub(super) fn refuse(core: &mut ClientCore, call: CallId, key: AttemptKey, failure: Failure, now: Instant) {
     core.handle_frame(call, key, Message::Failure(failure), now);
 }
 
@@ -67,11 +67,11 @@ fn outcome(core: &mut ClientCore, call: CallId) -> Result<(), ClientError> {
     core.poll_outcome(call).expect("over").map(drop).map_err(Clone::clone)
 }
 
-fn hint(code: ErrorCode) -> Failure {
+pub(super) fn hint(code: ErrorCode) -> Failure {
     Failure { retry_after_us: Some(Micros(50_000)), ..Failure::new(code, "told".to_owned()) }
 }
 
-const READY: ModelState = ModelState::Ready;
+pub(super) const READY: ModelState = ModelState::Ready;
 const STORED: ModelState = ModelState::Stored;
 
 #[test]
@@ -101,7 +101,7 @@ fn who_has_no_room_is_left_for_another_at_once_and_waited_for_when_all_are_full(
         refuse(&mut core, call, second.key, hint(code), now);
         assert!(core.poll_submit(call, now).is_none(), "both were asked");
         let (at, _) = core.poll_timeout(call).expect("the hint");
-        assert!(at >= now + Duration::from_millis(50) && at < now + Duration::from_millis(60));
+        assert!(at >= now + Duration::from_millis(50) && at < now + Duration::from_millis(100));
         now = at;
         let third = submit(&mut core, call, &mut now);
         answer(&mut core, call, &third, now);
