@@ -11,7 +11,7 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
-use self::callers::{Callers, Phase};
+use self::callers::{Asked, Callers, Phase};
 use self::ground::{Ground, Plan};
 use self::report::{Parts, Report};
 use self::watch::{Seen, watch};
@@ -20,8 +20,8 @@ use crate::pipeline::{AnyError, Work};
 
 /// Share of the peak that is asked for before and after the overload.
 const CALM_SHARE: f64 = 0.5;
-/// Requests kept under way at each node to find the peak.
-const PEAK_IN_FLIGHT: u64 = 64;
+/// Requests kept under way at each node to find the peak: full batches, and no queue that a node would refuse.
+const PEAK_IN_FLIGHT: u64 = 32;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -82,14 +82,16 @@ async fn measure(arguments: &Arguments, texts: Vec<String>) -> Result<Report, An
     let phase = |share: f64, length| Phase { rate: share * peak / tokens_mean, length };
     let phases = [phase(CALM_SHARE, calm), phase(arguments.factor, overload), phase(CALM_SHARE, calm)];
     let (began, mut seen) = (Instant::now(), Seen::default());
-    let outcomes = tokio::select! {
-        outcomes = callers.open(&phases, began) => outcomes,
-        () = watch(&ground, began, &mut seen) => Vec::new(),
+    let Asked { outcomes, calls_max } = tokio::select! {
+        asked = callers.open(&phases, began) => asked,
+        () = watch(&ground, began, &mut seen) => Asked::default(),
     };
     let parts = Parts { overload: calm, after: calm + overload };
     let rates = (peak, arguments.factor * peak);
     let setup = (arguments.nodes, arguments.cap);
-    Ok(Report::new(setup, rates, &outcomes, seen, parts, callers.take_failure()))
+    let mut report = Report::new(setup, rates, &outcomes, seen, parts);
+    (report.calls_max, report.first_failure) = (calls_max, callers.take_failure());
+    Ok(report)
 }
 
 #[cfg(test)]

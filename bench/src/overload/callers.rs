@@ -89,6 +89,14 @@ pub(super) struct Outcome {
     pub(super) end: End,
 }
 
+/// What came of all requests.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) outcomes: Vec<Outcome>,
+    /// Most of them that were under way at once.
+    pub(super) calls_max: usize,
+}
+
 /// So many requests a second for so long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Phase {
@@ -161,17 +169,18 @@ impl Callers {
     }
 
     /// Sends every request when it is due, whatever became of the former ones, and waits for the last.
-    pub(super) async fn open(&self, phases: &[Phase], began: Instant) -> Vec<Outcome> {
+    pub(super) async fn open(&self, phases: &[Phase], began: Instant) -> Asked {
         let mut schedule = dues(phases).zip(0..).peekable();
-        let (mut flying, mut outcomes) = (FuturesUnordered::new(), Vec::new());
+        let (mut flying, mut asked) = (FuturesUnordered::new(), Asked::default());
         loop {
+            asked.calls_max = asked.calls_max.max(flying.len());
             let next = schedule.peek().copied();
             if next.is_none() && flying.is_empty() {
-                return outcomes;
+                return asked;
             }
             let due = next.map_or(began, |(due, _)| began + due);
             tokio::select! {
-                Some(outcome) = flying.next(), if !flying.is_empty() => outcomes.push(outcome),
+                Some(outcome) = flying.next(), if !flying.is_empty() => asked.outcomes.push(outcome),
                 () = sleep_until(due.into()), if next.is_some() => {
                     // The runtime's timer counts in milliseconds: what is due by now goes together.
                     let elapsed = began.elapsed();
