@@ -121,8 +121,9 @@ impl<T: Element> Pass<'_, '_, T> {
             self.ops.layer_norm(norm, self.buffers.get_mut(Buffer::Hidden))?;
         }
         let rows = self.buffers.get(Buffer::Hidden);
-        let Block { token_ids, skipped, cu_seqlens, .. } = self.block;
-        let hidden = Hidden { width: plan.hidden(), rows, cu_seqlens, token_ids, skipped };
+        let Block { token_ids, skipped, ranges, range_bounds, cu_seqlens, .. } = self.block;
+        let hidden =
+            Hidden { width: plan.hidden(), rows, cu_seqlens, token_ids, skipped, ranges, range_bounds };
         self.head.run(self.ops, (&plan.head, &weights.head), hidden, wanted, out)
     }
 
