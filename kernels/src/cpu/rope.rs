@@ -55,6 +55,11 @@ impl RopeTable {
         Ok(Self { half, values })
     }
 
+    /// The cosines and the sines of each position, from 0.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
+        self.values.chunks_exact(2 * self.half).map(|row| row.split_at(self.half))
+    }
+
     /// The heap that it holds.
     pub fn bytes(&self) -> usize {
         self.values.bytes()

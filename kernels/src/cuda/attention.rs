@@ -66,6 +66,16 @@ pub enum Distance {
 }
 
 impl Distance {
+    /// Head sizes that there are kernels for, ascending.
+    pub(crate) const fn head_dims(self) -> &'static [usize] {
+        self.traits().2
+    }
+
+    /// What an error says of it.
+    pub(crate) const fn with(self) -> &'static str {
+        self.traits().1
+    }
+
     /// What the kernels' names say, what an error says, and the head sizes that `attention.cu` was built for.
     const fn traits(self) -> (&'static str, &'static str, &'static [usize], &'static [usize]) {
         match self {
@@ -95,6 +105,10 @@ pub struct AttentionKernels {
 }
 
 impl AttentionKernels {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Kernel> {
+        std::iter::once(&self.long).chain(&self.short)
+    }
+
     /// The kernels for heads of `head_dim`.
     ///
     /// # Errors

@@ -45,6 +45,10 @@ const BLOCK_COLUMNS: u32 = 4;
 pub struct DenseKernel(Kernel);
 
 impl DenseKernel {
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.0
+    }
+
     /// The kernel for rows in `input`: f32 as pooling leaves them, or the encoder's 16-bit format.
     ///
     /// # Errors

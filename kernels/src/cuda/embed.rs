@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{DeviceAddress, KernelError, KernelModule, Launch, suffix};
+use super::kernel::{DeviceAddress, Kernel, KernelError, KernelModule, Launch, suffix};
 use super::norm::RowKernel;
 use crate::Dtype;
 
@@ -52,6 +52,10 @@ pub struct EmbedKernel {
 }
 
 impl EmbedKernel {
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.rows.kernel
+    }
+
     /// The kernel for rows of `dims`, with LayerNorm behind the sum or without.
     ///
     /// # Errors

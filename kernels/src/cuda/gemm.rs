@@ -85,6 +85,25 @@ impl Tile {
 pub struct GemmKernels([(Tile, Kernel); 3]);
 
 impl GemmKernels {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Kernel> {
+        self.0.iter().map(|(_, kernel)| kernel)
+    }
+
+    /// Whether products of this shape are covered.
+    ///
+    /// # Errors
+    /// They are not.
+    pub(crate) fn check_shape(columns: usize, inner: usize, is_gated: bool) -> Result<(), KernelError> {
+        let rule = |rule| Err(KernelError::Operands { kernel: "gemm".to_owned(), rule });
+        if !inner.is_multiple_of(VECTOR_ELEMENTS as usize) {
+            return rule("sums are over eights");
+        }
+        if !columns.is_multiple_of(column_step(is_gated) as usize) {
+            return rule("columns come in eights, gated in sixteens");
+        }
+        Ok(())
+    }
+
     /// The kernels for operands in `dtype`.
     ///
     /// # Errors
@@ -120,9 +139,7 @@ impl GemmKernels {
     ) -> Result<Launch<'_, GemmArgs>, KernelError> {
         let (tile, kernel) = &self.0[index];
         kernel.require(args.rows > 0 && args.columns > 0 && args.inner > 0, "no elements")?;
-        kernel.require(args.inner.is_multiple_of(VECTOR_ELEMENTS), "sums are over eights")?;
-        let step = column_step(args.is_gated != 0);
-        kernel.require(args.columns.is_multiple_of(step), "columns come in eights, gated in sixteens")?;
+        Self::check_shape(args.columns as usize, args.inner as usize, args.is_gated != 0)?;
         kernel.require_aligned(&[args.x_stride, args.residual_stride, args.out_stride])?;
         Ok(Launch { kernel, grid: tile.grid(kernel, args.rows, args.columns)?, args })
     }

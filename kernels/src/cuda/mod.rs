@@ -24,6 +24,8 @@ pub use attention::{AttentionArgs, AttentionKernels, Distance};
 pub use dense::{DenseArgs, DenseKernel};
 pub use embed::{EmbedArgs, EmbedKernel};
 pub use gemm::{GemmArgs, GemmKernels};
+#[cfg(test)]
+pub(crate) use host::tests as host_tests;
 pub use host::{
     CudaDevice, CudaDeviceInfo, DeviceError, DeviceMemory, Driver, DriverError, Event, Pinned, Stream,
 };

@@ -93,6 +93,10 @@ impl RowKernel {
 pub struct AddNormKernel(RowKernel);
 
 impl AddNormKernel {
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.0.kernel
+    }
+
     /// The kernel for rows of `dims`; LayerNorm also for f32, as pooling leaves vectors.
     ///
     /// # Errors

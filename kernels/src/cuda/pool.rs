@@ -52,6 +52,10 @@ const BLOCK_DIMS: u32 = 128;
 pub struct PoolKernel(Kernel);
 
 impl PoolKernel {
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.0
+    }
+
     /// The kernel for rows in `dtype`.
     ///
     /// # Errors

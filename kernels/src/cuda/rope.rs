@@ -64,6 +64,10 @@ pub struct RopeKernel {
 }
 
 impl RopeKernel {
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// The kernel that rotates the first `rope_dims` elements of heads of `head_dim`.
     ///
     /// # Errors

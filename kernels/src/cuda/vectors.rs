@@ -81,6 +81,10 @@ const THREADS: u32 = 128;
 pub struct VectorsKernel(Kernel);
 
 impl VectorsKernel {
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.0
+    }
+
     /// The kernel for rows in `input`: f32 after pooling, or the 16-bit format of token vectors.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use crate::{
     cpu::{CpuIsa, OpError},
+    cuda::{DeviceError, KernelError},
+    dtype::Dtype,
     outputs::OutputSet,
     plan::PlanError,
     weights::WeightsError,
@@ -26,6 +28,20 @@ pub enum LoadError {
     /// A weight cannot be packed.
     #[error(transparent)]
     Op(#[from] OpError),
+    /// The device has no room, or was lost.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The device has no kernel for a part of the model.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A weight is larger than the format can say: load the model in another.
+    #[error("a weight is {value}, more than {dtype} holds; load the model as bf16")]
+    Range {
+        /// The weight.
+        value: f32,
+        /// The format.
+        dtype: Dtype,
+    },
 }
 
 /// The batch was not run and the outputs are empty; lane and model are as before.
@@ -122,6 +138,24 @@ pub enum ExecError {
         /// What there are heads for.
         gives: OutputSet,
     },
+    /// As many batches as a lane takes are on their way: finish one first.
+    #[error("the lane is busy: a batch must be finished first")]
+    Busy,
+    /// No batch is on its way.
+    #[error("no batch was put into the lane")]
+    Idle,
+    /// The model was loaded into another device than that of the lane.
+    #[error("the model is on another device")]
+    OtherDevice,
+    /// The device has no room for the batch, or was lost.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A kernel refused its operands, or the batch is more than a launch takes: split it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A step has the kernel of another, which is a defect of this program.
+    #[error("the plan does not fit its kernels")]
+    Selection,
     /// An op refused its operands: the plan and the kernels disagree, which is a defect of this program.
     #[error("the plan does not fit the kernels: {0}")]
     Op(#[from] OpError),

@@ -7,7 +7,8 @@ use super::{
     block::{BLOCK_TOKENS, Block, blocks},
     check::{check, check_outputs},
     head::{HeadWorkspace, Hidden},
-    model::{CpuModel, EmbeddingWeights, LayerWeights},
+    model::{CpuModel, EmbeddingWeights},
+    pass::{self, Ops, Place},
     workspace::{Buffers, Workspace},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     cpu::{Activation, AttentionShape, CpuOps, CpuWorkers, Element, Embeddings, Epilogue, HeadOps, Rows},
     dtype::Dtype,
     outputs::{OutputSet, Outputs},
-    plan::{Buffer, EmbedPlan, LayerPlan, Step},
+    plan::{Buffer, EmbedPlan},
 };
 
 /// Runs batches, one at a time, on up to `threads_max` threads: the caller's and its own workers, which spin a bounded
@@ -112,21 +113,17 @@ struct Pass<'a, 'ops, T> {
 
 impl<T: Element> Pass<'_, '_, T> {
     fn run(mut self, wanted: OutputSet, out: &mut Outputs) -> Result<(), ExecError> {
-        self.embed()?;
-        for (layer, weights) in self.model.plan.layers.iter().zip(&self.model.weights.layers) {
-            self.layer(layer, weights)?;
-        }
         let CpuModel { plan, weights, .. } = self.model;
-        if let Some(norm) = &weights.final_norm {
-            self.ops.layer_norm(norm, self.buffers.get_mut(Buffer::Hidden))?;
-        }
+        pass::run(plan, &mut self)?;
         let rows = self.buffers.get(Buffer::Hidden);
         let Block { token_ids, skipped, ranges, range_bounds, cu_seqlens, .. } = self.block;
         let hidden =
             Hidden { width: plan.hidden(), rows, cu_seqlens, token_ids, skipped, ranges, range_bounds };
         self.head.run(self.ops, (&plan.head, &weights.head), hidden, wanted, out)
     }
+}
 
+impl<T: Element> Ops for Pass<'_, '_, T> {
     fn embed(&mut self) -> Result<(), ExecError> {
         let EmbeddingWeights { token, position, token_type, norm, projection } =
             &self.model.weights.embeddings;
@@ -153,42 +150,24 @@ impl<T: Element> Pass<'_, '_, T> {
         Ok(self.ops.linear(projection, &from[..embedded], identity, hidden)?)
     }
 
-    fn layer(&mut self, layer: &LayerPlan, weights: &LayerWeights) -> Result<(), ExecError> {
-        for step in &layer.steps {
-            match *step {
-                Step::Linear { linear, from, epilogue, to } => {
-                    let (x, out) = self.buffers.pair(from, to);
-                    self.ops.linear(&weights.linears[linear], x, epilogue, out)?;
-                }
-                Step::Attention { ref shape, columns, from, to } => {
-                    self.attention(shape, columns, from, to)?;
-                }
-                Step::Turn { ref shape, norms, rope, buffer } => {
-                    let [query_norm, key_norm] = [0, 1].map(|at| Some(&weights.norms[norms?[at]]));
-                    let rope = rope.map(|rope| &self.model.weights.ropes[rope]);
-                    let head_ops = HeadOps { query_norm, key_norm, rope };
-                    let x = self.buffers.get_mut(buffer);
-                    self.ops.norm_and_turn(shape, head_ops, self.block.positions, x)?;
-                }
-                Step::Norm { norm, from, to, .. } if from == to => {
-                    self.ops.layer_norm(&weights.norms[norm], self.buffers.get_mut(to))?;
-                }
-                Step::Norm { norm, from, adds, to } => {
-                    let (x, out) = self.buffers.pair(from, to);
-                    self.ops.layer_norm_into(&weights.norms[norm], x, adds, out)?;
-                }
-            }
-        }
-        Ok(())
+    fn linear(
+        &mut self,
+        at: Place,
+        linear: usize,
+        epilogue: Epilogue,
+        [from, to]: [Buffer; 2],
+    ) -> Result<(), ExecError> {
+        let (x, out) = self.buffers.pair(from, to);
+        Ok(self.ops.linear(&self.model.weights.layers[at.layer].linears[linear], x, epilogue, out)?)
     }
 
     /// An encoder's keys are its own tokens, or the first ones of a sequence; `check` has made sure of it.
     fn attention(
         &mut self,
+        _: Place,
         shape: &AttentionShape,
         columns: [usize; 3],
-        from: Buffer,
-        to: Buffer,
+        [from, to]: [Buffer; 2],
     ) -> Result<(), ExecError> {
         let [width, width_out] = [from, to].map(|buffer| self.model.plan.widths[buffer as usize]);
         let (x, out) = self.buffers.pair(from, to);
@@ -208,5 +187,34 @@ impl<T: Element> Pass<'_, '_, T> {
             self.ops.attention(shape, bias, q, k, v, self.bounds, bounds_k, out)?;
         }
         Ok(())
+    }
+
+    fn turn(
+        &mut self,
+        at: Place,
+        shape: &AttentionShape,
+        norms: Option<[usize; 2]>,
+        rope: Option<usize>,
+        buffer: Buffer,
+    ) -> Result<(), ExecError> {
+        let weights = &self.model.weights;
+        let [query_norm, key_norm] = [0, 1].map(|which| Some(&weights.layers[at.layer].norms[norms?[which]]));
+        let head_ops = HeadOps { query_norm, key_norm, rope: rope.map(|rope| &weights.ropes[rope]) };
+        let x = self.buffers.get_mut(buffer);
+        Ok(self.ops.norm_and_turn(shape, head_ops, self.block.positions, x)?)
+    }
+
+    fn norm(&mut self, at: Place, norm: usize, adds: bool, [from, to]: [Buffer; 2]) -> Result<(), ExecError> {
+        let norm = &self.model.weights.layers[at.layer].norms[norm];
+        if from == to {
+            return Ok(self.ops.layer_norm(norm, self.buffers.get_mut(to))?);
+        }
+        let (x, out) = self.buffers.pair(from, to);
+        Ok(self.ops.layer_norm_into(norm, x, adds, out)?)
+    }
+
+    fn final_norm(&mut self) -> Result<(), ExecError> {
+        let Some(norm) = &self.model.weights.final_norm else { return Ok(()) };
+        Ok(self.ops.layer_norm(norm, self.buffers.get_mut(Buffer::Hidden))?)
     }
 }

@@ -2,28 +2,23 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use super::{
     LoadError,
     head::HeadWeights,
     model::{CpuModel, EmbeddingWeights, LayerWeights, Weights},
+    reader::{Reader, Tell},
 };
 use crate::{
     cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias, RopeTable},
     describe::ModelDescription,
     dtype::DtypePolicy,
     families::{LayerNames, LinearNames, NormNames, Stored, WeightNames},
-    plan::{BiasKind, BiasPlan, EmbedPlan, LayerPlan, LinearRole, NormOp, NormPlan, NormRole, Plan},
-    weights::{MappedCheckpoint, Tensor, WeightsError},
+    plan::{BiasKind, BiasPlan, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan},
+    weights::{MappedCheckpoint, WeightsError},
 };
-
-/// Is told the bytes of the files packed so far, and all of them.
-type Tell<'a> = dyn FnMut(u64, u64) + Send + 'a;
 
 /// How a model is to be loaded.
 #[derive(Clone, Debug)]
@@ -62,24 +57,20 @@ impl CpuModel {
         }
         let plan = Plan::for_cpu(&description.spec, isa, options.dtype)?;
         let checkpoint = MappedCheckpoint::open(&description.dir)?;
-        let progress = Progress::new(
-            progress,
-            checkpoint.stored_bytes(description.names.all().map(|stored| stored.name.as_str())),
-        );
-        let loader =
-            Loader { plan: &plan, names: &description.names, checkpoint: &checkpoint, progress: &progress };
+        let reader = Reader::new(&checkpoint, &description.names, progress);
+        let loader = Loader { isa, plan: &plan, names: &description.names, reader: &reader };
         let head = HeadWeights::load(&plan.head, (isa, plan.weights), &description.head_names)?;
         let weights = loader.weights(options.threads, head)?;
-        Ok(Self { weights, device_name: format!("cpu {isa}"), plan })
+        Ok(Self { isa, weights, device_name: format!("cpu {isa}"), plan })
     }
 }
 
 /// What the packing threads share.
 struct Loader<'a> {
+    isa: CpuIsa,
     plan: &'a Plan,
     names: &'a WeightNames,
-    checkpoint: &'a MappedCheckpoint,
-    progress: &'a Progress<'a>,
+    reader: &'a Reader<'a>,
 }
 
 impl Loader<'_> {
@@ -143,7 +134,7 @@ impl Loader<'_> {
         };
         let bias = match (kind, &self.names.position_bias) {
             (BiasKind::Buckets { distance_max, .. }, Some(stored)) => {
-                PositionBias::from_buckets(&self.read(stored)?, heads, distance_max, tokens_max)?
+                PositionBias::from_buckets(&self.reader.read(stored)?, heads, distance_max, tokens_max)?
             }
             (BiasKind::Buckets { .. }, None) => unreachable!("a described table has a name"),
             (BiasKind::Alibi, _) => PositionBias::alibi(heads, tokens_max)?,
@@ -154,10 +145,7 @@ impl Loader<'_> {
     fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
         let linears = layer.linears.iter();
         let linears = linears.map(|linear| self.linear(&names.of_linear(linear.role), linear.gated));
-        let norms = layer.norms.iter().map(|NormPlan { role, op, .. }| {
-            let names = names.of_norm(*role).expect("a described norm has a name");
-            self.norm(names, *op)
-        });
+        let norms = layer.norms.iter().map(|NormPlan { role, op, .. }| self.norm(names.of_norm(*role), *op));
         Ok(LayerWeights {
             linears: linears.collect::<Result<_, _>>()?,
             norms: norms.collect::<Result<_, _>>()?,
@@ -166,102 +154,37 @@ impl Loader<'_> {
 
     /// Packs the stored layers of one product: below each other as if they were one, or a gate with what it opens.
     fn linear(&self, names: &[&LinearNames], gated: bool) -> Result<PackedLinear, LoadError> {
-        let mut bias = Vec::new();
-        let mut sources = Vec::new();
-        for LinearNames { weight, bias: of_bias, rows } in names {
-            let outputs = rows.len();
-            match of_bias {
-                Some(stored) => bias.extend(self.read_rows(stored, rows)?),
-                None => bias.resize(bias.len() + outputs, 0.0),
-            }
-            let tensor = self.checkpoint.tensor(&weight.name, &weight.shape)?.rows(weight.shape[0], rows);
-            tensor.prefetch();
-            sources.extend((0..outputs).map(|row| (tensor, row)));
-        }
-        let (isa, dtype, inputs) = (self.plan.isa, self.plan.weights, names[0].weight.shape[1]);
+        let stored = self.reader.linear(names)?;
+        let (isa, dtype, inputs) = (self.isa, self.plan.weights, stored.inputs);
+        let (rows, bias) = (stored.rows.len(), Some(&stored.bias[..]));
         let mut failed = None;
-        let fill_row = |output: usize, row: &mut [f32]| {
-            let (tensor, source) = sources[output];
-            keep_first(&mut failed, tensor.read(source * inputs, row));
-        };
-        let (rows, bias) = (sources.len(), Some(&bias[..]));
+        let fill_row = |output: usize, row: &mut [f32]| keep_first(&mut failed, stored.read(output, row));
         let packed = match gated {
             true => PackedLinear::pack_gated(isa, dtype, rows / 2, inputs, bias, fill_row),
             false => PackedLinear::pack(isa, dtype, rows, inputs, bias, fill_row),
         };
-        for (tensor, _) in sources.iter().filter(|(_, row)| *row == 0) {
-            self.done(tensor);
-        }
+        self.reader.done_with(&stored);
         failed.map_or(Ok(packed?), |error| Err(error.into()))
     }
 
     /// Some rows of a stored table `[_, width]`.
     fn table(&self, stored: &Stored, rows: Range<usize>) -> Result<EmbeddingTable, LoadError> {
-        let (count, width) = (rows.len(), stored.shape[1]);
-        let tensor = self.checkpoint.tensor(&stored.name, &stored.shape)?;
-        let used = tensor.rows(stored.shape[0], &rows);
+        let used = self.reader.table(stored, &rows)?;
         let mut failed = None;
-        let packed = EmbeddingTable::pack(self.plan.weights, count, width, |row, values| {
-            keep_first(&mut failed, used.read(row * width, values));
+        let packed = EmbeddingTable::pack(self.plan.weights, rows.len(), used.inputs, |row, values| {
+            keep_first(&mut failed, used.read(row, values));
         });
-        self.done(&tensor);
+        self.reader.done_with(&used);
         failed.map_or(Ok(packed?), |error| Err(error.into()))
     }
 
     fn norm(&self, names: &NormNames, op: NormOp) -> Result<LayerNorm, LoadError> {
-        let mut gamma = self.read(&names.weight)?;
-        match op {
-            NormOp::Layer { eps } => {
-                let zeros = || Ok(vec![0.0; gamma.len()]);
-                let beta = names.bias.as_ref().map_or_else(zeros, |stored| self.read(stored))?;
-                Ok(LayerNorm::new(gamma, beta, eps)?)
-            }
-            NormOp::Rms { eps, plus_one } => {
-                if plus_one {
-                    gamma.iter_mut().for_each(|weight| *weight += 1.0);
-                }
-                Ok(LayerNorm::rms(gamma, eps)?)
-            }
-        }
-    }
-
-    /// A whole tensor.
-    fn read(&self, stored: &Stored) -> Result<Vec<f32>, WeightsError> {
-        self.read_rows(stored, &(0..stored.shape[0]))
-    }
-
-    fn read_rows(&self, stored: &Stored, rows: &Range<usize>) -> Result<Vec<f32>, WeightsError> {
-        let tensor = self.checkpoint.tensor(&stored.name, &stored.shape)?.rows(stored.shape[0], rows);
-        let values = tensor.read_all();
-        self.done(&tensor);
-        values
-    }
-
-    fn done(&self, tensor: &Tensor<'_>) {
-        tensor.release();
-        self.progress.add(tensor.bytes());
-    }
-}
-
-impl LayerNames {
-    fn of_linear(&self, role: LinearRole) -> Vec<&LinearNames> {
-        match role {
-            LinearRole::Qkv => self.qkv.iter().collect(),
-            LinearRole::AttentionOutput => vec![&self.attention_output],
-            LinearRole::FfnUp => self.ffn_up.iter().collect(),
-            LinearRole::FfnDown => vec![&self.ffn_down],
-        }
-    }
-
-    fn of_norm(&self, role: NormRole) -> Option<&NormNames> {
-        match role {
-            NormRole::Attention => self.attention_norm.as_ref(),
-            NormRole::AttentionPost => self.attention_post_norm.as_ref(),
-            NormRole::Ffn => self.ffn_norm.as_ref(),
-            NormRole::FfnPost => self.ffn_post_norm.as_ref(),
-            NormRole::Query => self.query_norm.as_ref(),
-            NormRole::Key => self.key_norm.as_ref(),
-        }
+        let (weight, shift) = self.reader.norm(names, op)?;
+        let (NormOp::Layer { eps } | NormOp::Rms { eps, .. }) = op;
+        Ok(match shift {
+            Some(shift) => LayerNorm::new(weight, shift, eps)?,
+            None => LayerNorm::rms(weight, eps)?,
+        })
     }
 }
 
@@ -269,24 +192,5 @@ impl LayerNames {
 pub(super) fn keep_first(failed: &mut Option<WeightsError>, result: Result<(), WeightsError>) {
     if let Err(error) = result {
         failed.get_or_insert(error);
-    }
-}
-
-/// Adds up what the packing threads have done and tells the caller.
-struct Progress<'a> {
-    told: Mutex<(u64, &'a mut Tell<'a>)>,
-    total: u64,
-}
-
-impl<'a> Progress<'a> {
-    fn new(tell: &'a mut Tell<'a>, total: u64) -> Self {
-        Self { told: Mutex::new((0, tell)), total }
-    }
-
-    fn add(&self, bytes: u64) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.0 += bytes;
-        let done = told.0;
-        (told.1)(done, self.total);
     }
 }

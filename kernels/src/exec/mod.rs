@@ -2,14 +2,18 @@
 
 mod block;
 mod check;
+mod cuda;
 mod error;
 mod head;
 mod lane;
 mod load;
 mod model;
+mod pass;
+mod reader;
 mod sparse;
 mod workspace;
 
+pub use cuda::{BATCHES_MAX, CudaLane, CudaModel};
 pub use error::{ExecError, LoadError};
 pub use lane::CpuLane;
 pub use load::CpuOptions;

@@ -10,6 +10,7 @@ use crate::{
 
 /// A loaded model: its plan and its packed weights. Shared by every lane of a device.
 pub struct CpuModel {
+    pub(super) isa: CpuIsa,
     pub(super) plan: Plan,
     pub(super) weights: Weights,
     pub(super) device_name: String,
@@ -56,7 +57,7 @@ impl CpuModel {
 
     /// The instruction set that the weights are packed for.
     pub fn isa(&self) -> CpuIsa {
-        self.plan.isa()
+        self.isa
     }
 
     /// Width of the dense vectors; 0 where the model gives none.

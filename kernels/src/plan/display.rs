@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use super::{BiasKind, BiasPlan, Buffer, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan, Step};
+use super::{BiasKind, BiasPlan, Buffer, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan, Step, Target};
 use crate::{cpu::Epilogue, spec::Kinds};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { isa, weights, activations, embed, position_bias, ropes, layers, final_norm, head, .. } =
-            self;
-        writeln!(f, "plan: cpu {isa}, weights {weights}, activations {activations}, sums f32")?;
+        let Self {
+            target, weights, activations, embed, position_bias, ropes, layers, final_norm, head, ..
+        } = self;
+        writeln!(f, "plan: {target}, weights {weights}, activations {activations}, sums f32")?;
         let EmbedPlan { vocab, position_rows, token_types, width, .. } = embed;
         write!(f, "  {}: [{vocab}, {width}]", if embed.norm.is_some() { "embed_norm" } else { "embed" })?;
         embed.scale.map_or(Ok(()), |scale| write!(f, " x {scale}"))?;
@@ -40,6 +41,15 @@ impl fmt::Display for Plan {
             .map(|all| used().map(|buffer| all[buffer as usize]).collect::<Vec<_>>());
         let bytes = self.workspace_bytes(1);
         writeln!(f, "  buffers per token: {widths:?} at {starts:?} x {activations} = {bytes} bytes")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(isa) => write!(f, "cpu {isa}"),
+            Self::Cuda => f.write_str("cuda"),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a device cannot do for a model.
 
-use crate::{cpu::CpuIsa, dtype::Dtype};
+use crate::{cpu::CpuIsa, cuda::KernelError, dtype::Dtype};
 
 /// The device has no kernels for the model as it was asked for. Nothing was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum PlanError {
         /// The widest.
         max: usize,
     },
+    /// CUDA devices have no kernel for it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
 }
 
 fn names(all: &[impl ToString]) -> String {

@@ -1,11 +1,11 @@
 //! One block: which products it takes, and in which order its steps go.
 
 use super::{
-    Buffer, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, PlanError, Step,
+    Buffer, HeadLayout, LayerPlan, LinearPlan, LinearRole, NormPlan, NormRole, Step,
     select::{function, norm},
 };
 use crate::{
-    cpu::{self, AttentionShape, Epilogue, HEAD_DIM_MAX},
+    cpu::{self, AttentionShape, Epilogue},
     spec::{self, LayerSpec, NormPlacement},
 };
 
@@ -13,16 +13,12 @@ const IDENTITY: Epilogue = Epilogue::Activate(cpu::Activation::Identity);
 
 impl LayerPlan {
     /// Plans one block whose rotation, where it has one, is in table `rope`.
-    pub(super) fn new(spec: &LayerSpec, hidden: usize, rope: Option<usize>) -> Result<Self, PlanError> {
-        let head_dim = spec.attention.head_dim;
-        if head_dim > HEAD_DIM_MAX || !head_dim.is_multiple_of(2) {
-            return Err(PlanError::HeadDim { head_dim, max: HEAD_DIM_MAX });
-        }
-        let plan = Self { linears: Vec::new(), norms: Vec::new(), steps: Vec::new() };
+    pub(super) fn new(spec: &LayerSpec, hidden: usize, rope: Option<usize>, heads: HeadLayout) -> Self {
+        let plan = Self { heads, linears: Vec::new(), norms: Vec::new(), steps: Vec::new() };
         let mut layer = Selection { spec, hidden, plan };
         layer.attention(rope);
         layer.ffn();
-        Ok(layer.plan)
+        layer.plan
     }
 
     /// Which buffers the steps write, and how wide.
@@ -45,8 +41,9 @@ struct Selection<'a> {
 
 impl Selection<'_> {
     fn attention(&mut self, rope: Option<usize>) {
-        let spec::Attention { heads, kv_heads, head_dim, qk_norm, mask, .. } = self.spec.attention;
-        let (query, kv) = self.spec.attention.widths();
+        let spec::Attention { heads, kv_heads, qk_norm, mask, .. } = self.spec.attention;
+        let head_dim = self.plan.heads.width;
+        let (query, kv) = (heads * head_dim, kv_heads * head_dim);
         let mask = match mask {
             spec::Mask::Bidirectional => cpu::Mask::Bidirectional,
             spec::Mask::Causal => cpu::Mask::Causal,

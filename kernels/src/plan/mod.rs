@@ -4,16 +4,20 @@
 //! key and value, one for a gate and what it opens; bias, activation, gate and residual in the epilogues of the products;
 //! one pass for the norms and the rotation of queries and keys.
 
+mod cuda;
 mod display;
 mod error;
 mod head;
+mod heads;
 mod layer;
 mod layout;
 mod rope;
 mod select;
 
+pub(crate) use cuda::{CudaPlan, StepKernel};
 pub use error::PlanError;
 pub(crate) use head::{ChainPlan, HeadPlan, HeadStep, PooledPlan, SparsePlan, WordsPlan};
+pub(crate) use heads::HeadLayout;
 pub(crate) use rope::RopePlan;
 
 use std::ops::Range;
@@ -23,10 +27,10 @@ use crate::{
     dtype::Dtype,
 };
 
-/// What a model does on one kind of CPU, weights left out.
+/// What a model does on one kind of device, weights left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    pub(crate) isa: CpuIsa,
+    pub(crate) target: Target,
     /// Storage of tables and linear layers; norms and biases are f32.
     pub(crate) weights: Dtype,
     /// What the buffers between steps hold.
@@ -45,6 +49,13 @@ pub struct Plan {
     pub(crate) widths: [usize; Buffer::COUNT],
     /// Elements per token that lie before each in the arena of a pass, whole cache lines.
     pub(crate) starts: [usize; Buffer::COUNT],
+}
+
+/// What computes a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Cpu(CpuIsa),
+    Cuda,
 }
 
 /// The tables, `[rows, width]` each, the norm of their sum, and its projection to the residual stream where that is
@@ -87,6 +98,8 @@ pub(crate) enum BiasKind {
 /// One block: its weights and what is done with them, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LayerPlan {
+    /// How its heads of queries, keys and values stand in their buffers.
+    pub(crate) heads: HeadLayout,
     pub(crate) linears: Vec<LinearPlan>,
     pub(crate) norms: Vec<NormPlan>,
     pub(crate) steps: Vec<Step>,
@@ -96,7 +109,7 @@ pub(crate) struct LayerPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LinearPlan {
     pub(crate) role: LinearRole,
-    /// Rows of each stored tensor that is packed into it, in order.
+    /// Rows that each stored tensor has in it, in order.
     pub(crate) outputs: Vec<usize>,
     pub(crate) inputs: usize,
     /// Whether the first of two opens the second.
@@ -194,11 +207,6 @@ impl Plan {
     /// The storage format of the weights.
     pub fn dtype(&self) -> Dtype {
         self.weights
-    }
-
-    /// The instruction set.
-    pub fn isa(&self) -> CpuIsa {
-        self.isa
     }
 
     /// Elements of a dense vector; 0 where the model gives none.

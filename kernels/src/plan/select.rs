@@ -1,12 +1,14 @@
 //! The only reader of a spec's axes: those of the whole encoder; `layer` has those of one block.
 
 use super::{
-    BiasKind, BiasPlan, Buffer, EmbedPlan, HeadPlan, LayerPlan, NormOp, Plan, PlanError, RopePlan, layout,
+    BiasKind, BiasPlan, Buffer, EmbedPlan, HeadLayout, HeadPlan, LayerPlan, NormOp, Plan, PlanError,
+    RopePlan, Target, layout,
 };
 use crate::{
     cpu::{self, CpuIsa},
+    cuda::{Distance, KernelError},
     dtype::{Dtype, DtypePolicy},
-    spec::{self, EncoderSpec, LayerSpec, Position, PositionBias},
+    spec::{self, EncoderSpec, LayerSpec, NormPlacement, Position, PositionBias},
 };
 
 impl Plan {
@@ -16,10 +18,26 @@ impl Plan {
     /// What the device cannot do.
     pub fn for_cpu(spec: &EncoderSpec, isa: CpuIsa, policy: DtypePolicy) -> Result<Self, PlanError> {
         let weights = Self::dtype_on(isa, policy)?;
+        Self::of(spec, Target::Cpu(isa), weights, isa.activation_dtype(weights))
+    }
+
+    /// The plan for one device, its formats decided.
+    pub(super) fn of(
+        spec: &EncoderSpec,
+        target: Target,
+        weights: Dtype,
+        activations: Dtype,
+    ) -> Result<Self, PlanError> {
         let (ropes, ropes_of_layers) = ropes(spec);
         let layers = spec.each_layer().zip(ropes_of_layers);
-        let layers = layers.map(|(layer, rope)| LayerPlan::new(layer, spec.hidden, rope));
-        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let layers = layers.map(|(layer, rope)| {
+            let heads = match target {
+                Target::Cpu(_) => HeadLayout::for_cpu(&layer.attention),
+                Target::Cuda => HeadLayout::for_cuda(&layer.attention, distance(spec.position_bias)),
+            };
+            Ok(LayerPlan::new(layer, spec.hidden, rope, heads?))
+        });
+        let layers = layers.collect::<Result<Vec<_>, PlanError>>()?;
         let mut widths = [0; Buffer::COUNT];
         widths[Buffer::Hidden as usize] = spec.hidden;
         for step in layers.iter().flat_map(LayerPlan::writes) {
@@ -31,10 +49,9 @@ impl Plan {
             let width = &mut widths[EmbedPlan::UNPROJECTED as usize];
             *width = embed.width.max(*width);
         }
-        let activations = isa.activation_dtype(weights);
         let starts = layout::starts(&layers, &widths);
         Ok(Self {
-            isa,
+            target,
             weights,
             activations,
             embed,
@@ -89,6 +106,28 @@ fn position_bias(spec: &EncoderSpec) -> Option<BiasPlan> {
     };
     let heads = spec.layer(0).attention.heads;
     Some(BiasPlan { kind, heads, tokens_max: spec.position.tokens_max() })
+}
+
+/// What attention adds by distance, as CUDA's kernels know it.
+pub(super) const fn distance(bias: Option<PositionBias>) -> Distance {
+    match bias {
+        None => Distance::None,
+        Some(PositionBias::Alibi) => Distance::Alibi,
+        Some(PositionBias::Buckets { .. }) => Distance::Relative,
+    }
+}
+
+/// The format of weights and activations on CUDA devices. Post-norm encoders have small activations, of which f16 keeps eight
+/// times as much as bf16; in a stream that no norm holds together, layer after layer adds up, in published models beyond what
+/// f16 can hold.
+pub(super) fn cuda_dtype(spec: &EncoderSpec, policy: DtypePolicy) -> Result<Dtype, KernelError> {
+    let is_post = spec.each_layer().all(|layer| layer.placement == NormPlacement::Post);
+    match policy {
+        DtypePolicy::Auto if is_post => Ok(Dtype::F16),
+        DtypePolicy::Auto => Ok(Dtype::Bf16),
+        DtypePolicy::Exact(dtype @ (Dtype::F16 | Dtype::Bf16)) => Ok(dtype),
+        DtypePolicy::Exact(dtype) => Err(KernelError::Dtype(dtype)),
+    }
 }
 
 /// The tables of all layers, each once, and the one that a layer looks up.

@@ -74,7 +74,7 @@ fn an_exact_format_is_taken_where_it_is_covered() {
     for isa in CpuIsa::ALL {
         for dtype in Dtype::ALL.into_iter().filter(|dtype| isa.supports(*dtype)) {
             let plan = Plan::for_cpu(&spec(MINILM), isa, DtypePolicy::Exact(dtype)).expect("covered");
-            assert_eq!((plan.isa(), plan.dtype()), (isa, dtype));
+            assert_eq!((plan.target, plan.dtype()), (Target::Cpu(isa), dtype));
         }
     }
 }

@@ -71,6 +71,11 @@ impl PositionBias {
         Ok(Self { heads, tokens_max, values })
     }
 
+    /// For each head, by key minus query, from `1 - tokens_max` to `tokens_max - 1`.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks_exact(2 * self.tokens_max - 1).take(self.heads)
+    }
+
     /// Query heads that it has numbers for.
     pub fn heads(&self) -> usize {
         self.heads

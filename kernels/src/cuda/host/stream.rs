@@ -87,19 +87,25 @@ impl Stream {
         })
     }
 
-    /// Puts in a copy from a device address to the beginning of pinned memory.
+    /// Puts in a copy from a device address to a place in pinned memory.
     ///
     /// # Safety
     /// So many bytes at `from` are this device's; until the copy has ended, `to` lives and is neither read nor written.
     ///
     /// # Errors
     /// More bytes than `to` has, or the device was lost.
-    pub unsafe fn copy_out(&self, to: &Pinned, from: DeviceAddress, bytes: usize) -> Result<(), DeviceError> {
+    pub unsafe fn copy_out(
+        &self,
+        (to, at): (&Pinned, usize),
+        from: DeviceAddress,
+        bytes: usize,
+    ) -> Result<(), DeviceError> {
         let call = "cuMemcpyDtoHAsync_v2";
-        self.check_len(call, to, bytes)?;
+        self.check_len(call, to, at.saturating_add(bytes))?;
         // SAFETY: the range of `to` was checked; the rest is the caller's promise.
-        self.device
-            .done(call, unsafe { calls::cuMemcpyDtoHAsync_v2(to.start().cast(), from, bytes, self.raw) })
+        self.device.done(call, unsafe {
+            calls::cuMemcpyDtoHAsync_v2(to.start().wrapping_add(at).cast(), from, bytes, self.raw)
+        })
     }
 
     fn check_len(&self, call: &'static str, pinned: &Pinned, bytes: usize) -> Result<(), DeviceError> {

@@ -71,10 +71,10 @@ fn streams_are_ordered_by_events_and_by_nothing_else() {
     unsafe {
         copies.copy_in(memory.address(), &sent, 12).expect("a copy");
         copies.record(&arrived).expect("recorded");
-        results.copy_out(&before, memory.address(), 12).expect("a copy");
+        results.copy_out((&before, 0), memory.address(), 12).expect("a copy");
         results.record(&early).expect("recorded");
         results.wait(&arrived).expect("ordered");
-        results.copy_out(&after, memory.address(), 12).expect("a copy");
+        results.copy_out((&after, 0), memory.address(), 12).expect("a copy");
         results.record(&late).expect("recorded");
     }
     early.wait(&mut patient).expect("it ends");
@@ -144,7 +144,7 @@ fn launches_run_in_their_stream() {
         stream.launch(&pool.launch(pool_args).expect("a launch")).expect("it is put in");
         stream.launch(&dense.launch(dense_args).expect("a launch")).expect("it is put in");
         stream.launch(&large).expect("it is put in");
-        stream.copy_out(&result, out, 4).expect("a copy");
+        stream.copy_out((&result, 0), out, 4).expect("a copy");
         stream.record(&done).expect("recorded");
     }
     done.wait(&mut patient).expect("it ends");

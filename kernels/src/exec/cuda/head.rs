@@ -1,0 +1,269 @@
+//! What follows the last hidden states, in f32.
+
+use super::{
+    super::{ExecError, LoadError},
+    model::{HeadParts, HeadStepPart, NormPart},
+    parts::Parts,
+    pass::Pass,
+    slot::Answer,
+};
+use crate::{
+    cuda::{
+        AddNormKernel, DenseArgs, DeviceAddress, KernelError, NormKind, PoolArgs, VectorForm, VectorsArgs,
+        activation_code, pooling_code,
+    },
+    describe::{HeadNames, ModuleWeights},
+    dtype::Dtype,
+    outputs::{OutputSet, Outputs},
+    plan::{Buffer, ChainPlan, HeadPlan, HeadStep, PooledPlan},
+    weights::MappedCheckpoint,
+};
+
+/// Heads that a device computes, in the order of [`HeadParts`].
+pub(super) const COUNT: usize = 4;
+/// Rows start on 16 bytes where a product reads them.
+const ROW_ELEMENTS: usize = 8;
+
+/// What a head has a row for.
+#[derive(Clone, Copy)]
+pub(super) enum RowsOf {
+    Sequences,
+    Tokens,
+    Kept,
+}
+
+impl RowsOf {
+    pub(super) fn of(self, sequences: usize, tokens: usize, kept: usize) -> usize {
+        match self {
+            Self::Sequences => sequences,
+            Self::Tokens => tokens,
+            Self::Kept => kept,
+        }
+    }
+}
+
+/// The widest row of each head that is wanted, else 0, and what it has rows for.
+pub(super) fn widths(plan: &HeadPlan, hidden: usize, wanted: OutputSet) -> [(usize, RowsOf); COUNT] {
+    let widest = |chain: &ChainPlan, inputs: usize| {
+        let outputs = chain.steps.iter().map(|step| match *step {
+            HeadStep::Dense { outputs, .. } => outputs.next_multiple_of(ROW_ELEMENTS),
+            HeadStep::LayerNorm { width, .. } | HeadStep::L2 { width } => width,
+        });
+        outputs.max().unwrap_or(0).max(inputs)
+    };
+    let pooled = |is_wanted: bool, plan: &Option<PooledPlan>| {
+        let plan = plan.as_ref().filter(|_| is_wanted);
+        plan.map_or(0, |plan| widest(&plan.chain, hidden * plan.poolings.len()))
+    };
+    let of_tokens = |is_wanted: bool, chain: Option<&ChainPlan>| {
+        chain.filter(|_| is_wanted).map_or(0, |chain| widest(chain, hidden))
+    };
+    let multivector = plan.multivector.as_ref().map(|plan| &plan.chain);
+    [
+        (pooled(wanted.dense, &plan.dense), RowsOf::Sequences),
+        (pooled(wanted.classes, &plan.classes), RowsOf::Sequences),
+        (of_tokens(wanted.token_classes, plan.token_classes.as_ref()), RowsOf::Tokens),
+        (of_tokens(wanted.multivector, multivector), RowsOf::Kept),
+    ]
+}
+
+/// Decides where the weights of every head go.
+pub(super) fn load(
+    plan: &HeadPlan,
+    names: &HeadNames,
+    parts: &mut Parts<'_>,
+) -> Result<HeadParts, LoadError> {
+    let mut chain = |chain: Option<&ChainPlan>, names: &[Option<ModuleWeights>]| {
+        let steps = chain.map(|chain| {
+            let steps = chain.steps.iter().zip(names);
+            steps
+                .map(|(step, names)| load_step(step, names.as_ref(), parts))
+                .collect::<Result<Vec<_>, LoadError>>()
+        });
+        steps.transpose()
+    };
+    Ok(HeadParts {
+        dense: chain(plan.dense.as_ref().map(|plan| &plan.chain), &names.dense)?,
+        classes: chain(plan.classes.as_ref().map(|plan| &plan.chain), &names.classes)?,
+        token_classes: chain(plan.token_classes.as_ref(), &names.token_classes)?,
+        multivector: chain(plan.multivector.as_ref().map(|plan| &plan.chain), &names.multivector)?,
+    })
+}
+
+fn weight(names: &ModuleWeights) -> &str {
+    &names.names.weight
+}
+
+fn shift(names: &ModuleWeights) -> &str {
+    &names.names.bias
+}
+
+fn load_step(
+    step: &HeadStep,
+    names: Option<&ModuleWeights>,
+    parts: &mut Parts<'_>,
+) -> Result<HeadStepPart, LoadError> {
+    let read = |name: fn(&ModuleWeights) -> &str, shape: &[usize]| -> Result<Vec<f32>, LoadError> {
+        let names = names.expect("a described module with weights has their names");
+        let checkpoint = MappedCheckpoint::open(&names.dir)?;
+        let tensor = checkpoint.tensor(name(names), shape)?;
+        Ok(tensor.read_all()?)
+    };
+    Ok(match *step {
+        HeadStep::Dense { inputs, outputs, bias, activation } => {
+            if !inputs.is_multiple_of(ROW_ELEMENTS) {
+                let rule = "sums are over eights";
+                return Err(KernelError::Operands { kernel: "dense".to_owned(), rule }.into());
+            }
+            let bias = bias.then(|| read(shift, &[outputs])).transpose()?;
+            let weights = parts.values(read(weight, &[outputs, inputs])?);
+            let bias = bias.map(|bias| parts.values(bias));
+            HeadStepPart::Dense { weight: weights, bias, inputs, outputs, activation }
+        }
+        HeadStep::LayerNorm { width, eps, bias } => {
+            let kernel = AddNormKernel::select(NormKind::Layer, Dtype::F32, width)?;
+            let shifts = bias.then(|| read(shift, &[width])).transpose()?;
+            let weights = parts.values(read(weight, &[width])?);
+            let shifts = shifts.map(|shifts| parts.values(shifts));
+            HeadStepPart::Norm { kernel, norm: NormPart { weight: weights, shift: shifts, eps }, width }
+        }
+        HeadStep::L2 { width } => HeadStepPart::L2 { width },
+    })
+}
+
+/// Rows of f32 on the device.
+#[derive(Clone, Copy)]
+struct Rows {
+    at: DeviceAddress,
+    rows: usize,
+    width: usize,
+    stride: usize,
+}
+
+impl Pass<'_> {
+    /// Runs the heads that are wanted and says where their answers are. `kept`: how many tokens get a vector of their own.
+    pub(super) fn heads(&self, wanted: OutputSet, kept: usize) -> Result<Vec<Answer>, ExecError> {
+        let (plan, parts) = (&self.model.plan.plan.head, &self.model.weights.heads);
+        let mut answers = Vec::with_capacity(COUNT);
+        let mut answer = |kind: fn(&mut Outputs) -> &mut Vec<f32>, rows: Rows| {
+            let Rows { at, rows, width, stride } = rows;
+            answers.push(Answer { kind, rows_at: at, rows, width, stride });
+        };
+        if let (true, Some(plan), Some(steps)) = (wanted.dense, &plan.dense, &parts.dense) {
+            answer(|out| &mut out.dense, self.chain(steps, self.pooled(plan, 0)?, 0)?);
+        }
+        if let (true, Some(plan), Some(steps)) = (wanted.classes, &plan.classes, &parts.classes) {
+            answer(|out| &mut out.classes, self.chain(steps, self.pooled(plan, 1)?, 1)?);
+        }
+        if let (true, Some(steps)) = (wanted.token_classes, &parts.token_classes) {
+            let rows = self.widened(0, self.tokens, 2)?;
+            answer(|out| &mut out.token_classes, self.chain(steps, rows, 2)?);
+        }
+        if let (true, Some(steps), true) = (wanted.multivector, &parts.multivector, kept > 0) {
+            let rows = self.widened(self.at(self.room.kept), kept, 3)?;
+            answer(|out| &mut out.multivector, self.chain(steps, rows, 3)?);
+        }
+        Ok(answers)
+    }
+
+    /// The first of a head's two buffers.
+    fn first(&self, head: usize) -> DeviceAddress {
+        self.at(self.room.heads[head].0)
+    }
+
+    /// The other one.
+    fn other(&self, head: usize, at: DeviceAddress) -> DeviceAddress {
+        let first = self.first(head);
+        if at == first { first + self.room.heads[head].1 as u64 } else { first }
+    }
+
+    fn hidden(&self) -> usize {
+        self.model.plan.plan.hidden()
+    }
+
+    /// A row for each sequence: its poolings side by side.
+    fn pooled(&self, plan: &PooledPlan, head: usize) -> Result<Rows, ExecError> {
+        let (at, hidden) = (self.first(head), self.hidden());
+        let width = hidden * plan.poolings.len();
+        for (index, &pooling) in plan.poolings.iter().enumerate() {
+            let args = PoolArgs {
+                x: self.buffer(Buffer::Hidden),
+                cu_seqlens: self.at(self.room.cu_seqlens),
+                out: at + (4 * hidden * index) as u64,
+                sequences: self.sequences as u32,
+                dims: hidden as u32,
+                out_stride: width as u32,
+                pooling: pooling_code(pooling),
+            };
+            self.launch(self.model.plan.kernels.pool.launch(args))?;
+        }
+        Ok(Rows { at, rows: self.sequences, width, stride: width })
+    }
+
+    /// A row for each token, or for those that are `kept`.
+    fn widened(&self, kept: DeviceAddress, rows: usize, head: usize) -> Result<Rows, ExecError> {
+        let (at, width) = (self.first(head), self.hidden());
+        let args = VectorsArgs {
+            x: self.buffer(Buffer::Hidden),
+            kept,
+            out: at,
+            rows: rows as u32,
+            dims: width as u32,
+            x_stride: width as u32,
+            form: VectorForm::F32.code(),
+            is_unit: 0,
+            reserved: 0,
+        };
+        self.launch(self.model.plan.kernels.widen.launch(args))?;
+        Ok(Rows { at, rows, width, stride: width })
+    }
+
+    fn chain(&self, steps: &[HeadStepPart], mut x: Rows, head: usize) -> Result<Rows, ExecError> {
+        for step in steps {
+            x = self.head_step(step, x, head)?;
+        }
+        Ok(x)
+    }
+
+    fn head_step(&self, step: &HeadStepPart, x: Rows, head: usize) -> Result<Rows, ExecError> {
+        let (to, rows, kernels) = (self.other(head, x.at), x.rows, &self.model.plan.kernels);
+        match *step {
+            HeadStepPart::Dense { weight, bias, inputs, outputs, activation } => {
+                let stride = outputs.next_multiple_of(ROW_ELEMENTS);
+                let args = DenseArgs {
+                    x: x.at,
+                    weight: self.weight(weight),
+                    bias: self.weight_or_null(bias),
+                    out: to,
+                    rows: rows as u32,
+                    columns: outputs as u32,
+                    inner: inputs as u32,
+                    x_stride: x.stride as u32,
+                    out_stride: stride as u32,
+                    activation: activation_code(activation),
+                };
+                self.launch(kernels.dense.launch(args))?;
+                Ok(Rows { at: to, rows, width: outputs, stride })
+            }
+            HeadStepPart::Norm { ref kernel, norm, width } => {
+                self.norm_rows(kernel, norm, (rows, width), [x.at, 0, 0, x.at])?;
+                Ok(x)
+            }
+            HeadStepPart::L2 { width } => {
+                let args = VectorsArgs {
+                    x: x.at,
+                    kept: 0,
+                    out: to,
+                    rows: rows as u32,
+                    dims: width as u32,
+                    x_stride: x.stride as u32,
+                    form: VectorForm::F32.code(),
+                    is_unit: 1,
+                    reserved: 0,
+                };
+                self.launch(kernels.vectors.launch(args))?;
+                Ok(Rows { at: to, rows, width, stride: width })
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One lane of a device: batches that follow one another, so that the copies of one hide behind the work of the other.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    super::{
+        ExecError,
+        check::{check, check_outputs},
+        pass,
+    },
+    model::CudaModel,
+    pass::Pass,
+    slot::{Answer, Flight, Room, Slot},
+};
+use crate::{
+    batch::PackedBatch,
+    cuda::{CudaDevice, DeviceAddress, DeviceError, Stream},
+    outputs::{OutputSet, Outputs},
+};
+
+/// Batches that a lane has on their way at once.
+pub const BATCHES_MAX: usize = 2;
+
+/// Runs batches in the order in which they are put in. Any model of the device runs on any of its lanes.
+pub struct CudaLane {
+    device: Arc<CudaDevice>,
+    copies: Stream,
+    compute: Stream,
+    results: Stream,
+    slots: [Slot; BATCHES_MAX],
+    /// Slots on their way, oldest first.
+    in_flight: VecDeque<usize>,
+    /// Of the batch that is put in: tokens with a vector of their own.
+    kept: Vec<u32>,
+}
+
+impl CudaLane {
+    /// A lane without memory; it grows to what its batches need.
+    ///
+    /// # Errors
+    /// The device was lost.
+    pub fn new(device: &Arc<CudaDevice>) -> Result<Self, DeviceError> {
+        Ok(Self {
+            copies: Stream::new(device)?,
+            compute: Stream::new(device)?,
+            results: Stream::new(device)?,
+            slots: [Slot::new(device)?, Slot::new(device)?],
+            in_flight: VecDeque::with_capacity(BATCHES_MAX),
+            kept: Vec::new(),
+            device: Arc::clone(device),
+        })
+    }
+
+    /// Batches that were put in and not finished.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Puts a batch in and does not wait for it.
+    ///
+    /// The same sequence gives the same bits whatever shares its batch.
+    ///
+    /// # Errors
+    /// [`ExecError::Busy`] while [`BATCHES_MAX`] are on their way; the batch does not fit the model; no memory, or the device
+    /// was lost.
+    pub fn submit(
+        &mut self,
+        model: &Arc<CudaModel>,
+        batch: &PackedBatch,
+        wanted: OutputSet,
+    ) -> Result<(), ExecError> {
+        check_outputs(wanted, model.gives())?;
+        check(model.plan(), batch)?;
+        check_keys(batch)?;
+        if !Arc::ptr_eq(&self.device, model.device()) {
+            return Err(ExecError::OtherDevice);
+        }
+        let free = (0..BATCHES_MAX).find(|slot| !self.in_flight.contains(slot)).ok_or(ExecError::Busy)?;
+        // A batch that failed while it was put in may have left work.
+        if !self.slots[free].done.is_done()? {
+            return Err(ExecError::Busy);
+        }
+        let plan = model.plan();
+        let multivector = plan.head.multivector.as_ref().filter(|_| wanted.multivector);
+        let bounds = multivector.map(|head| keep(batch, head.skipped_first, &mut self.kept));
+        if bounds.is_none() {
+            self.kept.clear();
+        }
+        let room = Room::new(plan, batch, self.kept.len(), wanted);
+        let address = self.slots[free].reserve(&self.device, &room)?;
+        let put_in = self.put_in((free, address), &room, model, batch, wanted);
+        let (answers, failed) = match put_in {
+            Ok(answers) => (answers, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        // What was put in uses the weights until it has ended, whether all of it was put in or not.
+        let multivector_bounds = bounds.unwrap_or_else(|| vec![0]);
+        self.slots[free].flight = Some(Flight { _model: Arc::clone(model), answers, multivector_bounds });
+        if let Some(error) = failed {
+            self.compute.record(&self.slots[free].done)?;
+            return Err(error);
+        }
+        self.in_flight.push_back(free);
+        Ok(())
+    }
+
+    fn put_in(
+        &mut self,
+        (slot, address): (usize, DeviceAddress),
+        room: &Room,
+        model: &CudaModel,
+        batch: &PackedBatch,
+        wanted: OutputSet,
+    ) -> Result<Vec<Answer>, ExecError> {
+        let slot = &mut self.slots[slot];
+        if let Some((input, bytes)) = slot.write(room, batch, &self.kept) {
+            // SAFETY: the room is the slot's alone; its input is written again after its last event only.
+            unsafe { self.copies.copy_in(address, input, bytes)? };
+        }
+        self.copies.record(&slot.arrived)?;
+        self.compute.wait(&slot.arrived)?;
+        let lengths = batch.cu_seqlens_q.windows(2).map(|bounds| bounds[1] - bounds[0]);
+        let mut of_batch = Pass {
+            model,
+            stream: &self.compute,
+            room,
+            slot: address,
+            tokens: batch.tokens(),
+            sequences: batch.sequences(),
+            longest: lengths.max().unwrap_or(0),
+        };
+        let mut answers = Vec::new();
+        if batch.tokens() > 0 {
+            pass::run(model.plan(), &mut of_batch)?;
+            answers = of_batch.heads(wanted, self.kept.len())?;
+        }
+        self.compute.record(&slot.computed)?;
+        self.results.wait(&slot.computed)?;
+        slot.reserve_results(&self.device, answers.iter().map(Answer::bytes).sum())?;
+        if let Some(results) = &slot.results {
+            let mut at = 0;
+            for answer in &answers {
+                // SAFETY: the rows are the slot's; its results are read after its last event only.
+                unsafe { self.results.copy_out((results, at), answer.rows_at, answer.bytes())? };
+                at += answer.bytes();
+            }
+        }
+        self.results.record(&slot.done)?;
+        Ok(answers)
+    }
+
+    /// Waits for the oldest batch and leaves what it was to give in `out`. `goes_on`, which may pause, is asked while it is
+    /// waited for; where it says no, the device is given up.
+    ///
+    /// # Errors
+    /// [`ExecError::Idle`]: none is on its way; or the device was lost, and every batch on it.
+    pub fn finish(&mut self, goes_on: &mut dyn FnMut() -> bool, out: &mut Outputs) -> Result<(), ExecError> {
+        out.clear();
+        let slot = self.in_flight.front().copied().ok_or(ExecError::Idle)?;
+        let slot = &mut self.slots[slot];
+        slot.done.wait(goes_on)?;
+        self.in_flight.pop_front();
+        let (Some(flight), Some(results)) = (slot.flight.take(), &slot.results) else { return Ok(()) };
+        let mut bytes = results.bytes();
+        for answer in flight.answers {
+            let (rows, later) = bytes.split_at(answer.bytes());
+            bytes = later;
+            let rows: &[f32] = bytemuck::cast_slice(rows);
+            let to = (answer.kind)(out);
+            rows.chunks_exact(answer.stride).for_each(|row| to.extend_from_slice(&row[..answer.width]));
+        }
+        out.multivector_bounds = flight.multivector_bounds;
+        Ok(())
+    }
+
+    /// Runs one batch from its beginning to its end, behind those on their way.
+    ///
+    /// # Errors
+    /// As [`Self::submit`] and [`Self::finish`].
+    pub fn run(
+        &mut self,
+        model: &Arc<CudaModel>,
+        batch: &PackedBatch,
+        wanted: OutputSet,
+        goes_on: &mut dyn FnMut() -> bool,
+        out: &mut Outputs,
+    ) -> Result<(), ExecError> {
+        out.clear();
+        if !self.in_flight.is_empty() {
+            return Err(ExecError::Busy);
+        }
+        self.submit(model, batch, wanted)?;
+        self.finish(goes_on, out)
+    }
+}
+
+/// Attention on a device takes all tokens of a sequence as its keys.
+fn check_keys(batch: &PackedBatch) -> Result<(), ExecError> {
+    let (queries, keys) = (batch.cu_seqlens_q.windows(2), batch.cu_seqlens_k.windows(2));
+    let length = |bounds: &[u32]| bounds[1] - bounds[0];
+    let differs = queries.zip(keys).position(|(queries, keys)| length(queries) != length(keys));
+    differs.map_or(Ok(()), |sequence| {
+        let [keys, tokens] = [&batch.cu_seqlens_k, &batch.cu_seqlens_q].map(|all| length(&all[sequence..]));
+        Err(ExecError::Keys { sequence, keys, tokens })
+    })
+}
+
+/// Lists the tokens that get a vector of their own; returns their bounds by sequence.
+fn keep(batch: &PackedBatch, skipped_first: usize, kept: &mut Vec<u32>) -> Vec<u32> {
+    kept.clear();
+    let sequences = batch.cu_seqlens_q.windows(2);
+    let ends = sequences.map(|bounds| {
+        let tokens = bounds[0].saturating_add(skipped_first as u32)..bounds[1];
+        kept.extend(tokens.filter(|&token| batch.skipped.get(token as usize) != Some(&true)));
+        kept.len() as u32
+    });
+    std::iter::once(0).chain(ends).collect()
+}
+
+impl std::fmt::Debug for CudaLane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (device, in_flight) = (self.device.name(), &self.in_flight);
+        f.debug_struct("CudaLane").field("device", &device).field("in_flight", in_flight).finish()
+    }
+}

@@ -1,0 +1,125 @@
+//! A model in a device's memory.
+
+use std::sync::Arc;
+
+use super::parts::Part;
+use crate::{
+    cpu::Activation,
+    cuda::{AddNormKernel, CudaDevice, DeviceMemory},
+    dtype::Dtype,
+    outputs::OutputSet,
+    plan::{CudaPlan, Plan},
+};
+
+/// A loaded model: its plan and its weights. Shared by every lane of its device.
+pub struct CudaModel {
+    pub(super) device: Arc<CudaDevice>,
+    pub(super) plan: CudaPlan,
+    pub(super) weights: CudaWeights,
+    pub(super) memory: DeviceMemory,
+    pub(super) device_name: String,
+}
+
+/// Where the weights are, in the order of the plan's lists.
+pub(super) struct CudaWeights {
+    pub(super) embeddings: EmbeddingParts,
+    pub(super) position_bias: Option<BiasPart>,
+    pub(super) ropes: Vec<Part>,
+    pub(super) layers: Vec<LayerParts>,
+    pub(super) final_norm: Option<NormPart>,
+    pub(super) heads: HeadParts,
+}
+
+pub(super) struct EmbeddingParts {
+    pub(super) token: Part,
+    pub(super) position: Option<Part>,
+    pub(super) token_type: Option<Part>,
+    pub(super) norm: Option<NormPart>,
+    pub(super) projection: Option<LinearPart>,
+}
+
+pub(super) struct LayerParts {
+    pub(super) linears: Vec<LinearPart>,
+    pub(super) norms: Vec<NormPart>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct LinearPart {
+    pub(super) weight: Part,
+    pub(super) bias: Part,
+    /// Rows of the weights, gates among them.
+    pub(super) columns: usize,
+    pub(super) inputs: usize,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct NormPart {
+    pub(super) weight: Part,
+    pub(super) shift: Option<Part>,
+    pub(super) eps: f32,
+}
+
+/// What attention adds to its scores, as its kernel reads it.
+#[derive(Clone, Copy)]
+pub(super) struct BiasPart {
+    pub(super) values: Part,
+    /// The largest distance of a table.
+    pub(super) reach: usize,
+}
+
+/// Steps of each head that the device computes.
+pub(super) struct HeadParts {
+    pub(super) dense: Option<Vec<HeadStepPart>>,
+    pub(super) classes: Option<Vec<HeadStepPart>>,
+    pub(super) token_classes: Option<Vec<HeadStepPart>>,
+    pub(super) multivector: Option<Vec<HeadStepPart>>,
+}
+
+pub(super) enum HeadStepPart {
+    Dense { weight: Part, bias: Option<Part>, inputs: usize, outputs: usize, activation: Activation },
+    Norm { kernel: AddNormKernel, norm: NormPart, width: usize },
+    L2 { width: usize },
+}
+
+impl CudaModel {
+    /// The device memory that the weights hold.
+    pub fn bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
+    /// The device that has it.
+    pub fn device(&self) -> &Arc<CudaDevice> {
+        &self.device
+    }
+
+    /// The format of weights and activations.
+    pub fn dtype(&self) -> Dtype {
+        self.plan.plan.dtype()
+    }
+
+    /// Width of the dense vectors; 0 where the model gives none.
+    pub fn dims(&self) -> usize {
+        self.plan.plan.dims()
+    }
+
+    /// The outputs that it can give here: weights of words are a CPU's.
+    pub fn gives(&self) -> OutputSet {
+        OutputSet { sparse: false, ..self.plan.plan.head.gives }
+    }
+
+    /// The steps of a forward pass; print it to see them.
+    pub fn plan(&self) -> &Plan {
+        &self.plan.plan
+    }
+
+    /// Where answers come from, such as `cuda:0 NVIDIA H200`.
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+}
+
+impl std::fmt::Debug for CudaModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CudaModel").field("device", &self.device_name).field("bytes", &self.bytes()).finish()
+    }
+}

@@ -1,0 +1,178 @@
+//! The memory of one batch on its way.
+
+use std::sync::Arc;
+
+use super::{head, model::CudaModel};
+use crate::{
+    batch::PackedBatch,
+    cuda::{CudaDevice, DeviceAddress, DeviceError, DeviceMemory, Event, Pinned},
+    outputs::{OutputSet, Outputs},
+    plan::{Buffer, Plan},
+};
+
+/// Operands start on whole multiples.
+const ALIGNMENT: usize = 256;
+
+/// One batch's memory, which grows to the largest that it was used for, and the events between its streams.
+pub(super) struct Slot {
+    memory: Option<DeviceMemory>,
+    input: Option<Pinned>,
+    pub(super) results: Option<Pinned>,
+    /// The input is on the device.
+    pub(super) arrived: Event,
+    /// The results are on the device.
+    pub(super) computed: Event,
+    /// The results are in `results`, and nothing of the slot is in use.
+    pub(super) done: Event,
+    /// What is on its way.
+    pub(super) flight: Option<Flight>,
+}
+
+/// A batch that was put in.
+pub(super) struct Flight {
+    /// Its weights must not go before it.
+    pub(super) _model: Arc<CudaModel>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) multivector_bounds: Vec<u32>,
+}
+
+/// Rows of f32 that one head left.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) kind: fn(&mut Outputs) -> &mut Vec<f32>,
+    /// On the device.
+    pub(super) rows_at: DeviceAddress,
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    /// Elements from a row to the next.
+    pub(super) stride: usize,
+}
+
+impl Answer {
+    pub(super) fn bytes(&self) -> usize {
+        self.rows * self.stride * size_of::<f32>()
+    }
+}
+
+/// Where everything of one batch lies, in bytes from the slot's first.
+pub(super) struct Room {
+    pub(super) token_ids: usize,
+    pub(super) positions: usize,
+    pub(super) cu_seqlens: usize,
+    pub(super) type_ids: Option<usize>,
+    /// Tokens that get a vector of their own.
+    pub(super) kept: usize,
+    input_bytes: usize,
+    /// The plan's buffers.
+    pub(super) buffers: usize,
+    /// For each head, two buffers of so many bytes.
+    pub(super) heads: [(usize, usize); head::COUNT],
+    bytes: usize,
+}
+
+impl Room {
+    pub(super) fn new(plan: &Plan, batch: &PackedBatch, kept: usize, wanted: OutputSet) -> Self {
+        let mut bytes = 0;
+        let mut take = |count: usize| {
+            let start = bytes;
+            bytes += count.next_multiple_of(ALIGNMENT);
+            start
+        };
+        let (tokens, sequences) = (batch.tokens(), batch.sequences());
+        let token_ids = take(4 * tokens);
+        let positions = take(4 * tokens);
+        let cu_seqlens = take(4 * (sequences + 1));
+        let type_ids = (!batch.type_ids.is_empty()).then(|| take(tokens));
+        let kept_at = take(4 * kept);
+        let input_bytes = take(0);
+        let buffers = take(plan.workspace_bytes(tokens));
+        let heads = head::widths(&plan.head, plan.hidden(), wanted);
+        let heads = heads.map(|(width, rows)| {
+            let each = 4 * width * rows.of(sequences, tokens, kept);
+            let each = each.next_multiple_of(ALIGNMENT);
+            (take(2 * each), each)
+        });
+        Self { token_ids, positions, cu_seqlens, type_ids, kept: kept_at, input_bytes, buffers, heads, bytes }
+    }
+
+    /// A buffer of the plan.
+    pub(super) fn buffer(&self, plan: &Plan, buffer: Buffer, tokens: usize) -> usize {
+        self.buffers + plan.starts[buffer as usize] * tokens * plan.activations.bytes()
+    }
+}
+
+impl Slot {
+    pub(super) fn new(device: &Arc<CudaDevice>) -> Result<Self, DeviceError> {
+        let [arrived, computed, done] = [Event::new(device)?, Event::new(device)?, Event::new(device)?];
+        Ok(Self { memory: None, input: None, results: None, arrived, computed, done, flight: None })
+    }
+
+    /// Makes room on the device; nothing of the slot is in use.
+    pub(super) fn reserve(
+        &mut self,
+        device: &Arc<CudaDevice>,
+        room: &Room,
+    ) -> Result<DeviceAddress, DeviceError> {
+        if self.memory.as_ref().is_none_or(|memory| memory.bytes() < room.bytes as u64) {
+            // What is too small is given back first: both may not fit.
+            self.memory = None;
+            self.memory = Some(device.allocate(room.bytes as u64)?);
+        }
+        grow(&mut self.input, room.input_bytes, |bytes| Pinned::for_uploads(device, bytes))?;
+        Ok(self.memory.as_ref().map_or(0, DeviceMemory::address))
+    }
+
+    pub(super) fn reserve_results(
+        &mut self,
+        device: &Arc<CudaDevice>,
+        bytes: usize,
+    ) -> Result<(), DeviceError> {
+        grow(&mut self.results, bytes, |bytes| Pinned::for_results(device, bytes))
+    }
+
+    /// Writes the input as the room has it; returns it with its length.
+    pub(super) fn write(
+        &mut self,
+        room: &Room,
+        batch: &PackedBatch,
+        kept: &[u32],
+    ) -> Option<(&Pinned, usize)> {
+        let pinned = self.input.as_mut()?;
+        let bytes = pinned.bytes_mut();
+        let mut put = |at: usize, values: &[u8]| bytes[at..at + values.len()].copy_from_slice(values);
+        put(room.token_ids, bytemuck::cast_slice(&batch.token_ids));
+        put(room.positions, bytemuck::cast_slice(&batch.positions));
+        put(room.cu_seqlens, bytemuck::cast_slice(&batch.cu_seqlens_q));
+        if let Some(at) = room.type_ids {
+            put(at, &batch.type_ids);
+        }
+        put(room.kept, bytemuck::cast_slice(kept));
+        Some((pinned, room.input_bytes))
+    }
+}
+
+/// Pinned memory costs a call to the operating system: it doubles.
+fn grow(
+    held: &mut Option<Pinned>,
+    bytes: usize,
+    new: impl FnOnce(usize) -> Result<Pinned, DeviceError>,
+) -> Result<(), DeviceError> {
+    if held.as_ref().is_none_or(|held| held.bytes().len() < bytes) {
+        *held = Some(new(bytes.next_power_of_two())?);
+    }
+    Ok(())
+}
+
+impl Drop for Slot {
+    /// A batch on its way still uses the slot's memory: it stays the device's until that is closed.
+    fn drop(&mut self) {
+        if !self.done.is_done().unwrap_or(false) {
+            std::mem::forget((
+                self.memory.take(),
+                self.input.take(),
+                self.results.take(),
+                self.flight.take(),
+            ));
+        }
+    }
+}
