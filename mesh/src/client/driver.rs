@@ -136,7 +136,7 @@ impl AnswerStream {
             });
             self.flights.push(Flight { key, connection: None, event });
         }
-        let probes: Vec<_> = std::iter::from_fn(|| core.poll_probe()).collect();
+        let probes: Vec<_> = std::iter::from_fn(|| core.poll_probe(now)).collect();
         drop(core);
         probes.into_iter().filter(|probe| client.probe(probe)).count() > 0
     }

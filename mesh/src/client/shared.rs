@@ -62,7 +62,7 @@ impl SharedCore {
     /// What came on a connection without being asked for on a stream.
     pub(super) fn handle_heard(&self, heard: Heard) {
         match heard {
-            Heard::Up(node) => self.core().handle_path(node),
+            Heard::Up(node) => self.core().handle_path(node, now()),
             Heard::Reply(node, reply) => self.handle_reply(node, &reply),
         }
     }

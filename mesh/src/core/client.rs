@@ -89,9 +89,9 @@ impl ClientCore {
         self.dispatch.view.handle_entry(entry);
     }
 
-    /// A connection to the node could be made after all.
-    pub fn handle_path(&mut self, node: NodeId) {
-        self.dispatch.view.handle_path(node);
+    /// A connection to the node was made.
+    pub fn handle_path(&mut self, node: NodeId, now: Instant) {
+        self.dispatch.view.handle_path(node, now);
     }
 
     /// A device's load, as gossiped; whether it was news.
@@ -100,8 +100,10 @@ impl ClientCore {
     }
 
     /// The next probe to send. One that is not sent is one that is not answered.
-    pub fn poll_probe(&mut self) -> Option<Probe> {
-        self.dispatch.router.poll_probe()
+    pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
+        let probe = self.dispatch.router.poll_probe()?;
+        self.dispatch.view.handle_probe(probe.to, now);
+        Some(probe)
     }
 
     /// An answer to a probe.

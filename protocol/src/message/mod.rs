@@ -16,8 +16,7 @@ use crate::header::Kind;
 use crate::wire::DecodeError;
 
 pub use encode::{
-    ChunkBlock, ChunkPlace, ChunkPooling, Chunking, DenseBlock, DenseDtype, EncodeOptions, InputType,
-    MultivectorBlock, SparseBlock, VectorSet,
+    DenseBlock, DenseDtype, EncodeOptions, InputType, MultivectorBlock, SparseBlock, VectorSet,
 };
 pub use explain::{AttemptRecord, ExplainRequest, Explanation};
 pub use extract::{ClassBlock, ExtractOptions, Span, SpanBlock};

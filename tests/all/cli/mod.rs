@@ -6,7 +6,6 @@ mod deploy;
 mod drain;
 mod encode;
 mod late_interaction;
-mod long_input;
 mod members;
 mod mesh;
 mod operators;

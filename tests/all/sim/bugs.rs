@@ -37,7 +37,8 @@ fn crowded(seed: u64) -> Scenario {
 #[test]
 fn attempts_at_the_dead() {
     let scenario = Scenario { faults: vec![(seconds(5), Fault::Kill(0))], ..router(1).at_load(0.5) };
-    assert_caught(&scenario, Bug::BindsToTheDead, "dead");
+    assert_caught(&scenario, Bug::BindsToTheDead, "dead for");
+    assert_caught(&scenario, Bug::NeverDoubts, "waits in vain");
 }
 
 #[test]

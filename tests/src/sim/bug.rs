@@ -3,8 +3,10 @@
 /// What is wrong with every process of a run ([`Scenario::bug`](super::Scenario::bug)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// Clients send to the dead as long as somebody is dead.
+    /// Clients send to who is dead for so long that everybody knows.
     BindsToTheDead,
+    /// Clients send to a dead node until they are told that it is dead.
+    NeverDoubts,
     /// A node that does not hold a model loads it, and asks others for the same.
     EverybodyLoads,
     /// A node that is told to leave ends what waits.

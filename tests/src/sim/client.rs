@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use shoal_mesh::core::{
-    AttemptFailure, AttemptKey, CallId, CallSpec, CancelReason, ClientCore, ClientError, FeedBroken,
-    Following, ItemResult, Probe, Summary, View, WhenOverloaded,
+    AttemptFailure, AttemptKey, CallId, CallSpec, ClientCore, ClientError, FeedBroken, Following, ItemResult,
+    Probe, Summary, View, WhenOverloaded,
 };
 use shoal_mesh::simulation::{node_id, node_number};
 use shoal_protocol::message::{FactsDigest, Input, LoadReply, Priority, Task, TaskRequest};
@@ -29,7 +29,7 @@ pub(super) enum Act {
     /// Open a stream to a node and send the request.
     Open { stream: u64, node: u16, request: TaskRequest },
     /// Stop a stream, because the node was silent or because its answer is not wanted any more.
-    Stop { stream: u64, node: u16, is_silent: bool },
+    Stop { stream: u64, node: u16 },
     /// Ask a device for its load.
     Ask(Probe),
     /// Give an item to the application.
@@ -107,6 +107,11 @@ impl Client {
     /// The calls that are not over.
     pub(super) fn calls(&self) -> Vec<CallId> {
         self.calls.keys().copied().collect()
+    }
+
+    /// The nodes that it holds for alive.
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.core.view().nodes()
     }
 
     pub(super) fn handle_call(&mut self, new: NewCall, now: Instant) -> CallId {
@@ -188,12 +193,11 @@ impl Client {
                 None => self.core.handle_input_end(call),
             }
         }
-        while let Some((key, reason)) = self.core.poll_cancel(call) {
+        while let Some((key, _)) = self.core.poll_cancel(call) {
             if let Some(stream) = self.by_key.get(&(call, key)).copied()
                 && let Some(attempt) = self.close(stream)
             {
-                let is_silent = reason == CancelReason::Silent;
-                self.acts.push(Act::Stop { stream, node: attempt.node, is_silent });
+                self.acts.push(Act::Stop { stream, node: attempt.node });
             }
         }
         while let Some(submit) = self.core.poll_submit(call, now) {
@@ -202,7 +206,7 @@ impl Client {
             self.core.handle_sent(call, submit.key, now);
             self.acts.push(Act::Open { stream, node, request: submit.request });
         }
-        while let Some(probe) = self.core.poll_probe() {
+        while let Some(probe) = self.core.poll_probe(now) {
             self.probes += 1;
             self.acts.push(Act::Ask(probe));
         }

@@ -37,6 +37,6 @@ pub use report::Report;
 pub use rules::{Converging, Graves, disagreement, lag};
 pub use scenario::{Fault, Scenario};
 pub use shoal_mesh::simulation::{Network, Peer, Weather};
-pub use unrouted::{Tie, Unrouted};
+pub use unrouted::{Since, Tie, Unrouted};
 pub use why::Why;
 pub use world::World;

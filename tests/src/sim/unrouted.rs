@@ -42,24 +42,55 @@ pub enum Tie {
 #[derive(Debug)]
 struct Death {
     at: Instant,
-    /// How each client stood to it, and when after the death that began its last attempt there.
-    clients: Vec<(Tie, Duration)>,
+    clients: Vec<Parting>,
+}
+
+/// How a client left a node that was killed.
+#[derive(Clone, Copy, Debug)]
+struct Parting {
+    tie: Tie,
+    /// Since when it waited there in vain: from the death, or from its first attempt after it.
+    waits_since: Option<Instant>,
+    /// When its last attempt there began.
+    last: Option<Instant>,
 }
 
 /// The deaths of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Unrouted {
-    /// From a kill to the last attempt that a client began there, in order; zero where there was none.
-    lasts: BTreeMap<Tie, Vec<Duration>>,
+    /// To the last attempt that a client began there, from the kill and from when it first waited in vain, each in order;
+    /// zero where there was none.
+    lasts: BTreeMap<Tie, [Vec<Duration>; 2]>,
+}
+
+/// From when the time is counted to a client's last attempt at a dead node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// From the kill.
+    Death,
+    /// From when it waited there in vain: before its first attempt it has no way to know, but from others.
+    Wait,
 }
 
 impl Unrouted {
     /// Clients of such a tie, all deaths together, and the quantile (0 to 1) of their last attempts.
     #[must_use]
-    pub fn last(&self, tie: Tie, quantile: f64) -> (usize, Duration) {
-        let lasts = self.lasts.get(&tie).map_or(&[][..], Vec::as_slice);
+    pub fn last(&self, tie: Tie, since: Since, quantile: f64) -> (usize, Duration) {
+        let lasts = self.lasts.get(&tie).map_or(&[][..], |lasts| &lasts[since as usize]);
         let at = (quantile * lasts.len().saturating_sub(1) as f64).round() as usize;
         (lasts.len(), lasts.get(at).copied().unwrap_or_default())
+    }
+
+    fn add(&mut self, death: &Death) {
+        for Parting { tie, waits_since, last } in &death.clients {
+            let after = |since: Option<Instant>| {
+                let times = last.zip(since);
+                times.map(|(last, since)| last.saturating_duration_since(since)).unwrap_or_default()
+            };
+            let [from_death, from_wait] = self.lasts.entry(*tie).or_default();
+            from_death.push(after(Some(death.at)));
+            from_wait.push(after(*waits_since));
+        }
     }
 }
 
@@ -67,17 +98,26 @@ impl fmt::Display for Unrouted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:<24} {:>7} {:>8} {:>8} {:>8}",
-            "last attempt at a killed", "clients", "p50 ms", "p99 ms", "most ms"
+            "{:<24} {:>7} {:>8} {:>8} {:>8} {:>21} {:>8}",
+            "last attempt at a killed",
+            "clients",
+            "p50 ms",
+            "p99 ms",
+            "most ms",
+            "of its wait: p99 ms",
+            "most ms"
         )?;
         for (tie, name) in [
             (Tie::Attempt, "who waited for it"),
             (Tie::Connection, "who was connected"),
             (Tie::Stranger, "nobody to it"),
         ] {
-            let ms = |quantile| self.last(tie, quantile).1.as_millis();
-            let (clients, most) = self.last(tie, 1.0);
-            write!(f, "\n{name:<24} {clients:>7} {:>8} {:>8} {:>8}", ms(0.5), ms(0.99), most.as_millis())?;
+            let ms = |since, quantile| self.last(tie, since, quantile).1.as_millis();
+            let (clients, most) = self.last(tie, Since::Death, 1.0);
+            let [p50, p99] = [0.5, 0.99].map(|quantile| ms(Since::Death, quantile));
+            let most = most.as_millis();
+            let [wait_p99, wait_most] = [0.99, 1.0].map(|quantile| ms(Since::Wait, quantile));
+            write!(f, "\n{name:<24} {clients:>7} {p50:>8} {p99:>8} {most:>8} {wait_p99:>21} {wait_most:>8}")?;
         }
         Ok(())
     }
@@ -115,17 +155,19 @@ impl DeathWatch {
             (false, true) => Tie::Connection,
             (false, false) => Tie::Stranger,
         };
-        let clients = (0..clients).map(|client| (tie(client), Duration::ZERO)).collect();
+        let parting = |client| {
+            let tie = tie(client);
+            Parting { tie, waits_since: (tie == Tie::Attempt).then_some(now), last: None }
+        };
+        let clients = (0..clients).map(parting).collect();
         self.deaths.insert(node, Death { at: now, clients });
     }
 
-    /// A client begins an attempt, perhaps at a node that is dead.
-    pub(super) fn handle_attempt(&mut self, client: u16, node: u16, now: Instant) {
-        if let Some(death) = self.deaths.get_mut(&node)
-            && let Some((_, last)) = death.clients.get_mut(usize::from(client))
-        {
-            *last = now.saturating_duration_since(death.at);
-        }
+    /// A client begins an attempt; if the node is dead, since when the client waits there in vain.
+    pub(super) fn handle_attempt(&mut self, client: u16, node: u16, now: Instant) -> Option<Instant> {
+        let parting = self.deaths.get_mut(&node)?.clients.get_mut(usize::from(client))?;
+        parting.last = Some(now);
+        Some(*parting.waits_since.get_or_insert(now))
     }
 
     /// The node lives again.
@@ -140,15 +182,7 @@ impl DeathWatch {
     pub(super) fn figures(&self) -> Unrouted {
         let mut figures = self.over.clone();
         self.deaths.values().for_each(|death| figures.add(death));
-        figures.lasts.values_mut().for_each(|lasts| lasts.sort_unstable());
+        figures.lasts.values_mut().flatten().for_each(|lasts| lasts.sort_unstable());
         figures
-    }
-}
-
-impl Unrouted {
-    fn add(&mut self, death: &Death) {
-        for (tie, last) in &death.clients {
-            self.lasts.entry(*tie).or_default().push(*last);
-        }
     }
 }

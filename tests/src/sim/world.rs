@@ -179,8 +179,6 @@ pub struct World {
     graves: Graves,
     /// Of the requests whose latency counts, if anybody wants to know.
     pub(super) ledger: Option<Ledger>,
-    /// When a client learnt that a node is dead: it waited there in vain.
-    evidence: BTreeMap<(u16, u16), Instant>,
     pub(super) deaths: DeathWatch,
     converging: Converging,
     /// Members may not hear each other until then.
@@ -220,7 +218,6 @@ impl World {
             entries: (0..scenario.clients).map(|client| Entry::new(client % scenario.nodes, start)).collect(),
             graves: Graves::default(),
             ledger: scenario.asks_why.then(Ledger::default),
-            evidence: BTreeMap::new(),
             deaths: DeathWatch::default(),
             converging: Converging::default(),
             parted_until: None,

@@ -179,7 +179,7 @@ impl Call {
             return;
         };
         let first = flight.handle_heard(now);
-        dispatch.view.handle_heard(flight.to.node, None);
+        dispatch.view.handle_frame(flight.to.node);
         if let Message::Failure(failure) = message {
             return self.settle(key, Ending::Told(failure), dispatch, now);
         }

@@ -37,15 +37,19 @@ impl Router {
         let model = view.model(query.model)?;
         let place =
             |alternative: &Alternative| Place { node: alternative.node, device: alternative.load.device };
-        alternatives.iter().map(place).find(|place| open_at(view, &model, query, *place, now).is_some())
+        let known = |place: Place| Some((open_at(view, &model, query, place, now)?, place));
+        let open = alternatives.iter().map(place).filter_map(known);
+        // The first of the least; where it is quiet, whoever named it may know better.
+        let best = open.min_by_key(|(holding, _)| view.node(holding.slot).standing(now));
+        best.map(|(_, place)| place)
     }
 
-    /// Whether anybody in good standing may take the query.
+    /// Whether anybody who is not doubted may take the query.
     pub(in crate::core) fn is_placeable(&self, view: &View, query: &Query<'_>, now: Instant) -> bool {
         is_any_open(view, query, |_| true, now)
     }
 
-    /// Whether anybody in good standing may take the query who is not known to refuse its like.
+    /// Whether anybody who is not doubted may take the query and is not known to refuse its like.
     pub(in crate::core) fn is_welcome(&self, view: &View, query: &Query<'_>, now: Instant) -> bool {
         let sheds = |holding: &Holding| {
             let load = view.device(holding).and_then(|device| device.load);
@@ -60,9 +64,11 @@ impl Router {
         let model = view.model(query.model)?;
         let may_help = |offer: &Offer| {
             let load = view.device(&offer.holding).and_then(|device| device.load);
-            offer.holding.state == ModelState::Ready && load.is_some_and(|load| load.record.shed_level == 0)
+            offer.holding.state == ModelState::Ready
+                && view.node(offer.holding.slot).standing(now) == Standing::Good
+                && load.is_some_and(|load| load.record.shed_level == 0)
         };
-        let offers::Found::Holders { mut holders, .. } =
+        let (offers::Found::Holders { mut holders, .. }, _) =
             offers::find(view, &model, query, &mut self.chance, now).ok()?
         else {
             return None;
@@ -77,8 +83,9 @@ impl Router {
 fn is_any_open(view: &View, query: &Query<'_>, is_it: impl Fn(&Holding) -> bool, now: Instant) -> bool {
     view.model(query.model).is_some_and(|model| {
         let is_open =
-            |holding: &Holding| is_it(holding) && offers::is_open(view, holding, query, Standing::Good, now);
-        model.holders.iter().any(is_open) || offers::owner(view, &model, query, Standing::Good, now).is_some()
+            |holding: &Holding| is_it(holding) && offers::is_open(view, holding, query, Standing::Quiet, now);
+        model.holders.iter().any(is_open)
+            || offers::owner(view, &model, query, Standing::Quiet, now).is_some()
     })
 }
 
@@ -92,5 +99,5 @@ fn open_at(
     let is_it =
         |holding: &&Holding| holding.device == place.device && view.node(holding.slot).id == place.node;
     let holding = model.holders.iter().chain(model.storers).find(is_it)?;
-    offers::is_open(view, holding, query, Standing::Good, now).then_some(*holding)
+    offers::is_open(view, holding, query, Standing::Quiet, now).then_some(*holding)
 }

@@ -170,12 +170,15 @@ impl Router {
             let none = if view.has_facts() { NoRoute::UnknownModel } else { NoRoute::NoNode };
             return entry(view, query, now).ok_or(none);
         };
-        let (choice, holding) = match offers::find(view, &model, query, &mut self.chance, now)? {
+        let (found, doubted) = offers::find(view, &model, query, &mut self.chance, now)?;
+        self.ask_silent(view, &model, &doubted, now);
+        let (choice, holding) = match found {
             Found::Owner { owner, is_second } => {
                 let reason = if is_second { Reason::SecondOwner } else { Reason::Owner };
                 choice(&model, reason, vec![owner], 0)
             }
             Found::Holders { holders, owner } => {
+                self.ask_silent(view, &model, &holders, now);
                 match self.among(view, &model, (holders, owner), query, now) {
                     Ok(chosen) => chosen,
                     Err(waiting) => return Ok(Route::Wait(waiting)),
@@ -281,14 +284,29 @@ impl Router {
         let until = now + wait.clamp(PROBE_WAIT_MIN, PROBE_WAIT_MAX);
         let probes: Vec<_> = asked.iter().map(|offer| (self.chance.next(), offer.holding)).collect();
         self.pool.open(model.name, &probes, until, view, now);
-        for ((nonce, holding), offer) in probes.into_iter().zip(asked) {
-            let probe = LoadProbe { nonce, device: holding.device, model: model.name.to_owned() };
-            if self.outbox.len() == OUTBOX_MAX {
-                self.outbox.pop_front();
-            }
-            self.outbox.push_back(Probe { to: offer.node, probe });
+        for ((nonce, _), offer) in probes.into_iter().zip(asked) {
+            self.send(offer, nonce, model);
         }
         Some(until)
+    }
+
+    /// Asks those that are silent whether they are there. Nobody waits for their answers.
+    fn ask_silent(&mut self, view: &View, model: &ModelView<'_>, offers: &[Offer], now: Instant) {
+        let is_silent = |offer: &&Offer| view.node(offer.holding.slot).wants_probe(now);
+        for offer in offers.iter().filter(is_silent) {
+            if !self.outbox.iter().any(|probe| probe.to == offer.node) {
+                let nonce = self.chance.next();
+                self.send(offer, nonce, model);
+            }
+        }
+    }
+
+    fn send(&mut self, offer: &Offer, nonce: u64, model: &ModelView<'_>) {
+        let probe = LoadProbe { nonce, device: offer.holding.device, model: model.name.to_owned() };
+        if self.outbox.len() == OUTBOX_MAX {
+            self.outbox.pop_front();
+        }
+        self.outbox.push_back(Probe { to: offer.node, probe });
     }
 
     /// The next probe to send.
@@ -296,12 +314,13 @@ impl Router {
         self.outbox.pop_front()
     }
 
-    /// An answer to a probe; one that came too late, or from another than was asked, changes nothing.
+    /// An answer to a probe; one that came too late, or from another than was asked, says only that the node is there.
     pub fn handle_reply(&mut self, view: &mut View, from: NodeId, reply: &LoadReply, now: Instant) {
-        if let Some(round_trip) = self.pool.take(from, reply, now) {
+        let round_trip = self.pool.take(from, reply, now);
+        if round_trip.is_some() {
             view.handle_answer(from, &reply.load, now);
-            view.handle_heard(from, Some(round_trip));
         }
+        view.handle_answered(from, round_trip, now);
     }
 
     /// When [`Self::handle_timeout`] is due next, and why.

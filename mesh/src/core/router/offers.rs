@@ -80,24 +80,33 @@ pub(super) enum Found {
     Owner { owner: Offer, is_second: bool },
 }
 
-/// Finds who could take the query. Nodes that this process waits for in vain come after all others.
+/// Finds who could take the query, and who of those that have the model is passed over because this process doubts it. A
+/// quiet node comes after others that have the model; a doubted one after whoever can serve.
 pub(super) fn find(
     view: &View,
     model: &ModelView<'_>,
     query: &Query<'_>,
     chance: &mut Chance,
     now: Instant,
-) -> Result<Found, NoRoute> {
-    for standing in [Standing::Good, Standing::Doubted] {
-        let is_open = |holding: &Holding| is_open(view, holding, query, standing, now);
-        let offer = |holding: &Holding| Offer::known(view, holding, query, now);
-        let holders: Vec<_> = draw(model.holders, is_open, chance).iter().map(offer).collect();
-        let owner = owner(view, model, query, standing, now);
+) -> Result<(Found, Vec<Offer>), NoRoute> {
+    let is_open = |holding: &Holding| is_open(view, holding, query, Standing::Doubted, now);
+    let standing = |holding: &Holding| view.node(holding.slot).standing(now);
+    let offer = |holding: &Holding| Offer::known(view, holding, query, now);
+    let drawn = draw(model.holders, is_open, chance);
+    let best = drawn.iter().map(standing).min();
+    let (chosen, doubted): (Vec<_>, Vec<_>) =
+        drawn.iter().map(offer).partition(|offer| Some(standing(&offer.holding)) == best);
+    for worst in [Standing::Quiet, Standing::Doubted] {
+        let owner = owner(view, model, query, worst, now);
         match owner.map(|(holding, is_second)| (offer(&holding), is_second)) {
-            owner if !holders.is_empty() => {
-                return Ok(Found::Holders { holders, owner: owner.map(|(owner, _)| owner) });
+            owner if best.is_some_and(|best| best <= worst) => {
+                let owner = owner.map(|(owner, _)| owner);
+                return Ok((Found::Holders { holders: chosen, owner }, doubted));
             }
-            Some((owner, is_second)) => return Ok(Found::Owner { owner, is_second }),
+            Some((owner, is_second)) => {
+                let passed_over = chosen.into_iter().chain(doubted).collect();
+                return Ok((Found::Owner { owner, is_second }, passed_over));
+            }
             None => {}
         }
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod records;
 mod rounds;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

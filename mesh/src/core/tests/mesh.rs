@@ -159,7 +159,7 @@ impl Fleet {
         while let Some(submit) = self.core.poll_submit(call, self.now) {
             self.serve(call, &submit);
         }
-        while let Some(probe) = self.core.poll_probe() {
+        while let Some(probe) = self.core.poll_probe(self.now) {
             self.probe(&probe);
         }
         while let Some((index, item)) = self.core.poll_item(call) {

@@ -3,6 +3,7 @@
 //! Facts come from their owners (by way of the Facts machine), lives from membership, loads from gossip, probes and
 //! answers, and doubts from what this process itself saw. Nothing is decided here: the router asks.
 
+mod doubt;
 mod listing;
 mod models;
 mod node;
@@ -41,6 +42,8 @@ pub struct View {
     entry: Option<NodeId>,
     /// Whether the entry node forwards what cannot be sent directly.
     is_forwarding: bool,
+    /// When any node last answered a probe.
+    answered_at: Option<Instant>,
 }
 
 impl View {
@@ -163,11 +166,10 @@ impl View {
         }
     }
 
-    /// This process waited for the node in vain: for a while others are preferred. Membership needs seconds to notice
-    /// a death that a missed beacon shows at once.
+    /// This process waited for the node in vain: for a while others are preferred.
     pub fn handle_doubt(&mut self, node: NodeId, now: Instant) {
         if let Some(node) = self.find_mut(node) {
-            node.doubt(now);
+            node.doubt.handle_failed(now);
         }
     }
 
@@ -184,10 +186,11 @@ impl View {
         self.is_forwarding && self.entry.is_some_and(|entry| entry != node)
     }
 
-    /// A connection to the node could be made after all.
-    pub(crate) fn handle_path(&mut self, node: NodeId) {
+    /// A connection to the node was made.
+    pub(crate) fn handle_path(&mut self, node: NodeId, now: Instant) {
         if let Some(node) = self.find_mut(node) {
             node.is_indirect = false;
+            node.doubt.handle_sign(now);
         }
     }
 
@@ -200,6 +203,25 @@ impl View {
     pub(crate) fn handle_attempt(&mut self, node: NodeId, now: Instant) {
         if let Some(node) = self.find_mut(node) {
             node.attempted_at = Some(now);
+            node.doubt.handle_attempt(now);
+        }
+    }
+
+    /// A probe is sent to the node.
+    pub(crate) fn handle_probe(&mut self, node: NodeId, now: Instant) {
+        let answered_at = self.answered_at;
+        // To one that is reached through another no probe leads.
+        if let Some(node) = self.find_mut(node).filter(|node| !node.is_indirect) {
+            node.doubt.handle_probe(answered_at, now);
+        }
+    }
+
+    /// The node answered a probe, after this time where that is known.
+    pub(crate) fn handle_answered(&mut self, node: NodeId, round_trip: Option<Duration>, now: Instant) {
+        self.answered_at = Some(now);
+        if let Some(node) = self.find_mut(node) {
+            node.doubt.handle_sign(now);
+            round_trip.into_iter().for_each(|measured| node.set_round_trip(measured));
         }
     }
 
@@ -209,10 +231,10 @@ impl View {
         self.find(node)?.attempted_at
     }
 
-    /// A frame or a reply of the node came: it lives. With its round trip, where that was measured.
-    pub(crate) fn handle_heard(&mut self, node: NodeId, round_trip: Option<Duration>) {
+    /// A frame of an attempt came from the node.
+    pub(crate) fn handle_frame(&mut self, node: NodeId) {
         if let Some(node) = self.find_mut(node) {
-            node.hear(round_trip);
+            node.doubt.handle_frame();
         }
     }
 

@@ -6,13 +6,11 @@ use std::time::{Duration, Instant};
 use shoal_protocol::message::{DeviceFact, LoadRecord};
 use shoal_protocol::{DeviceIndex, NodeId};
 
+use super::doubt::Doubt;
 use super::models::ModelIndex;
 use crate::core::load_sequence;
 use crate::core::member::{Life, MemberState};
 
-/// How long a node that this process waited for in vain comes after all others: until membership noticed a death
-/// (3 to 4.5 s), or until an idle node may have a second chance.
-const DOUBT_WAIT: Duration = Duration::from_secs(4);
 /// Speed of a device that nobody has measured yet.
 const TOKENS_PER_S_UNKNOWN: u32 = 1000;
 /// Share of the time since a record by which the wait in it is shorter now, in per cent: a device works on, but what it
@@ -24,6 +22,8 @@ const DRAINED_PERCENT: u64 = 30;
 pub(crate) enum Standing {
     /// Yes.
     Good,
+    /// Where nobody else has the model: it did not answer this process lately (see `doubt.rs`, as for the next).
+    Quiet,
     /// Only where no other can: this process waited for it in vain a moment ago.
     Doubted,
     /// No: membership suspects it.
@@ -107,7 +107,7 @@ pub(crate) struct Node {
     pub(super) draining: bool,
     /// Whether it is reached through the entry node only.
     pub(super) is_indirect: bool,
-    doubted_until: Option<Instant>,
+    pub(super) doubt: Doubt,
     /// When this process last began an attempt that is for it.
     pub(super) attempted_at: Option<Instant>,
     /// The least round trip of the last ones.
@@ -149,7 +149,7 @@ impl Node {
             since: now,
             draining: false,
             is_indirect: false,
-            doubted_until: None,
+            doubt: Doubt::default(),
             attempted_at: None,
             round_trip: None,
             devices: Vec::new(),
@@ -164,9 +164,13 @@ impl Node {
             MemberState::Down => Standing::Down,
             _ if self.draining => Standing::Draining,
             MemberState::Suspect => Standing::Suspect,
-            MemberState::Alive if self.doubted_until.is_some_and(|until| now < until) => Standing::Doubted,
-            MemberState::Alive => Standing::Good,
+            MemberState::Alive => self.doubt.standing(now),
         }
+    }
+
+    /// Whether it should be asked if it is there, beside those that are asked for a choice.
+    pub(crate) fn wants_probe(&self, now: Instant) -> bool {
+        self.state == MemberState::Alive && !self.is_indirect && self.doubt.wants_probe(now)
     }
 
     /// Whether it lives and has said what it has.
@@ -222,17 +226,11 @@ impl Node {
         !is_late
     }
 
-    pub(super) fn doubt(&mut self, now: Instant) {
-        self.doubted_until = Some(now + DOUBT_WAIT);
-    }
-
-    pub(super) fn hear(&mut self, round_trip: Option<Duration>) {
-        self.doubted_until = None;
-        if let Some(measured) = round_trip {
-            // Falls at once, rises by an eighth: the least of a path that changes slowly.
-            let before = self.round_trip.unwrap_or(measured);
-            self.round_trip = Some(measured.min(before + before / 8 + Duration::from_micros(1)));
-        }
+    /// The round trip of a probe that was answered.
+    pub(super) fn set_round_trip(&mut self, measured: Duration) {
+        // Falls at once, rises by an eighth: the least of a path that changes slowly.
+        let before = self.round_trip.unwrap_or(measured);
+        self.round_trip = Some(measured.min(before + before / 8 + Duration::from_micros(1)));
     }
 
     /// Empties it; what the index says of it must be taken out by the caller.

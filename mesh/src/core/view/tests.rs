@@ -93,7 +93,7 @@ fn doubts_pass_with_time_or_a_word_and_leaving_does_not() {
     view.handle_doubt(node(1), now);
     assert_eq!(standing(&view, 1, now), Some(Standing::Doubted));
     assert_eq!(standing(&view, 1, now + Duration::from_secs(4)), Some(Standing::Good));
-    view.handle_heard(node(1), None);
+    view.handle_frame(node(1));
     assert_eq!(standing(&view, 1, now), Some(Standing::Good));
     assert!(view.handle_load(node(1), &LoadRecord { draining: true, ..load(1, 0) }, now));
     assert_eq!(standing(&view, 1, now), Some(Standing::Draining));

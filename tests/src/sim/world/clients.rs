@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use shoal_mesh::core::{AttemptFailure, CallId, Probe};
-use shoal_mesh::simulation::{Network, Peer, node_number};
+use shoal_mesh::simulation::{Network, Peer, node_id, node_number};
 use shoal_protocol::message::{Input, TaskRequest};
 
 use super::super::answer::model_number;
@@ -19,7 +19,7 @@ use super::{Event, Life, Packet, Process, Stream, World};
 const CONNECTION_LIFE: Duration = Duration::from_secs(5);
 /// A dial that is not answered fails after this time.
 const DIAL_WAIT: Duration = Duration::from_millis(300);
-/// A client that waited in vain for a dead node sends it nothing new later than this.
+/// A client that waits in vain for a dead node sends it nothing new later than this.
 const BIND_TO_DEAD_MAX: Duration = Duration::from_secs(1);
 /// Nobody does so later than this after the death: the time in which membership finds out and tells, and some.
 pub(super) const DEAD_TO_ALL: Duration = Duration::from_secs(8);
@@ -68,7 +68,7 @@ impl World {
                     true => AttemptFailure::Lost("connection lost".to_owned()),
                     false => AttemptFailure::Unreachable("no answer to the dial".to_owned()),
                 };
-                self.close_stream(client, stream, true);
+                self.streams.remove(&stream);
                 Vec::from_iter(self.clients[usize::from(client)].handle_broken(stream, failure, now))
             }
             Packet::Told { stream, message } => match self.told(client, stream, message) {
@@ -102,17 +102,31 @@ impl World {
     /// Does what a client's call wants done.
     fn poll_client(&mut self, client: u16, call: CallId) {
         let now = self.now();
-        let (policy, bug) = (self.scenario.policy, self.scenario.bug);
+        let policy = self.scenario.policy;
+        let misled = self.misled(client);
         let (processes, network) = (&self.processes, &self.members.network);
         let choose = |request: &TaskRequest| {
             let open = open_nodes(processes, network, client, now);
             let model = model_number(&request.model)?;
-            misled(bug, processes).or_else(|| policy.choose(open, model, tokens_of(request)))
+            misled.or_else(|| policy.choose(open, model, tokens_of(request)))
         };
         for act in self.clients[usize::from(client)].poll(call, now, choose) {
             self.act(client, act);
         }
         self.arm_client(client);
+    }
+
+    /// Where a planted fault sends the attempts of a client: to the first of those that died.
+    fn misled(&self, client: u16) -> Option<u16> {
+        let (bug, now) = (self.scenario.bug?, self.now());
+        let is_it = |process: &&Process| match (bug, &process.life) {
+            (Bug::BindsToTheDead, Life::Dead(since)) => now.saturating_duration_since(*since) > DEAD_TO_ALL,
+            (Bug::NeverDoubts, Life::Dead(_)) => {
+                self.clients[usize::from(client)].nodes().contains(&node_id(process.node.number))
+            }
+            _ => false,
+        };
+        self.processes.iter().find(is_it).map(|process| process.node.number)
     }
 
     /// Compares a choice with the best ones, where somebody wants to know.
@@ -151,8 +165,8 @@ impl World {
                 self.note_choice(client, node, &request);
                 self.open_stream(client, stream, node, request);
             }
-            Act::Stop { stream, node, is_silent } => {
-                self.close_stream(client, stream, is_silent);
+            Act::Stop { stream, node } => {
+                self.streams.remove(&stream);
                 let (from, to) = (Peer::Client(client), Peer::Node(node));
                 if let Some(delay) = self.members.network.stream(from, to) {
                     let packet = Box::new(Packet::Stop { stream });
@@ -210,35 +224,18 @@ impl World {
     fn audit_bind(&mut self, client: u16, node: u16, dead_since: Option<Instant>) {
         let now = self.now();
         let elsewhere = self.processes.iter().filter(|process| process.well_since.is_some()).count() > 1;
-        self.deaths.handle_attempt(client, node, now);
+        let waits_since = self.deaths.handle_attempt(client, node, now);
         let longer = |since: Option<Instant>, max| {
             since.map(|since| now.saturating_duration_since(since)).filter(|age| elsewhere && *age > max)
         };
         if let Some(age) = longer(dead_since, DEAD_TO_ALL) {
             self.history.violated(now, format!("client {client} binds to node {node}, dead for {age:?}"));
         }
-        if let Some(age) = longer(self.evidence.get(&(client, node)).copied(), BIND_TO_DEAD_MAX) {
-            self.history
-                .violated(now, format!("client {client} binds to node {node}, dead to it for {age:?}"));
+        if let Some(age) = longer(waits_since, BIND_TO_DEAD_MAX) {
+            let what = format!("client {client} binds to node {node}, where it waits in vain since {age:?}");
+            self.history.violated(now, what);
         }
     }
-
-    /// The client is done with a stream before its end came; where it waited in vain for a dead node, it has noticed.
-    fn close_stream(&mut self, client: u16, stream: u64, in_vain: bool) {
-        if let Some(state) = self.streams.remove(&stream)
-            && in_vain
-            && matches!(self.processes[usize::from(state.node)].life, Life::Dead(_))
-            && !self.processes[usize::from(state.node)].has_left
-        {
-            self.evidence.entry((client, state.node)).or_insert(self.timeline.now());
-        }
-    }
-}
-
-/// Where a planted fault sends an attempt: to the first node that is dead.
-fn misled(bug: Option<Bug>, processes: &[Process]) -> Option<u16> {
-    let dead = processes.iter().find(|process| !process.is_running()).map(|process| process.node.number);
-    dead.filter(|_| bug == Some(Bug::BindsToTheDead))
 }
 
 /// The nodes that could serve a client, each with its own time.

@@ -112,7 +112,6 @@ impl World {
     fn restart(&mut self, number: u16) {
         let generation = self.processes[usize::from(number)].generation + 1;
         self.processes[usize::from(number)] = self.start_process(number, generation);
-        self.evidence.retain(|(_, node), _| *node != number);
         self.deaths.handle_start(number);
         self.break_streams(number);
         self.start_member(number);
