@@ -1,6 +1,6 @@
 //! Telling every peer how loaded this node's devices are.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use shoal_protocol::limits::FACTS_DEVICES_MAX;
@@ -17,9 +17,10 @@ const PEERS_PER_SECOND: u32 = 64;
 /// Whoever is due within this part of the period is told together: a large mesh costs 16 wake-ups a period and not one for
 /// each peer.
 const TOGETHER_PARTS: u32 = 16;
-/// Share of the period, in per cent, in which the budget earns a datagram to each peer: a quarter more than peace takes.
-/// What binds a choice is asked for anew, so that a class may be known some seconds late where classes change all the time.
-const EARNED_PERCENT: u32 = 80;
+/// The budget earns a datagram to each peer so much sooner than peace would send one: a quarter more than peace takes up to
+/// 64 peers, hardly more than that in a large mesh. What binds a choice is asked for anew, so that a class may be known some
+/// seconds late where classes change all the time.
+const EARNED_AHEAD: Duration = Duration::from_millis(200);
 /// Between two announcements of a changed class at least: what changes within this time is announced together.
 const GATHER_MIN: Duration = Duration::from_millis(250);
 /// A longer or shorter wait is announced once it has lasted this long: on a device that is mostly idle every request would
@@ -86,9 +87,8 @@ impl Device {
 #[derive(Debug)]
 pub struct LoadGossip {
     devices: BTreeMap<DeviceIndex, Device>,
-    /// When each peer hears from us next.
-    peers: BTreeMap<NodeId, Instant>,
-    order: BTreeSet<(Instant, NodeId)>,
+    /// When each peer hears from us next, in this order: who is told moves to the end, all others stay where they are.
+    peers: Vec<(Instant, NodeId)>,
     /// When a changed class is announced, and when that was done last.
     announce_at: Option<Instant>,
     /// Since when there is something to announce.
@@ -109,8 +109,7 @@ impl LoadGossip {
     pub fn new(sequence: LoadSequence, chance: u64) -> Self {
         Self {
             devices: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            order: BTreeSet::new(),
+            peers: Vec::new(),
             announce_at: None,
             news_since: None,
             announced_at: None,
@@ -130,7 +129,7 @@ impl LoadGossip {
 
     /// Time in which the budget earns a record to everybody.
     fn earned_in(&self) -> Duration {
-        self.period() * EARNED_PERCENT / 100
+        self.period() - EARNED_AHEAD
     }
 
     fn peers_len(&self) -> u32 {
@@ -157,21 +156,14 @@ impl LoadGossip {
 
     /// A connection to a peer stands: it hears from us at once.
     pub fn handle_connected(&mut self, peer: NodeId, now: Instant) {
-        self.schedule(peer, now);
+        self.handle_disconnected(peer);
+        let place = self.peers.partition_point(|(at, _)| *at <= now);
+        self.peers.insert(place, (now, peer));
     }
 
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, peer: NodeId) {
-        if let Some(at) = self.peers.remove(&peer) {
-            self.order.remove(&(at, peer));
-        }
-    }
-
-    fn schedule(&mut self, peer: NodeId, at: Instant) {
-        if let Some(former) = self.peers.insert(peer, at) {
-            self.order.remove(&(former, peer));
-        }
-        self.order.insert((at, peer));
+        self.peers.retain(|(_, known)| *known != peer);
     }
 
     /// A device's load as it is now; its `sequence` is ignored. A device beyond the 64 that facts can list is not
@@ -211,33 +203,19 @@ impl LoadGossip {
         }
         let period = self.period();
         let announces = self.announce_at.take_if(|at| *at <= now).is_some();
-        let is_anybody_due = announces || self.order.first().is_some_and(|(at, _)| *at <= now);
+        let is_anybody_due = announces || self.peers.first().is_some_and(|(at, _)| *at <= now);
         if !is_anybody_due {
             return;
         }
-        let soon = now + period / TOGETHER_PARTS;
-        let is_due = |at: Instant| announces || at <= soon;
-        let to: Vec<_> = self.order.iter().take_while(|(at, _)| is_due(*at)).map(|(_, peer)| *peer).collect();
         if announces {
             (self.announced_at, self.news_since) = (Some(now), None);
             self.devices.values_mut().for_each(|device| device.announced = Some(device.class));
         }
+        let soon = now + period / TOGETHER_PARTS;
+        let due = self.peers.partition_point(|(at, _)| announces || *at <= soon);
+        let to: Vec<NodeId> = self.peers[..due].iter().map(|(_, peer)| *peer).collect();
         self.spend(to.len(), now);
-        // Who was told together is told apart from then on. While classes change all the time nobody is due before the
-        // next announcement.
-        let apart_us = if announces { u64::try_from(period.as_micros() / 4).unwrap_or(u64::MAX) } else { 0 };
-        for peer in &to {
-            let apart = Duration::from_micros(self.chance.below(apart_us));
-            let at = now + period + apart;
-            if announces {
-                self.peers.insert(*peer, at);
-            } else {
-                self.schedule(*peer, at);
-            }
-        }
-        if announces {
-            self.order = self.peers.iter().map(|(peer, at)| (*at, *peer)).collect();
-        }
+        self.postpone(&to, announces, now);
         if to.is_empty() {
             return;
         }
@@ -248,6 +226,24 @@ impl LoadGossip {
             if self.sends.len() < SENDS_MAX {
                 self.sends.push_back(LoadSend { to: to.clone(), records: records.to_vec() });
             }
+        }
+    }
+
+    /// The first of the peers, who were told now, hear again after a period. If they are all of them, they are told apart
+    /// from then on: while classes change all the time nobody is due before the next announcement.
+    fn postpone(&mut self, told: &[NodeId], to_all: bool, now: Instant) {
+        let period = self.period();
+        let again = now + period;
+        if to_all {
+            let apart_us = u64::try_from(period.as_micros() / 4).unwrap_or(u64::MAX);
+            for (at, _) in &mut self.peers {
+                *at = again + Duration::from_micros(self.chance.below(apart_us));
+            }
+            self.peers.sort_unstable();
+        } else {
+            self.peers.drain(..told.len());
+            let place = self.peers.partition_point(|(at, _)| *at <= again);
+            self.peers.splice(place..place, told.iter().map(|peer| (again, *peer)));
         }
     }
 
@@ -263,7 +259,7 @@ impl LoadGossip {
             return None;
         }
         let announce = self.announce_at.map(|at| (at, "announce a changed load"));
-        let next = self.order.first().map(|(at, _)| (*at, "keep a peer up to date"));
+        let next = self.peers.first().map(|(at, _)| (*at, "keep a peer up to date"));
         [announce, next].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }

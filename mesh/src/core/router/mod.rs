@@ -170,6 +170,9 @@ impl Router {
             let none = if view.has_facts() { NoRoute::UnknownModel } else { NoRoute::NoNode };
             return entry(view, query, now).ok_or(none);
         };
+        if let Some(waiting) = self.is_waiting(&model, query, now) {
+            return Ok(Route::Wait(waiting));
+        }
         let (found, doubted) = offers::find(view, &model, query, &mut self.chance, now)?;
         self.ask_silent(view, &model, &doubted, now);
         let (choice, holding) = match found {
@@ -187,6 +190,12 @@ impl Router {
         };
         view.handle_sent(&holding, query.tokens);
         Ok(Route::To(choice))
+    }
+
+    /// Whoever waits, waits for all that were asked: the first to answer is the nearest and no choice.
+    fn is_waiting(&self, model: &ModelView<'_>, query: &Query<'_>, now: Instant) -> Option<Waiting> {
+        let round = self.pool.round(model.name).filter(|until| now < *until);
+        query.waits.filter(|waiting| now < waiting.until && round.is_some())
     }
 
     /// Chooses among holders, and the owner that would load the model next; or waits for probes.
@@ -208,10 +217,6 @@ impl Router {
             return Ok(choice(model, Reason::Only, holders, 0));
         }
         let round = self.pool.round(model.name).filter(|until| now < *until);
-        // Whoever waits, waits for all that were asked: the first to answer is the nearest and no choice.
-        if let Some(waiting) = query.waits.filter(|waiting| now < waiting.until && round.is_some()) {
-            return Err(waiting);
-        }
         let mut asked = rounds::next(&self.pool, model.name, query, &holders, &fresh);
         let asks_owner = query.rounds() == 0 && fresh_owner.is_none() && could_win(&fresh);
         if !asked.is_empty() || asks_owner {

@@ -2,7 +2,7 @@
 //!
 //! After Prequal (Wydrowski et al., NSDI 2024): probes are asynchronous and their answers are shared by what follows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use shoal_protocol::NodeId;
@@ -65,6 +65,8 @@ struct Answers {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     models: BTreeMap<String, Answers>,
+    /// Those of them whose probes are waited for.
+    waiting: BTreeSet<String>,
     sent: BTreeMap<u64, Sent>,
 }
 
@@ -124,6 +126,7 @@ impl Pool {
             let oldest = self.models.iter().min_by_key(|(_, answers)| answers.wanted_at);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 self.models.remove(&oldest);
+                self.waiting.remove(&oldest);
                 self.sent.retain(|_, sent| sent.model != oldest);
             }
         }
@@ -141,6 +144,7 @@ impl Pool {
         });
         answers.asked = probes.iter().map(|(_, holding)| *holding).collect();
         answers.round = Some((until, probes.len()));
+        self.waiting.insert(model.to_owned());
     }
 
     /// Takes an answer; the round trip that it took. `None` for one that nobody waits for.
@@ -151,6 +155,9 @@ impl Pool {
         let sent = self.sent.remove(&reply.nonce)?;
         let answers = self.models.get_mut(&sent.model)?;
         answers.round = answers.round.and_then(|(until, out)| (out > 1).then_some((until, out - 1)));
+        if answers.round.is_none() {
+            self.waiting.remove(&sent.model);
+        }
         if let Some(state) = reply.model {
             let same = |answer: &Answer| answer.node == from && answer.holding.is_at(&sent.holding);
             answers.list.retain(|answer| !same(answer));
@@ -171,17 +178,22 @@ impl Pool {
 
     /// When the next round ends.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.models.values().filter_map(|answers| answers.round).map(|(until, _)| until).min()
+        self.waiting.iter().filter_map(|model| self.round(model)).min()
     }
 
     /// Ends the rounds that are over: what was not answered is not in the sample.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        let Self { models, sent, .. } = self;
-        for (name, answers) in models {
-            if answers.round.is_some_and(|(until, _)| until <= now) {
-                answers.round = None;
-                sent.retain(|_, sent| sent.model != *name);
+        let Self { models, waiting, sent } = self;
+        waiting.retain(|name| {
+            let Some(answers) = models.get_mut(name) else {
+                return false;
+            };
+            if answers.round.is_none_or(|(until, _)| now < until) {
+                return true;
             }
-        }
+            answers.round = None;
+            sent.retain(|_, sent| sent.model != *name);
+            false
+        });
     }
 }

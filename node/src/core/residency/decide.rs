@@ -13,8 +13,7 @@ impl Residency {
         self.blocked_until = None;
         let models = &self.models;
         self.wanted.retain(|key| models[key.index()].is_wanted());
-        let busy =
-            self.models.iter().any(|model| matches!(model.state, State::Loading { stalled: false, .. }));
+        let busy = self.present().any(|model| matches!(model.state, State::Loading { stalled: false, .. }));
         let Some(&first) = self.wanted.front().filter(|_| !busy) else {
             return;
         };
@@ -33,6 +32,8 @@ impl Residency {
         if needed <= free {
             self.wanted.pop_front();
             self.models[first.index()].state = State::Loading { since: now, stalled: false };
+            let place = self.present.partition_point(|key| *key < first);
+            self.present.insert(place, first);
             self.outputs.push_back(ResidencyOutput::Load(first));
         } else if needed > free + leaving {
             self.make_room(needed - free - leaving, now);
@@ -74,21 +75,23 @@ impl Residency {
 
     /// Tells those who wait for a load that does not end. It may still come, and then serves whoever asks next.
     pub(super) fn give_up_stalled(&mut self, now: Instant) {
-        for (key, model) in (0..).map(ModelKey).zip(&mut self.models) {
+        for key in &self.present {
+            let model = &mut self.models[key.index()];
             if model.stalls_at().is_some_and(|at| at <= now)
                 && let State::Loading { stalled: given_up, .. } = &mut model.state
             {
                 *given_up = true;
                 model.preload = false;
-                self.outputs.push_back(ResidencyOutput::Refuse(key, stalled()));
+                self.outputs.push_back(ResidencyOutput::Refuse(*key, stalled()));
             }
         }
     }
 
     pub(super) fn unload_idle(&mut self, now: Instant) {
-        for at in 0..self.models.len() {
-            if self.idle_at(&self.models[at]).is_some_and(|idle_at| idle_at <= now) {
-                self.models[at].state = State::Evicting { ordered: false };
+        for at in 0..self.present.len() {
+            let model = self.present[at].index();
+            if self.idle_at(&self.models[model]).is_some_and(|idle_at| idle_at <= now) {
+                self.models[model].state = State::Evicting { ordered: false };
             }
         }
     }

@@ -69,6 +69,9 @@ pub(super) struct Residency {
     residency_min: Duration,
     keep_alive: Option<Duration>,
     models: Vec<Model>,
+    /// Those that the budget is charged with, in order: what is looked at after each event are these, and not all that are
+    /// on disk.
+    present: Vec<ModelKey>,
     wanted: VecDeque<ModelKey>,
     /// When the first wanted model can choose its victims, if that is what it waits for.
     blocked_until: Option<Instant>,
@@ -85,6 +88,7 @@ impl Residency {
             residency_min: config.residency_min,
             keep_alive: config.keep_alive,
             models: Vec::new(),
+            present: Vec::new(),
             wanted: VecDeque::new(),
             blocked_until: None,
             load_speed: RateMeter::default(),
@@ -219,6 +223,7 @@ impl Residency {
         failed.failures += 1;
         failed.preload = false;
         failed.state = State::Failed { until: now + retry_after, code, reason: Arc::clone(&reason) };
+        self.present.retain(|key| *key != model);
         LoadEnd::Failed(RequestError::LoadFailed { code, reason, retry_after })
     }
 
@@ -228,6 +233,7 @@ impl Residency {
         };
         if matches!(gone.state, State::Evicting { ordered: true }) {
             gone.state = State::Absent;
+            self.present.retain(|key| *key != model);
         }
     }
 
@@ -236,11 +242,12 @@ impl Residency {
         self.give_up_stalled(now);
         self.unload_idle(now);
         self.start_load(now);
-        for (key, model) in (0..).map(ModelKey).zip(&mut self.models) {
+        for key in &self.present {
+            let model = &mut self.models[key.index()];
             if matches!(model.state, State::Evicting { ordered: false }) && model.running == 0 {
                 model.state = State::Evicting { ordered: true };
                 self.evictions += 1;
-                self.outputs.push_back(ResidencyOutput::Evict(key));
+                self.outputs.push_back(ResidencyOutput::Evict(*key));
             }
         }
     }
@@ -250,8 +257,8 @@ impl Residency {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let idle = self.models.iter().filter_map(|model| self.idle_at(model)).min();
-        let stalls = self.models.iter().filter_map(Model::stalls_at).min();
+        let idle = self.present().filter_map(|model| self.idle_at(model)).min();
+        let stalls = self.present().filter_map(Model::stalls_at).min();
         let timers =
             [(self.blocked_until, "minimum residency"), (idle, "keep-alive"), (stalls, "load stalled")];
         timers.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min()
@@ -278,8 +285,12 @@ impl Residency {
         self.models.iter().enumerate().filter(move |(at, _)| *at != model.index()).map(|(_, other)| other)
     }
 
+    fn present(&self) -> impl Iterator<Item = &Model> {
+        self.present.iter().map(|key| &self.models[key.index()])
+    }
+
     fn leaving(&self) -> impl Iterator<Item = &Model> {
-        self.models.iter().filter(|model| matches!(model.state, State::Evicting { .. }))
+        self.present().filter(|model| matches!(model.state, State::Evicting { .. }))
     }
 
     fn load_time(&self, model: &Model) -> Duration {

@@ -34,7 +34,7 @@ impl Residency {
         if matches!(asked.state, State::Loading { .. } | State::Ready { .. }) {
             return left(asked);
         }
-        let current = self.models.iter().filter(|other| matches!(other.state, State::Loading { .. }));
+        let current = self.present().filter(|other| matches!(other.state, State::Loading { .. }));
         let before = self.wanted.iter().take_while(|key| **key != model).map(|key| &self.models[key.index()]);
         let room = self.blocked_until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         room + current.chain(before).map(left).sum::<Duration>() + left(asked)
@@ -73,7 +73,7 @@ impl Residency {
 
     /// Bytes of everything resident, loading or leaving.
     pub(in crate::core) fn held(&self) -> u64 {
-        self.models.iter().map(Model::held).sum()
+        self.present().map(Model::held).sum()
     }
 
     pub(in crate::core) fn budget(&self) -> u64 {
