@@ -69,7 +69,7 @@ impl Follower {
 
     async fn follow(&mut self, linked: Arc<Linked>) -> End {
         let (node, connection) = (linked.node(), linked.id());
-        let digest = Message::FactsDigest(self.following.digest());
+        let digest = Message::FactsDigest(self.following.handle_follow());
         let Ok(Ok(mut feed)) = timeout(FEED_SILENCE_MAX, linked.request(digest.into())).await else {
             self.links.suspect(connection);
             return End::Lost;

@@ -72,6 +72,11 @@ impl ClientCore {
         self.with_lives(life.node, now, |view| view.handle_member(life, state, now))
     }
 
+    /// Nobody who is asked knows the node any more: what it said is void. Its life may still be heard of again.
+    pub fn handle_forgotten(&mut self, node: NodeId) {
+        self.dispatch.view.handle_forgotten(node);
+    }
+
     /// Tells the calls when the news ended a life of the node.
     fn with_lives(&mut self, node: NodeId, now: Instant, news: impl FnOnce(&mut View) -> bool) -> bool {
         let before = self.dispatch.view.living(node);

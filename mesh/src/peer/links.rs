@@ -166,8 +166,13 @@ impl Links {
         bytes: Vec<u8>,
         now: Instant,
     ) -> Option<(LinkId, Vec<u8>)> {
-        if let Some(held) = self.held.get(&node) {
-            return Some((held.link, bytes));
+        if let Some(Held { link, is_down, .. }) = self.held.get(&node).copied() {
+            if is_down {
+                // Another process may live there by now, which knows nothing of this connection; it would last until nothing
+                // was heard on it for too long. Where it is the same one, it hears this at once.
+                self.want(address, Some(node), now, now);
+            }
+            return Some((link, bytes));
         }
         if let Some(target) = self.want(address, Some(node), now, now) {
             target.waiting.push_back(bytes);

@@ -35,15 +35,21 @@ struct Way {
 #[derive(Debug)]
 pub(super) struct Connection {
     ends: [u16; 2],
+    /// Which process of the member each end belongs to.
+    epochs: [u64; 2],
     open: [bool; 2],
+    /// Not open any more.
+    closed: [bool; 2],
     ways: [Way; 2],
 }
 
 impl Connection {
-    /// A connection whose handshake is over at the end that dialed; what is said there arrives after `greeted_at`.
-    pub(super) fn new(dialer: u16, dialed: u16, greeted_at: Instant) -> Self {
+    /// A connection of two processes (member, epoch), the one that dialed first. Its handshake is over at that end; what is
+    /// said there arrives after `greeted_at`.
+    pub(super) fn new(ends: [(u16, u64); 2], greeted_at: Instant) -> Self {
         let way = || Way { arrives_after: greeted_at, stalled: VecDeque::new() };
-        Self { ends: [dialer, dialed], open: [false, false], ways: [way(), way()] }
+        let (epochs, ends) = (ends.map(|(_, epoch)| epoch), ends.map(|(member, _)| member));
+        Self { ends, epochs, open: [false; 2], closed: [false; 2], ways: [way(), way()] }
     }
 
     fn end(&self, member: u16) -> usize {
@@ -59,6 +65,13 @@ impl Connection {
         self.ends.contains(&member)
     }
 
+    /// Whether one end is closed, at a process that can tell so: it knows the key of its stateless resets (RFC 9000, section
+    /// 10.3), and the one after it does not.
+    pub(super) fn is_reset_by(&self, member: u16, epoch: u64) -> bool {
+        let end = self.end(member);
+        self.closed[end] && self.epochs[end] == epoch
+    }
+
     pub(super) fn is_open_at(&self, member: u16) -> bool {
         self.open[self.end(member)]
     }
@@ -69,6 +82,7 @@ impl Connection {
         if !open {
             self.ways[end].stalled.clear();
         }
+        self.closed[end] = !open;
         std::mem::replace(&mut self.open[end], open) != open
     }
 

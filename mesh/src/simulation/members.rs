@@ -287,7 +287,7 @@ impl Members {
     fn hear(&mut self, number: u16, from: u16, link: LinkId, said: Said, local: Instant) {
         let is_open = |connection: &Connection| connection.is_open_at(number);
         if !self.connections.get(&link).is_some_and(is_open) {
-            return;
+            return self.reset(number, from, link);
         }
         let Some(Member { machines, .. }) = self.member_mut(number) else {
             return;

@@ -163,11 +163,12 @@ impl Members {
             return self.timeline.plan(began + DIAL_WAIT, Event::Missed(dial));
         };
         let (own, other) = (dialer.machines.membership.life(), dialed.machines.membership.life());
+        let ends = [(from, epoch), (to, dialed.epoch)];
         let now = self.now();
         self.links_made += 1;
         let link = self.links_made;
         let there = self.network.stream(Peer::Node(from), Peer::Node(to)).unwrap_or(DIAL_WAIT);
-        self.connections.insert(link, Connection::new(from, to, now + there));
+        self.connections.insert(link, Connection::new(ends, now + there));
         self.timeline.plan(now + there, Event::Greeted { at: to, life: own, link, dialed: false });
         self.greet(from, Arrival { link, life: other, dialed: true });
         let local = self.local(from);
@@ -190,6 +191,17 @@ impl Members {
             self.timeline.plan(now + MEMBER_IDLE_MAX, Event::Idle { at: other, link });
         }
         self.lose(number, link);
+    }
+
+    /// Something arrives that was said on a connection which is closed at this end: whoever says it hears that.
+    pub(super) fn reset(&mut self, number: u16, from: u16, link: LinkId) {
+        let epoch = self.member(number).map(|member| member.epoch);
+        let connection = self.connections.get(&link).zip(epoch);
+        if connection.is_some_and(|(connection, epoch)| connection.is_reset_by(number, epoch))
+            && let Some(delay) = self.network.stream(Peer::Node(number), Peer::Node(from))
+        {
+            self.timeline.plan(self.now() + delay, Event::Closed { at: from, link });
+        }
     }
 
     /// A connection is over at one end.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_tests::sim::{Bug, Fault, Policy, Scenario, World};
+use shoal_tests::sim::{Bug, Fault, Machine, Policy, Scenario, World};
 
 use super::{run, small};
 
@@ -53,6 +53,12 @@ fn requests_that_a_leaving_node_had_taken() {
 }
 
 #[test]
+fn models_that_only_a_leaving_node_held() {
+    let scenario = Scenario { has_sole_copies: true, ..draining(4) };
+    assert_caught(&scenario, Bug::LeavesSoleCopies, "leaves with the only copy");
+}
+
+#[test]
 fn copies_given_back_without_need() {
     let scenario = Scenario { has_sole_copies: true, ..router(5) };
     assert_caught(&scenario, Bug::GivesBackUnpressed, "bytes free");
@@ -66,5 +72,10 @@ fn followers_that_are_not_told_of_changes() {
 
 #[test]
 fn devices_over_their_bounds() {
-    assert_caught(&crowded(7), Bug::AdmitsTooMuch, "resident bytes");
+    assert_caught(&crowded(7), Bug::HoldsTooMuch, "resident bytes");
+    // More than they can do, with queues that are full before anybody's deadline is.
+    let machine = Machine { queue_tokens_max: 5_000, ..Machine::USUAL };
+    let overloaded = Scenario { machine, nodes: 2, models: 6, may_overload: true, ..router(8) };
+    let scenario = Scenario { duration: seconds(3), deadline: seconds(5), ..overloaded.at_load(3.0) };
+    assert_caught(&scenario, Bug::QueuesTooMuch, "queued tokens");
 }

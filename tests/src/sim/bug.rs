@@ -17,6 +17,10 @@ pub enum Bug {
     GivesBackUnpressed,
     /// A node tells its followers no changes of facts.
     FeedsNoChanges,
-    /// Devices take more requests at once than they say.
-    AdmitsTooMuch,
+    /// It hands nothing over that only it holds.
+    LeavesSoleCopies,
+    /// Devices hold more models than they say.
+    HoldsTooMuch,
+    /// Devices queue more than they say.
+    QueuesTooMuch,
 }

@@ -109,6 +109,11 @@ impl Client {
         self.calls.keys().copied().collect()
     }
 
+    /// Those of them that wait for a place: answers to probes are for them.
+    pub(super) fn placing(&self) -> Vec<CallId> {
+        self.calls.keys().copied().filter(|call| self.core.is_placing(*call)).collect()
+    }
+
     /// The nodes that it holds for alive.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
         self.core.view().nodes()
@@ -131,7 +136,12 @@ impl Client {
         call
     }
 
-    /// The records that it holds: its first word to a node that it follows.
+    /// Its first word to a node that it follows from now on.
+    pub(super) fn handle_follow(&mut self) -> FactsDigest {
+        self.following.handle_follow()
+    }
+
+    /// The records that it holds.
     pub(super) fn digest(&self) -> FactsDigest {
         self.following.digest()
     }

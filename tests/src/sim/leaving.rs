@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use shoal::core::{Copy, CopyDeed, CoreConfig, Departure, DeviceCore, ServedTokens, Step};
+use shoal::core::{Copy, CopyDeed, Departure, DeviceCore, ServedTokens, Step};
 use shoal_mesh::core::Elsewhere;
 use shoal_protocol::NodeId;
 use shoal_protocol::message::{LoadRequest, ModelState};
@@ -35,8 +35,10 @@ impl Node {
         let Some(mut departure) = self.departure.take() else {
             return;
         };
-        let copies = self.copies(|model| departure.given_up(model, now), now);
-        departure.handle_copies(copies);
+        if self.bug != Some(Bug::LeavesSoleCopies) {
+            let copies = self.copies(|model| departure.given_up(model, now), now);
+            departure.handle_copies(copies);
+        }
         while let Some(step) = departure.poll_step(now) {
             self.step(step, now);
         }
@@ -135,12 +137,18 @@ impl Node {
     /// Makes it one that has this fault.
     pub(super) fn plant(&mut self, bug: Option<Bug>) {
         self.bug = bug;
-        if bug == Some(Bug::AdmitsTooMuch) {
-            let declared = self.machine().core_config();
-            let resident_bytes_max = 2 * declared.resident_bytes_max;
-            self.core = DeviceCore::new(CoreConfig { resident_bytes_max, ..declared });
-            self.register(self.served.len());
+        let mut config = self.machine().core_config();
+        match bug {
+            Some(Bug::HoldsTooMuch) => config.resident_bytes_max *= 2,
+            Some(Bug::QueuesTooMuch) => {
+                config.queue_tokens_max *= 2;
+                config.requests_max *= 2;
+                config.admitted_bytes_max *= 2;
+            }
+            _ => return,
         }
+        self.core = DeviceCore::new(config);
+        self.register(self.served.len());
     }
 
     /// What it did since the last time.

@@ -28,6 +28,8 @@ pub struct Machine {
     pub models_resident: u16,
     /// A load from disk.
     pub load: Duration,
+    /// Tokens that may wait.
+    pub queue_tokens_max: u64,
 }
 
 impl Machine {
@@ -38,6 +40,7 @@ impl Machine {
         batch_fixed: Duration::from_millis(4),
         models_resident: 6,
         load: Duration::from_millis(700),
+        queue_tokens_max: 300_000,
     };
 
     /// The same at `1 / factor` of its speed.
@@ -85,6 +88,7 @@ impl Machine {
         CoreConfig {
             threads: self.threads,
             resident_bytes_max: MODEL_BYTES * u64::from(self.models_resident),
+            queue_tokens_max: self.queue_tokens_max,
             ..CoreConfig::default()
         }
     }

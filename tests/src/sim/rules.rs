@@ -50,7 +50,7 @@ pub fn disagreement(who: &str, truth: &[FactsVersion], held: &[FactsVersion]) ->
 /// What a node says of itself is known to everybody who can be reached after this time, whatever else happened.
 pub(super) const CONVERGED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks whether it is.
-const LOOK_PERIOD: Duration = Duration::from_secs(2);
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// Which state of which life a record is.
 pub(super) fn version(record: &NodeFacts) -> FactsVersion {

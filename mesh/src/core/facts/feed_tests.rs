@@ -159,6 +159,33 @@ fn what_is_not_known_any_more_is_not_remembered() {
 }
 
 #[test]
+fn whom_the_next_node_never_met_is_forgotten_until_it_does() {
+    let mut pair = Pair::new();
+    for (number, name) in [(1, "here"), (2, "left")] {
+        pair.feed.handle_member(life(number, 1), MemberState::Alive);
+        pair.feed.handle_facts(&Arc::new(facts(number, vec![model(name, ModelState::Ready)])));
+    }
+    pair.settle();
+    // Its node dies with the other one, and the next one started after that.
+    pair.feed = Feed::new(&pair.following.handle_follow());
+    pair.feed.handle_member(life(1, 1), MemberState::Alive);
+    pair.settle();
+    let begin = pair.now;
+    while pair.now < begin + Duration::from_secs(11) {
+        assert!(pair.is_held("here"));
+        assert!(pair.is_held("left") || pair.now >= begin + Duration::from_secs(10), "it may not know yet");
+        pair.now += Duration::from_millis(500);
+        pair.settle();
+    }
+    assert!(!pair.is_held("left"));
+    pair.feed.handle_member(life(2, 1), MemberState::Alive);
+    pair.feed.forget(|known| known == node(1));
+    pair.feed.handle_facts(&Arc::new(facts(2, vec![model("left", ModelState::Ready)])));
+    pair.settle();
+    assert!(pair.is_held("left"), "it was there after all");
+}
+
+#[test]
 fn a_feed_that_does_not_fit_is_broken_off() {
     let mut pair = Pair::new();
     pair.feed.handle_facts(&record(1, 1, ModelState::Stored));

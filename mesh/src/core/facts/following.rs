@@ -1,14 +1,19 @@
 //! What a client knows by following a node.
 
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use shoal_protocol::message::{FactsDigest, MeshUpdate};
-use shoal_protocol::{Kind, Message};
+use shoal_protocol::{Kind, Message, NodeId};
 
 use super::super::client::ClientCore;
 use super::super::member::{Life, MemberState};
 use super::held::{Effect, Held, version};
 use super::interface::FactsRefused;
+
+/// A node that was told of nobody knows everybody after this time: it joins within two seconds. Records of whom it has not
+/// heard by then are forgotten. They come again should it hear of them after all, as when a partition is over.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a client cannot go on with a feed: follow anew, with a digest of what is held.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +34,22 @@ pub enum FeedBroken {
 #[derive(Debug, Default)]
 pub struct Following {
     held: Held,
+    /// Whose records came from former nodes, while the one that is followed now has not spoken of them.
+    unknown: BTreeSet<NodeId>,
+    /// When they are forgotten.
+    forgets_at: Option<Instant>,
 }
 
 impl Following {
-    /// What is held: the first word to a node that is followed.
+    /// A node is followed from now on; the first word to it. It may have come too late to know of a death of which the former
+    /// one would have told: a life of which it never speaks is not there.
+    pub fn handle_follow(&mut self) -> FactsDigest {
+        self.unknown = self.held.iter().map(|record| record.node).collect();
+        self.forgets_at = None;
+        self.digest()
+    }
+
+    /// What is held.
     #[must_use]
     pub fn digest(&self) -> FactsDigest {
         FactsDigest { entries: self.held.iter().map(|record| version(record)).collect(), answer: false }
@@ -57,6 +74,7 @@ impl Following {
             }
             other => return Err(FeedBroken::Misplaced(other.kind())),
         };
+        self.unknown.remove(&node);
         match effect {
             Ok(Effect::Changed) => {
                 if let Some(record) = self.held.get(node) {
@@ -74,17 +92,31 @@ impl Following {
     fn handle_update(&mut self, update: &MeshUpdate, core: &mut ClientCore, now: Instant) {
         for member in &update.members {
             let life = Life { node: member.node, generation: member.generation };
+            self.unknown.remove(&member.node);
             if member.state == MemberState::Down {
                 self.held.bury(life, now);
             }
             core.handle_member(life, member.state, now);
         }
         self.held.expire(now);
+        if update.settled {
+            self.forgets_at = Some(now + UNKNOWN_AFTER);
+        }
+        if self.forgets_at.take_if(|at| *at <= now).is_some() {
+            self.forget_unknown(core);
+        }
         for told in &update.loads {
             // Before the clock's origin nothing was heard.
             if let Some(heard) = now.checked_sub(told.age_us.into()) {
                 core.handle_load(told.node, &told.load, heard);
             }
+        }
+    }
+
+    fn forget_unknown(&mut self, core: &mut ClientCore) {
+        for node in std::mem::take(&mut self.unknown) {
+            self.held.remove(node);
+            core.handle_forgotten(node);
         }
     }
 }

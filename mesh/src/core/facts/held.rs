@@ -112,7 +112,8 @@ impl Held {
         Ok(())
     }
 
-    fn remove(&mut self, node: NodeId) -> bool {
+    /// Forgets a record, as if it had never come. Whether there was one.
+    pub(super) fn remove(&mut self, node: NodeId) -> bool {
         let removed = self.records.remove(&node);
         self.bytes -= removed.as_ref().map_or(0, |record| bytes(record));
         removed.is_some()

@@ -140,6 +140,13 @@ impl View {
         before != known(self)
     }
 
+    /// The node is not heard of any more: nothing of what it said holds, until it says it again.
+    pub fn handle_forgotten(&mut self, node: NodeId) {
+        if let Some(&slot) = self.slots.get(&node) {
+            self.clear(slot);
+        }
+    }
+
     /// A device's load, as gossiped; whether it was newer than what is known.
     pub fn handle_load(&mut self, node: NodeId, record: &LoadRecord, now: Instant) -> bool {
         self.set_load(node, record, false, now)

@@ -235,6 +235,7 @@ impl Node {
 
     /// Empties it; what the index says of it must be taken out by the caller.
     pub(super) fn clear(&mut self) -> Listed {
+        self.version = 0;
         self.devices = Vec::new();
         self.client_addresses = Vec::new();
         std::mem::take(&mut self.listed)

@@ -74,6 +74,29 @@ fn the_connection_of_a_life_that_is_down_gives_way_to_any() {
 }
 
 #[test]
+fn who_is_held_for_dead_is_dialed_where_something_is_to_be_said() {
+    let now = start();
+    let mut links = Links::new(id(1), 1);
+    links.handle_member(seen(2, MemberState::Alive), now);
+    assert!(keeps(&links.handle_arrival(arrival(1, 2, 1, true), now), None));
+    assert_eq!(links.handle_transmit(id(2), at(2), vec![1], now), Some((1, vec![1])));
+    assert_eq!(links.poll_dial(now), None, "connected");
+    links.handle_member(seen(2, MemberState::Down), now);
+    assert_eq!(links.poll_dial(now), None, "nobody dials the dead for its own sake");
+    assert_eq!(
+        links.handle_transmit(id(2), at(2), vec![2], now),
+        Some((1, vec![2])),
+        "it may have been wrong"
+    );
+    assert_eq!(links.poll_dial(now), Some(at(2)), "another process may be there");
+    links.handle_dialed(at(2), false, now);
+    links.handle_transmit(id(2), at(2), vec![3], now);
+    assert_eq!(links.poll_dial(now), None, "not at once again");
+    assert_eq!(links.poll_dial(now + REST_MIN), Some(at(2)));
+    assert!(keeps(&links.handle_arrival(arrival(2, 2, 2, true), now + REST_MIN), Some(1)));
+}
+
+#[test]
 fn the_larger_id_dials_first() {
     let now = start();
     let (mut small, mut large) = (Links::new(id(1), 0), Links::new(id(2), 0));

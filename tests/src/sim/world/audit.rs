@@ -29,7 +29,7 @@ impl World {
             let declared = process.node.machine().core_config();
             let bounds = [
                 ("admitted bytes", gauges.admitted_bytes.0, declared.admitted_bytes_max),
-                ("queued tokens", load.queue_tokens, gauges.queue_tokens_max.0),
+                ("queued tokens", load.queue_tokens, declared.queue_tokens_max),
                 ("resident bytes", gauges.resident_bytes.0, declared.resident_bytes_max),
                 ("requests", u64::from(load.requests), declared.requests_max.into()),
             ];
@@ -119,8 +119,7 @@ impl World {
     pub(super) fn audit_convergence(&mut self) {
         let now = self.now();
         let is_parted = self.parted_until.is_some_and(|until| now < until);
-        // Where packets are lost a life that just began may be held for dead, and needs longer: then the end counts.
-        if !self.has_members() || is_parted || self.is_lossy() || !self.converging.is_time(now) {
+        if !self.has_members() || is_parted || !self.converging.is_time(now) {
             return;
         }
         let settled = |number: u16| {

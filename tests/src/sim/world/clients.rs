@@ -77,7 +77,7 @@ impl World {
             },
             Packet::Reply(reply) => {
                 driver.handle_reply(node, &reply, now);
-                driver.calls()
+                driver.placing()
             }
             Packet::Request { .. } | Packet::Stop { .. } | Packet::Probe(_) | Packet::Follow { .. } => {
                 Vec::new()

@@ -208,6 +208,8 @@ impl World {
         feed.handle_member(state.life, MemberState::Alive);
         state.members.iter().for_each(|seen| feed.handle_member(seen.life, seen.state));
         state.facts.values().for_each(|record| feed.handle_facts(record));
+        // Should this node hear later of whom the follower knows already, it tells.
+        feed.forget(|node| state.facts.contains_key(&node));
         entry.feed = Some(feed);
         (entry.feeds_at, entry.loads_at) = (None, self.timeline.now());
         self.plan_feed(client, Duration::ZERO);
@@ -232,7 +234,7 @@ impl World {
         let now = self.now();
         let entry = &mut self.entries[usize::from(client)];
         *entry = Entry { stream: entry.stream + 1, ..Entry::new(number, now) };
-        let (stream, holds) = (entry.stream, self.clients[usize::from(client)].digest());
+        let (stream, holds) = (entry.stream, self.clients[usize::from(client)].handle_follow());
         let (from, to) = (Peer::Client(client), Peer::Node(number));
         if let Some(delay) = self.members.network.stream(from, to) {
             let packet = Box::new(Packet::Follow { stream, holds });

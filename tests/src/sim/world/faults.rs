@@ -88,8 +88,7 @@ impl World {
 
     /// Nothing keeps a node any more: it says farewell to the members, and to those whose streams are open.
     pub(super) fn leave(&mut self, number: u16) {
-        // On a bad day the drained stay, and answer their probes: followers that lose them then are not modelled well enough.
-        if !self.processes[usize::from(number)].is_running() || self.is_lossy() {
+        if !self.processes[usize::from(number)].is_running() {
             return;
         }
         self.audit_leaving(number);
