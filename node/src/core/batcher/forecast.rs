@@ -137,8 +137,8 @@ impl Batcher {
 
     /// Where the queue stands: when somebody of this priority would be taken again, if not now.
     ///
-    /// Bulk work has the share that it is owed, and no more of it waits here than that share does in two seconds: a
-    /// longer backlog would only outlast the flood of interactive work, in everybody's way. A queue of bulk work alone is
+    /// Bulk work has the share that it is owed, and no more of it waits here than that share does in some 2 s: a longer
+    /// backlog would only outlast the flood of interactive work, in everybody's way. A queue of bulk work alone is
     /// in nobody's, and never stands.
     pub(in crate::core) fn refuses_for(&self, priority: Priority, now: Instant) -> Option<Duration> {
         if !self.is_standing(now) {

@@ -7,10 +7,11 @@
 
 use std::time::{Duration, Instant};
 
-/// While the queue stands, whoever would wait longer than this is refused. Some 20 batches, so that no lane runs dry.
-pub(super) const WAIT_TARGET: Duration = Duration::from_millis(500);
+/// While the queue stands, whoever would wait longer than this is refused. Some 16 batches, so that no lane runs dry; and
+/// with what bulk work and those who come again add to it, half of the device works it off within two seconds.
+pub(super) const WAIT_TARGET: Duration = Duration::from_millis(400);
 /// A queue below this is short. Half of the target, so that the target's own queue does not end the rule.
-pub(super) const WAIT_SHORT: Duration = Duration::from_millis(250);
+pub(super) const WAIT_SHORT: Duration = Duration::from_millis(200);
 /// A queue that was not short for so long stands: longer than most bursts, and shorter than the patience of callers.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -50,8 +51,8 @@ mod tests {
         assert!(!look(9000, 0), "as long as it likes, at first");
         assert!(!look(9000, 999));
         assert!(look(9000, 1000));
-        assert!(look(480, 1500), "refusals keep it at its target");
-        assert!(!look(240, 2000));
+        assert!(look(380, 1500), "refusals keep it at its target");
+        assert!(!look(190, 2000));
         assert!(!look(9000, 2999));
     }
 }
