@@ -9,7 +9,7 @@ use shoal_protocol::message::{AttemptRecord, TaskRequest, Timings};
 use shoal_protocol::{DeviceIndex, ErrorCode, Micros, RequestId};
 
 /// Attempts that a node remembers; the oldest gives way. With names and decision records of the largest size these are
-/// 9 MB, with common ones 3 MB.
+/// 9 MB, with common ones 3 MB, in two blocks: thousands of small ones that live long would keep the memory around them.
 pub(crate) const ATTEMPTS_KEPT_MAX: usize = 10_000;
 
 /// What is remembered of an attempt while it runs.
@@ -42,20 +42,89 @@ impl Arrived {
 
 #[derive(Debug)]
 struct Ended {
-    arrived: Arrived,
+    request_id: RequestId,
+    part: u32,
+    attempt: u32,
+    items: u32,
+    device: DeviceIndex,
+    /// Bytes of the model's name and of the decision record.
+    model_bytes: usize,
+    decision_bytes: usize,
     at: Instant,
     outcome: Result<Timings, (ErrorCode, Micros)>,
+}
+
+/// The attempts, and the names and decision records of all of them end to end.
+#[derive(Debug, Default)]
+struct Ring {
+    ended: VecDeque<Ended>,
+    bytes: VecDeque<u8>,
+}
+
+impl Ring {
+    fn push(&mut self, arrived: Arrived, outcome: Result<Timings, (ErrorCode, Micros)>, at: Instant) {
+        if self.ended.len() == ATTEMPTS_KEPT_MAX
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.bytes.drain(..oldest.model_bytes + oldest.decision_bytes);
+        }
+        let Arrived { request_id, part, attempt, model, items, device, decision } = arrived;
+        let (model_bytes, decision_bytes) = (model.len(), decision.len());
+        self.bytes.extend(model.as_bytes());
+        self.bytes.extend(&decision);
+        self.ended.push_back(Ended {
+            request_id,
+            part,
+            attempt,
+            items,
+            device,
+            model_bytes,
+            decision_bytes,
+            at,
+            outcome,
+        });
+    }
+
+    /// The oldest first, each with where its bytes begin.
+    fn iter(&self) -> impl Iterator<Item = (usize, &Ended)> {
+        self.ended.iter().scan(0, |next, ended| {
+            let begin = *next;
+            *next += ended.model_bytes + ended.decision_bytes;
+            Some((begin, ended))
+        })
+    }
+
+    fn told(&self, (begin, ended): (usize, &Ended), now: Instant) -> AttemptRecord {
+        let decision_at = begin + ended.model_bytes;
+        let model: Vec<u8> = self.bytes.range(begin..decision_at).copied().collect();
+        let decision = self.bytes.range(decision_at..decision_at + ended.decision_bytes);
+        let (failure, timings) = match ended.outcome {
+            Ok(timings) => (None, timings),
+            Err((code, total_us)) => (Some(code), Timings { total_us, ..Timings::default() }),
+        };
+        AttemptRecord {
+            part: ended.part,
+            attempt: ended.attempt,
+            model: String::from_utf8_lossy(&model).into_owned(),
+            items: ended.items,
+            device: ended.device,
+            ended_ago_us: now.saturating_duration_since(ended.at).into(),
+            failure,
+            timings,
+            decision: decision.copied().collect(),
+        }
+    }
 }
 
 /// The last [`ATTEMPTS_KEPT_MAX`] attempts that ended here.
 #[derive(Debug, Default)]
 pub(crate) struct Decisions {
-    ended: Mutex<VecDeque<Ended>>,
+    ring: Mutex<Ring>,
 }
 
 impl Decisions {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Ended>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers an attempt that ended: where its time went, or why it failed and after how long.
@@ -65,42 +134,16 @@ impl Decisions {
         outcome: Result<Timings, (ErrorCode, Micros)>,
         now: Instant,
     ) {
-        let mut ended = self.lock();
-        if ended.len() == ATTEMPTS_KEPT_MAX {
-            ended.pop_front();
-        }
-        ended.push_back(Ended { arrived, at: now, outcome });
+        self.lock().push(arrived, outcome, now);
     }
 
     /// What is remembered of a request, the oldest attempt first. A scan of everything: people ask, not programs.
     pub(crate) fn of(&self, request_id: RequestId, now: Instant) -> Vec<AttemptRecord> {
-        let ended = self.lock();
-        let of_request =
-            ended.iter().rev().filter(|at| at.arrived.request_id.unique() == request_id.unique());
-        let mut found: Vec<_> = of_request.take(EXPLAINED_ATTEMPTS_MAX).map(|at| at.told(now)).collect();
-        found.reverse();
-        found
-    }
-}
-
-impl Ended {
-    fn told(&self, now: Instant) -> AttemptRecord {
-        let Arrived { part, attempt, model, items, device, decision, .. } = &self.arrived;
-        let (failure, timings) = match self.outcome {
-            Ok(timings) => (None, timings),
-            Err((code, total_us)) => (Some(code), Timings { total_us, ..Timings::default() }),
-        };
-        AttemptRecord {
-            part: *part,
-            attempt: *attempt,
-            model: model.clone(),
-            items: *items,
-            device: *device,
-            ended_ago_us: now.saturating_duration_since(self.at).into(),
-            failure,
-            timings,
-            decision: decision.clone(),
-        }
+        let ring = self.lock();
+        let is_of = |(_, ended): &(usize, &Ended)| ended.request_id.unique() == request_id.unique();
+        let found: Vec<_> = ring.iter().filter(is_of).collect();
+        let latest = found.len().saturating_sub(EXPLAINED_ATTEMPTS_MAX);
+        found[latest..].iter().map(|at| ring.told(*at, now)).collect()
     }
 }
 
@@ -126,7 +169,8 @@ mod tests {
         }
         assert!(decisions.of(RequestId::new(0), now).is_empty(), "forgotten");
         assert_eq!(decisions.of(RequestId::new(1), now).len(), 1);
-        assert_eq!(decisions.lock().len(), ATTEMPTS_KEPT_MAX);
+        let ring = decisions.lock();
+        assert_eq!((ring.ended.len(), ring.bytes.len()), (ATTEMPTS_KEPT_MAX, 3 * ATTEMPTS_KEPT_MAX));
     }
 
     #[test]
