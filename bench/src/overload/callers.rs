@@ -97,6 +97,17 @@ pub(super) struct Asked {
     pub(super) calls_max: usize,
 }
 
+impl Asked {
+    /// Room that is there from the beginning, page by page: what is written down must not look like memory that grows.
+    fn with_room(count: usize) -> Self {
+        let nothing =
+            Outcome { caller: Caller::Bulk, due: Duration::ZERO, took: Duration::ZERO, end: End::Failed };
+        let mut outcomes = vec![nothing; count];
+        outcomes.clear();
+        Self { outcomes, calls_max: 0 }
+    }
+}
+
 /// So many requests a second for so long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Phase {
@@ -171,7 +182,7 @@ impl Callers {
     /// Sends every request when it is due, whatever became of the former ones, and waits for the last.
     pub(super) async fn open(&self, phases: &[Phase], began: Instant) -> Asked {
         let mut schedule = dues(phases).zip(0..).peekable();
-        let (mut flying, mut asked) = (FuturesUnordered::new(), Asked::default());
+        let (mut flying, mut asked) = (FuturesUnordered::new(), Asked::with_room(dues(phases).count()));
         loop {
             asked.calls_max = asked.calls_max.max(flying.len());
             let next = schedule.peek().copied();

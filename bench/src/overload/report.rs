@@ -61,6 +61,8 @@ pub(super) struct Report {
     resident_mb_before: f64,
     resident_mb_middle: f64,
     resident_mb_end: f64,
+    /// By tenths of the overload.
+    resident_mb: Vec<f64>,
     p99_before_ms: f64,
     recovery_ms: Option<f64>,
     pub(super) first_failure: Option<String>,
@@ -135,6 +137,9 @@ impl Report {
             resident_mb_before: resident_mb(Duration::ZERO, overload),
             resident_mb_middle: resident_mb(overload + quarter, overload + 2 * quarter),
             resident_mb_end: resident_mb(overload + 3 * quarter, after),
+            resident_mb: (0..10)
+                .map(|part| resident_mb(overload + part * length / 10, overload + (part + 1) * length / 10))
+                .collect(),
             high_water: seen.high_water,
             p99_before_ms,
             recovery_ms: recovery(outcomes, after, RECOVERED * p99_before_ms).map(millis),
@@ -212,6 +217,8 @@ impl Report {
             "resident: {:.1} MB before, {:.1} MB in the second quarter of the overload, {:.1} MB in the last; at most {} calls under way",
             self.resident_mb_before, self.resident_mb_middle, self.resident_mb_end, self.calls_max
         );
+        let tenths: Vec<String> = self.resident_mb.iter().map(|mb| format!("{mb:.1}")).collect();
+        println!("resident by tenths of the overload: {} MB", tenths.join(", "));
         let recovery =
             self.recovery_ms.map_or_else(|| "not".to_owned(), |ms| format!("{ms:.0} ms after its end"));
         println!("interactive p99 before {:.0} ms; within 1.5x of it again {recovery}", self.p99_before_ms);
