@@ -39,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::store::ModelStore;
 use crate::tasks::pool::TokenizerPool;
 
+pub(crate) use device::cuda_reason;
 use device::{core_config, device_reason, threads_of};
 pub use error::StartError;
 use identity::NodeIdentity;

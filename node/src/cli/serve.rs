@@ -19,7 +19,7 @@ use super::target::device_overrides;
 use crate::clock;
 use crate::config::{Environment, Machine, NodeConfig, Overrides, resolve};
 use crate::edge::{BindError, EdgeOptions, HttpEdge};
-use crate::node::Node;
+use crate::node::{Node, cuda_reason};
 use crate::notices::{Notice, Watcher};
 
 /// What answers may take to be written once the grace is over.
@@ -27,7 +27,7 @@ const EDGE_CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
     if args.require_gpu {
-        let message = "--require-gpu: CUDA not used: this build has no CUDA device";
+        let message = format!("--require-gpu: CUDA not used: {}", cuda_reason());
         return Err(Stop::new(Exit::Model, message));
     }
     let environment = Environment::of_process();

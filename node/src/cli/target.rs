@@ -10,7 +10,7 @@ use super::args::{DeviceArgs, MeshArgs};
 use super::exit::{Exit, Stop};
 use super::output::tell;
 use crate::config::{DeviceKind, Environment, Machine, NodeConfig, Overrides, resolve};
-use crate::node::{Node, StartError};
+use crate::node::{Node, StartError, cuda_reason};
 use crate::store::ModelStore;
 
 /// Time for a node inside this process to end; nothing is in flight then.
@@ -121,8 +121,7 @@ pub(super) fn device_overrides(device: &DeviceArgs) -> Result<Overrides, Stop> {
         Some("auto") => Some(DeviceKind::Auto),
         Some("cpu") => Some(DeviceKind::Cpu),
         Some(name) if is_cuda(name) => {
-            let message =
-                format!("--device {name}: CUDA not used: this build has no CUDA device; there is: cpu");
+            let message = format!("--device {name}: CUDA not used: {}; there is: cpu", cuda_reason());
             return Err(Stop::new(Exit::Model, message));
         }
         Some(name) => {

@@ -1,9 +1,10 @@
 //! What the configuration says about the device: why it is this one, and its limits.
 
 use shoal_kernels::DtypePolicy;
+use shoal_kernels::cuda::Driver;
 
 use crate::actors::backend::Backend;
-use crate::config::DeviceConfig;
+use crate::config::{DeviceConfig, Environment};
 use crate::core::CoreConfig;
 
 pub(super) fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> String {
@@ -18,7 +19,21 @@ pub(super) fn device_reason(config: &DeviceConfig, backend: &dyn Backend) -> Str
         }
         DtypePolicy::Exact(dtype) => format!("{dtype} as configured"),
     };
-    format!("{}: {chosen}; dtype {dtype}; CUDA not used: this build has no CUDA device", backend.name())
+    format!("{}: {chosen}; dtype {dtype}; CUDA not used: {}", backend.name(), cuda_reason())
+}
+
+/// Why no model runs on a GPU here: what keeps the driver from being used, or that nodes do not use it yet.
+pub(crate) fn cuda_reason() -> String {
+    let environment = Environment::of_process();
+    let visible = environment.get("CUDA_VISIBLE_DEVICES");
+    match Driver::load().and_then(|driver| driver.devices(visible)) {
+        Err(error) => error.to_string(),
+        Ok(devices) => {
+            let names = devices.iter().map(|device| format!("cuda:{} {}", device.ordinal, device.name));
+            let names = names.collect::<Vec<_>>().join(", ");
+            format!("nodes run models on CPUs only so far, whatever there is: {names}")
+        }
+    }
 }
 
 pub(super) fn threads_of(config: &DeviceConfig) -> u16 {

@@ -246,7 +246,7 @@ fn a_public_address_needs_keys_and_keys_are_asked_for() {
 fn what_cannot_be_served_is_told_before_ready() {
     let home = Home::new();
     let gpu = home.run(["serve", "--require-gpu"]).expect(3);
-    assert!(gpu.err.contains("CUDA not used"), "{}", gpu.err);
+    assert!(gpu.err.contains("--require-gpu: CUDA not used: "), "{}", gpu.err);
     let dtype = home.run(["serve", "--http", "127.0.0.1:0", "--dtype", "int8"]).expect(3);
     assert!(dtype.err.contains("has no int8 kernels"), "{}", dtype.err);
     home.run(["status", "--dtype", "int8"]).expect(3);

@@ -4,6 +4,7 @@ mod batches;
 mod golden_bert;
 mod golden_bge_m3;
 mod golden_classifiers;
+mod golden_cuda;
 mod golden_families;
 mod golden_minilm;
 mod golden_multivector;

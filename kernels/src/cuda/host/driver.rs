@@ -54,7 +54,7 @@ pub struct CudaDeviceInfo {
 pub enum DriverError {
     /// No library of that name.
     #[error(
-        "libcuda.so.1 not found: install NVIDIA's driver 580 or newer, or give the container its devices ({reason})"
+        "libcuda.so.1 not found: NVIDIA's driver 580 or newer brings it, in containers their runtime does ({reason})"
     )]
     Missing {
         /// What the loader said of the first place.
@@ -264,7 +264,7 @@ mod tests {
     fn a_machine_without_a_driver_says_so() {
         let error = Driver::load_from(&[Path::new("libshoal-no-driver.so.1")]).expect_err("there is none");
         assert!(matches!(&error, DriverError::Missing { .. }), "{error}");
-        assert!(error.to_string().contains("install NVIDIA's driver 580 or newer"), "{error}");
+        assert!(error.to_string().contains("NVIDIA's driver 580 or newer brings it"), "{error}");
     }
 
     /// Any library stands for a driver that lacks a call.

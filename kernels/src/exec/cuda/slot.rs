@@ -163,16 +163,19 @@ fn grow(
     Ok(())
 }
 
+/// Questions whether a batch has ended, each with a turn for other threads: longer than any batch takes.
+const QUESTIONS_MAX: u32 = 1 << 24;
+
 impl Drop for Slot {
-    /// A batch on its way still uses the slot's memory: it stays the device's until that is closed.
+    /// A batch on its way still uses the slot's memory and its model's: it ends first, or the device is given up, whose
+    /// context then takes all of it along.
     fn drop(&mut self) {
-        if !self.done.is_done().unwrap_or(false) {
-            std::mem::forget((
-                self.memory.take(),
-                self.input.take(),
-                self.results.take(),
-                self.flight.take(),
-            ));
-        }
+        let mut questions = 0..QUESTIONS_MAX;
+        let mut goes_on = || {
+            std::thread::yield_now();
+            questions.next().is_some()
+        };
+        // Of a lost device nothing is in use any more.
+        let _ = self.done.wait(&mut goes_on);
     }
 }
