@@ -18,6 +18,11 @@ pub struct PackedBatch {
     pub type_ids: Vec<u8>,
     /// `[tokens]`: which get no vector of their own in a multi-vector answer, or empty when all get one.
     pub skipped: Vec<bool>,
+    /// `[ranges]`: first token and the one after the last, counted in their own sequence, of what one dense vector is pooled
+    /// from; or empty when each sequence has one, of all its tokens.
+    pub ranges: Vec<[u32; 2]>,
+    /// `[sequences + 1]`: sequence `i` owns `ranges[range_bounds[i]..range_bounds[i + 1]]`; empty when `ranges` says nothing.
+    pub range_bounds: Vec<u32>,
     /// `[sequences + 1]`: starts with 0, ends with the number of tokens.
     pub cu_seqlens_q: Vec<u32>,
     /// `[sequences + 1]`: starts with 0, ends with the number of key rows. A sequence's keys are its first tokens: all of
@@ -38,6 +43,8 @@ impl PackedBatch {
             positions: Vec::with_capacity(tokens),
             type_ids: Vec::new(),
             skipped: Vec::new(),
+            ranges: Vec::new(),
+            range_bounds: Vec::new(),
             cu_seqlens_q: Vec::with_capacity(sequences + 1),
             cu_seqlens_k: Vec::with_capacity(sequences + 1),
         };
@@ -51,6 +58,8 @@ impl PackedBatch {
         self.positions.clear();
         self.type_ids.clear();
         self.skipped.clear();
+        self.ranges.clear();
+        self.range_bounds.clear();
         for cu_seqlens in [&mut self.cu_seqlens_q, &mut self.cu_seqlens_k] {
             cu_seqlens.clear();
             cu_seqlens.push(0);
@@ -76,6 +85,10 @@ impl PackedBatch {
         if !self.skipped.is_empty() {
             self.skipped.resize(end as usize, false);
         }
+        if !self.range_bounds.is_empty() {
+            self.ranges.push([0, end - start as u32]);
+            self.range_bounds.push(self.ranges.len() as u32);
+        }
         let keys_before = self.cu_seqlens_k.last().copied().unwrap_or_default();
         self.cu_seqlens_q.push(end);
         self.cu_seqlens_k.push(keys_before + keys.min(token_ids.len()) as u32);
@@ -87,6 +100,20 @@ impl PackedBatch {
         let start = self.cu_seqlens_q.iter().rev().nth(1).map_or(0, |&start| start as usize);
         let last = self.skipped[start..].iter_mut().zip(&self.token_ids[start..]);
         last.for_each(|(skipped, id)| *skipped = skips(*id));
+    }
+
+    /// Has the dense vectors of the last sequence, as many as there are ranges, pooled from these tokens of it.
+    pub fn pool_from(&mut self, ranges: impl IntoIterator<Item = [u32; 2]>) {
+        let sequences = self.sequences();
+        if self.range_bounds.is_empty() {
+            self.ranges.extend(self.cu_seqlens_q.windows(2).map(|bounds| [0, bounds[1] - bounds[0]]));
+            self.range_bounds.extend(0..=sequences as u32);
+        }
+        if let Some(last) = sequences.checked_sub(1) {
+            self.ranges.truncate(self.range_bounds[last] as usize);
+            self.ranges.extend(ranges);
+            self.range_bounds[sequences] = self.ranges.len() as u32;
+        }
     }
 
     /// Appends one sequence of two segments, special tokens included: its first `first` tokens are of segment 0, the
@@ -155,6 +182,20 @@ mod tests {
         batch.skip(|id| id == 8);
         batch.push(&[8]);
         assert_eq!(batch.skipped, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn dense_vectors_are_pooled_from_ranges_from_the_first_that_has_some_on() {
+        let mut batch = PackedBatch::new();
+        batch.push(&[7, 8]);
+        assert!(batch.range_bounds.is_empty(), "one vector of all tokens");
+        batch.push(&[8, 9, 7]);
+        batch.pool_from([[0, 2], [1, 3]]);
+        batch.push(&[5]);
+        batch.push(&[6, 6]);
+        batch.pool_from([]);
+        assert_eq!(batch.ranges, [[0, 2], [0, 2], [1, 3], [0, 1]]);
+        assert_eq!(batch.range_bounds, [0, 1, 3, 4, 4]);
     }
 
     #[test]

@@ -78,8 +78,10 @@ impl fmt::Display for OutputSet {
 /// What one pass left. Reused from pass to pass: each clears it and keeps its memory. What was not wanted is empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
-    /// `[sequences, dims]`, after the head's modules.
+    /// `[vectors, dims]`, after the head's modules: one for each sequence, or for each of its ranges.
     pub dense: Vec<f32>,
+    /// `[sequences + 1]`: sequence `i` owns the vectors `dense_bounds[i]..dense_bounds[i + 1]`.
+    pub dense_bounds: Vec<u32>,
     /// One row per sequence.
     pub sparse: SparseRows,
     /// `[kept tokens, token_dims]`, in the order of the batch.
@@ -109,6 +111,7 @@ impl Outputs {
     pub fn new() -> Self {
         Self {
             dense: Vec::new(),
+            dense_bounds: vec![0],
             sparse: SparseRows { indptr: vec![0], indices: Vec::new(), values: Vec::new() },
             multivector: Vec::new(),
             multivector_bounds: vec![0],
@@ -119,11 +122,12 @@ impl Outputs {
 
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
-        let Self { dense, sparse, multivector, multivector_bounds, classes, token_classes } = self;
+        let Self { dense, dense_bounds, sparse, multivector, multivector_bounds, classes, token_classes } =
+            self;
         let SparseRows { indptr, indices, values } = sparse;
         [dense, multivector, classes, token_classes, values].into_iter().for_each(Vec::clear);
         indices.clear();
-        for bounds in [indptr, multivector_bounds] {
+        for bounds in [indptr, dense_bounds, multivector_bounds] {
             bounds.clear();
             bounds.push(0);
         }

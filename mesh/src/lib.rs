@@ -25,8 +25,8 @@ pub use client::{
     Scored, TaskOptions,
 };
 pub use core::{
-    Answer, Class, ClientError, ItemResult, Lease, Life, LoadSequence, MemberSeen, Multivector, OwnFacts,
-    Ranked, Span, SparseVector, Standing, Vector, Vectors, WhenOverloaded,
+    Answer, Chunks, Class, ClientError, ItemResult, Lease, Life, LoadSequence, MemberSeen, Multivector,
+    OwnFacts, Ranked, Span, SparseVector, Standing, Vector, Vectors, WhenOverloaded,
 };
 #[cfg(feature = "link")]
 pub use identity::{

@@ -2,8 +2,8 @@
 
 use half::f16;
 use serde::{Serialize, Serializer};
-use shoal_mesh::Multivector;
-use shoal_protocol::message::DenseDtype;
+use shoal_mesh::{Chunks, Multivector};
+use shoal_protocol::message::{ChunkPlace, DenseDtype};
 
 /// A vector as a JSON array of its elements.
 pub(crate) struct Values<'a> {
@@ -21,6 +21,22 @@ impl<'a> Values<'a> {
     pub(crate) fn rows(vectors: &'a Multivector) -> Vec<Self> {
         let row_bytes = vectors.dtype().row_bytes(vectors.dims()).max(1);
         vectors.bytes().chunks_exact(row_bytes).map(|row| Self::of(vectors.dtype(), row)).collect()
+    }
+}
+
+/// A chunk of a text with its vector.
+#[derive(Serialize)]
+pub(crate) struct ChunkValues<'a> {
+    start: u32,
+    end: u32,
+    dense: Values<'a>,
+}
+
+impl<'a> ChunkValues<'a> {
+    /// Of each chunk of a text.
+    pub(crate) fn of(chunks: &'a Chunks) -> impl Iterator<Item = Self> {
+        let chunk = |(place, dense): (&ChunkPlace, _)| Self { start: place.start, end: place.end, dense };
+        chunks.places.iter().zip(Values::rows(&chunks.vectors)).map(chunk)
     }
 }
 

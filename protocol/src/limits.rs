@@ -48,6 +48,8 @@ pub const DENSE_DIMS_MAX: u32 = 65_536;
 pub const SPARSE_ENTRIES_MAX: usize = 262_144;
 /// Vectors of one text, where a model gives one for each token.
 pub const MULTIVECTOR_ROWS_MAX: usize = 32_768;
+/// Chunks of one text.
+pub const CHUNKS_PER_ITEM_MAX: usize = 8192;
 /// Spans of one text.
 pub const SPANS_PER_ITEM_MAX: usize = 8192;
 /// Models in one node's facts.

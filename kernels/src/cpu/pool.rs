@@ -38,40 +38,69 @@ impl CpuOps<'_> {
         cu_seqlens: &[u32],
         out: &mut [f32],
     ) -> Result<(), OpError> {
-        const OP: &str = "pool";
+        expect_cu_seqlens("pool", "cu_seqlens", cu_seqlens, x.len() / dims.max(1))?;
+        let bounds = |sequence: usize| [cu_seqlens[sequence], cu_seqlens[sequence + 1]];
+        self.pool_each(poolings, dims, x, (cu_seqlens.len() - 1, &bounds), out)
+    }
+
+    /// The same for ranges of tokens, `[first, one after the last]`, which may overlap: `out [ranges, dims * poolings.len()]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a range that is not of these tokens.
+    pub fn pool_ranges<T: Element>(
+        &mut self,
+        poolings: &[Pooling],
+        dims: usize,
+        x: &[T],
+        ranges: &[[u32; 2]],
+        out: &mut [f32],
+    ) -> Result<(), OpError> {
         let tokens = x.len() / dims.max(1);
-        expect_size(OP, "x", x.len(), tokens * dims)?;
-        expect_cu_seqlens(OP, "cu_seqlens", cu_seqlens, tokens)?;
-        let sequences = cu_seqlens.len() - 1;
+        let outside = |[start, end]: &[u32; 2]| start > end || *end as usize > tokens;
+        if ranges.iter().any(outside) {
+            return Err(OpError::CuSeqlens { op: "pool", what: "a range", tokens });
+        }
+        self.pool_each(poolings, dims, x, (ranges.len(), &|range| ranges[range]), out)
+    }
+
+    /// Pools each of so many ranges, all of which are of the tokens of `x`.
+    fn pool_each<T: Element>(
+        &mut self,
+        poolings: &[Pooling],
+        dims: usize,
+        x: &[T],
+        (count, bounds): (usize, &(dyn Fn(usize) -> [u32; 2] + Sync)),
+        out: &mut [f32],
+    ) -> Result<(), OpError> {
+        expect_size("pool", "x", x.len(), x.len() / dims.max(1) * dims)?;
         let width = dims * poolings.len();
-        expect_size(OP, "out", out.len(), sequences * width)?;
+        expect_size("pool", "out", out.len(), count * width)?;
         let (isa, shared) = (self.isa, SharedMut::new(out));
-        self.for_rows(sequences, 1, &|_, sequences| {
-            // SAFETY: the items of one call cover different sequences.
-            let out = unsafe { shared.part(sequences.start * width, sequences.len() * width) };
-            dispatch(isa, PoolSequences { poolings, dims, x, cu_seqlens, sequences, out });
+        self.for_rows(count, 1, &|_, ranges| {
+            // SAFETY: the items of one call cover different ranges, and so different parts of the result.
+            let out = unsafe { shared.part(ranges.start * width, ranges.len() * width) };
+            dispatch(isa, PoolRanges { poolings, dims, x, bounds, ranges, out });
         });
         Ok(())
     }
 }
 
-struct PoolSequences<'a, T> {
+struct PoolRanges<'a, T> {
     poolings: &'a [Pooling],
     dims: usize,
     x: &'a [T],
-    cu_seqlens: &'a [u32],
-    sequences: Range<usize>,
+    bounds: &'a (dyn Fn(usize) -> [u32; 2] + Sync),
+    ranges: Range<usize>,
     out: &'a mut [f32],
 }
 
-impl<T: Element> Kernel for PoolSequences<'_, T> {
+impl<T: Element> Kernel for PoolRanges<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let vectors = self.out.chunks_exact_mut(self.dims.max(1));
-        let ways =
-            self.sequences.flat_map(|sequence| self.poolings.iter().map(move |&pooling| (sequence, pooling)));
-        for ((sequence, pooling), out) in ways.zip(vectors) {
-            let [start, end] = [sequence, sequence + 1].map(|index| self.cu_seqlens[index] as usize);
+        let ways = self.ranges.flat_map(|range| self.poolings.iter().map(move |&pooling| (range, pooling)));
+        for ((range, pooling), out) in ways.zip(vectors) {
+            let [start, end] = (self.bounds)(range).map(|token| token as usize);
             let rows = &self.x[start * self.dims..end * self.dims];
             // SAFETY: the caller vouches for S; `rows` is whole rows as wide as `out`.
             unsafe { pool_rows::<S, T>(pooling, rows, out) }

@@ -16,6 +16,10 @@ pub(super) struct Block<'a> {
     pub(super) positions: &'a [u32],
     pub(super) type_ids: &'a [u8],
     pub(super) skipped: &'a [bool],
+    /// See [`PackedBatch::ranges`]: those of the whole batch.
+    pub(super) ranges: &'a [[u32; 2]],
+    /// Bounds of the sequences' ranges; or empty.
+    pub(super) range_bounds: &'a [u32],
     /// From 0.
     pub(super) cu_seqlens: &'a [u32],
     /// Bounds of the sequences' keys, of which only differences count.
@@ -26,6 +30,7 @@ impl<'a> Block<'a> {
     /// The given sequences of a checked batch; `cu_seqlens` keeps their lengths.
     pub(super) fn cut(batch: &'a PackedBatch, sequences: Range<usize>, cu_seqlens: &'a mut Vec<u32>) -> Self {
         let bounds = &batch.cu_seqlens_q[sequences.start..=sequences.end];
+        let range_bounds = batch.range_bounds.get(sequences.start..=sequences.end).unwrap_or_default();
         let cu_seqlens_k = &batch.cu_seqlens_k[sequences.start..=sequences.end];
         let first = bounds[0];
         let tokens = first as usize..bounds[sequences.len()] as usize;
@@ -38,6 +43,8 @@ impl<'a> Block<'a> {
             positions: &batch.positions[tokens],
             type_ids,
             skipped,
+            ranges: &batch.ranges,
+            range_bounds,
             cu_seqlens,
             cu_seqlens_k,
         }

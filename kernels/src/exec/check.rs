@@ -28,6 +28,7 @@ pub(super) fn check(plan: &Plan, batch: &PackedBatch) -> Result<(), ExecError> {
     cu_seqlens("cu_seqlens_q", &batch.cu_seqlens_q, tokens)?;
     length("cu_seqlens_k", batch.cu_seqlens_k.len(), batch.cu_seqlens_q.len())?;
     keys(plan, batch)?;
+    ranges(batch)?;
     let EmbedPlan { vocab, positions, token_types, .. } = plan.embed;
     if let Some((row, id)) = first_outside(&batch.token_ids, vocab) {
         return Err(ExecError::TokenId { row, id, vocab });
@@ -62,6 +63,28 @@ fn keys(plan: &Plan, batch: &PackedBatch) -> Result<(), ExecError> {
                 }
             }
             _ => return refuse(sequence + 1),
+        }
+    }
+    Ok(())
+}
+
+/// What dense vectors are pooled from lies in their sequences.
+fn ranges(batch: &PackedBatch) -> Result<(), ExecError> {
+    let PackedBatch { ranges, range_bounds, cu_seqlens_q, .. } = batch;
+    if range_bounds.is_empty() {
+        return length("ranges", ranges.len(), 0);
+    }
+    length("range_bounds", range_bounds.len(), cu_seqlens_q.len())?;
+    let (total, ends) = (ranges.len(), [range_bounds[0], range_bounds[range_bounds.len() - 1]]);
+    if ends != [0, total as u32] || !range_bounds.is_sorted() {
+        let (field, index) = ("range_bounds", range_bounds.len() - 1);
+        return Err(ExecError::CuSeqlens { field, index, value: range_bounds[index], tokens: total });
+    }
+    for (sequence, (tokens, bounds)) in cu_seqlens_q.windows(2).zip(range_bounds.windows(2)).enumerate() {
+        let tokens = tokens[1] - tokens[0];
+        let own = &ranges[bounds[0] as usize..bounds[1] as usize];
+        if let Some(&[start, end]) = own.iter().find(|[start, end]| start >= end || *end > tokens) {
+            return Err(ExecError::Range { sequence, start, end, tokens });
         }
     }
     Ok(())

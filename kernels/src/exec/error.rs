@@ -118,6 +118,26 @@ pub enum ExecError {
         /// Tokens that it has.
         tokens: u32,
     },
+    /// A device that pools whole sequences was asked to pool from parts of one.
+    #[error(
+        "this device pools dense vectors from whole sequences, and sequence {sequence} has ranges of its own"
+    )]
+    WholeSequences {
+        /// Its place in the batch.
+        sequence: usize,
+    },
+    /// Dense vectors are pooled from at least one token, and from tokens of their own sequence.
+    #[error("a dense vector of sequence {sequence} is pooled from {start}..{end} of {tokens} tokens")]
+    Range {
+        /// Its place in the batch.
+        sequence: usize,
+        /// The first token.
+        start: u32,
+        /// The one after the last.
+        end: u32,
+        /// Tokens that it has.
+        tokens: u32,
+    },
     /// The model has no head for what is wanted, or nothing is wanted.
     #[error("the model gives {gives}; {wanted} was asked for")]
     Outputs {

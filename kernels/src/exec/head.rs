@@ -135,6 +135,10 @@ pub(super) struct Hidden<'a, T> {
     pub(super) token_ids: &'a [u32],
     /// `[tokens]`: which get no vector of their own; or empty.
     pub(super) skipped: &'a [bool],
+    /// First token and the one after the last in their sequence: see `PackedBatch::ranges`.
+    pub(super) ranges: &'a [[u32; 2]],
+    /// Of each sequence, only differences and their place in `ranges` count; or empty.
+    pub(super) range_bounds: &'a [u32],
 }
 
 impl<T> Hidden<'_, T> {
@@ -151,12 +155,15 @@ impl<T> Hidden<'_, T> {
 pub(super) struct HeadWorkspace {
     from: AlignedBuf<f32>,
     to: AlignedBuf<f32>,
+    /// Of the block's rows.
+    ranges: Vec<[u32; 2]>,
     sparse: SparseWorkspace,
 }
 
 impl HeadWorkspace {
     pub(super) fn new() -> Self {
-        Self { from: AlignedBuf::zeroed(0), to: AlignedBuf::zeroed(0), sparse: SparseWorkspace::new() }
+        let [from, to] = [AlignedBuf::zeroed(0), AlignedBuf::zeroed(0)];
+        Self { from, to, ranges: Vec::new(), sparse: SparseWorkspace::new() }
     }
 
     /// Runs the heads that are wanted, all of which the model has, and appends what they give.
@@ -169,10 +176,12 @@ impl HeadWorkspace {
         out: &mut Outputs,
     ) -> Result<(), ExecError> {
         if let (true, Some(plan), Some(chain)) = (wanted.dense, &plan.dense, &weights.dense) {
-            out.dense.extend_from_slice(self.pooled(ops, plan, chain, hidden)?);
+            let vectors = self.cut(hidden, &mut out.dense_bounds);
+            out.dense.extend_from_slice(self.pooled(ops, plan, chain, hidden, vectors)?);
         }
         if let (true, Some(plan), Some(chain)) = (wanted.classes, &plan.classes, &weights.classes) {
-            out.classes.extend_from_slice(self.pooled(ops, plan, chain, hidden)?);
+            self.ranges.clear();
+            out.classes.extend_from_slice(self.pooled(ops, plan, chain, hidden, hidden.sequences())?);
         }
         if let (true, Some(chain)) = (wanted.token_classes, &weights.token_classes) {
             out.token_classes.extend_from_slice(self.of_tokens(ops, chain, hidden)?);
@@ -192,19 +201,47 @@ impl HeadWorkspace {
         Ok(())
     }
 
-    /// One vector per sequence.
+    /// Leaves the ranges of the block's rows that become vectors in `ranges`, none where each sequence becomes one, and
+    /// appends the bounds of the vectors by sequence; returns how many there are.
+    fn cut<T>(&mut self, hidden: Hidden<'_, T>, bounds: &mut Vec<u32>) -> usize {
+        let Hidden { cu_seqlens, ranges, range_bounds, .. } = hidden;
+        let before = bounds.last().copied().unwrap_or_default();
+        self.ranges.clear();
+        if range_bounds.is_empty() {
+            let sequences = hidden.sequences() as u32;
+            bounds.extend(before + 1..=before + sequences);
+            return sequences as usize;
+        }
+        for (first, own) in cu_seqlens.iter().zip(range_bounds.windows(2)) {
+            let own = &ranges[own[0] as usize..own[1] as usize];
+            self.ranges.extend(own.iter().map(|range| range.map(|token| first + token)));
+            bounds.push(before + self.ranges.len() as u32);
+        }
+        self.ranges.len()
+    }
+
+    /// As many vectors as there are ranges, or one per sequence.
     fn pooled<T: Element>(
         &mut self,
         ops: &mut CpuOps<'_>,
         plan: &PooledPlan,
         chain: &Chain,
         hidden: Hidden<'_, T>,
+        vectors: usize,
     ) -> Result<&[f32], ExecError> {
         let Hidden { width, rows, cu_seqlens, .. } = hidden;
-        let len = hidden.sequences() * width * plan.poolings.len();
+        let len = vectors * width * plan.poolings.len();
+        if len == 0 {
+            return Ok(&[]);
+        }
         self.from.reserve(len);
-        ops.pool(&plan.poolings, width, rows, cu_seqlens, &mut self.from[..len])?;
-        self.chain(ops, chain, hidden.sequences(), len)
+        let to = &mut self.from[..len];
+        if self.ranges.is_empty() {
+            ops.pool(&plan.poolings, width, rows, cu_seqlens, to)?;
+        } else {
+            ops.pool_ranges(&plan.poolings, width, rows, &self.ranges, to)?;
+        }
+        self.chain(ops, chain, vectors, len)
     }
 
     /// One vector per token.

@@ -116,8 +116,9 @@ impl<T: Element> Pass<'_, '_, T> {
         let CpuModel { plan, weights, .. } = self.model;
         pass::run(plan, &mut self)?;
         let rows = self.buffers.get(Buffer::Hidden);
-        let Block { token_ids, skipped, cu_seqlens, .. } = self.block;
-        let hidden = Hidden { width: plan.hidden(), rows, cu_seqlens, token_ids, skipped };
+        let Block { token_ids, skipped, ranges, range_bounds, cu_seqlens, .. } = self.block;
+        let hidden =
+            Hidden { width: plan.hidden(), rows, cu_seqlens, token_ids, skipped, ranges, range_bounds };
         self.head.run(self.ops, (&plan.head, &weights.head), hidden, wanted, out)
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use shoal_protocol::TraceContext;
 use shoal_protocol::message::{
-    DenseDtype, EncodeOptions, ExtractOptions, Input, InputType, Numerics, Priority, ScoreOptions, Task,
-    Truncate, VectorSet,
+    Chunking, DenseDtype, EncodeOptions, ExtractOptions, Input, InputType, Numerics, Priority, ScoreOptions,
+    Task, Truncate, VectorSet,
 };
 
 use crate::core::WhenOverloaded;
@@ -270,6 +270,12 @@ impl Encode {
     /// What the texts are, for models that read queries and documents differently.
     pub fn input_type(mut self, input_type: impl Into<Option<InputType>>) -> Self {
         self.options.input_type = input_type.into();
+        self
+    }
+
+    /// Cuts texts into chunks; by default a text is read as a whole.
+    pub fn chunking(mut self, chunking: impl Into<Option<Chunking>>) -> Self {
+        self.options.chunking = chunking.into().map(Box::new);
         self
     }
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use shoal_protocol::message::{
-    Answers, ClassBlock, DenseBlock, DenseDtype, Input, ItemOutcome, MultivectorBlock, SpanBlock,
-    SparseBlock, Task,
+    Answers, ChunkBlock, ChunkPlace, ClassBlock, DenseBlock, DenseDtype, Input, ItemOutcome,
+    MultivectorBlock, SpanBlock, SparseBlock, Task,
 };
 
 use super::item::ItemResult;
@@ -164,6 +164,15 @@ impl std::fmt::Debug for Multivector {
     }
 }
 
+/// The chunks of a text, in its order, each with a vector. Cloning shares the block in which they arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chunks {
+    /// One for each chunk.
+    pub vectors: Multivector,
+    /// Where each stands.
+    pub places: Arc<[ChunkPlace]>,
+}
+
 /// The representations of one text: those that were asked for, or the model's own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vectors {
@@ -204,6 +213,8 @@ pub struct Class {
 pub enum Answer {
     /// To encode.
     Vectors(Vectors),
+    /// To encode with late chunking.
+    Chunks(Chunks),
     /// To score.
     Score(f32),
     /// To extract, by a model that finds spans: in the order of the text.
@@ -258,6 +269,7 @@ enum Blocks {
         sparse: Option<Arc<SparseBlock>>,
         multivector: Option<Arc<MultivectorBlock>>,
     },
+    Chunks(Arc<MultivectorBlock>, Vec<ChunkPlace>),
     Scores(Vec<f32>),
     Spans(Vec<Arc<str>>, SpanBlock),
     Classes(Vec<Arc<str>>, ClassBlock),
@@ -272,6 +284,10 @@ impl From<Answers> for Blocks {
                 sparse: sparse.map(Arc::from),
                 multivector: multivector.map(Arc::from),
             },
+            Answers::Chunks(block) => {
+                let ChunkBlock { vectors, places } = *block;
+                Self::Chunks(Arc::new(vectors), places)
+            }
             Answers::Scores(scores) => Self::Scores(scores),
             Answers::Spans(mut block) => Self::Spans(shared(&mut block.labels), block),
             Answers::Classes(mut block) => Self::Classes(shared(&mut block.labels), block),
@@ -285,10 +301,12 @@ impl Blocks {
         match (self, task) {
             (Self::Vectors { dense, sparse, multivector }, Task::Encode(options)) => {
                 let wanted = options.outputs;
-                (dense.is_some() || !wanted.dense)
+                !options.is_late()
+                    && (dense.is_some() || !wanted.dense)
                     && (sparse.is_some() || !wanted.sparse)
                     && (multivector.is_some() || !wanted.multivector)
             }
+            (Self::Chunks(..), Task::Encode(options)) => options.is_late(),
             (Self::Scores(_), Task::Score(_)) | (Self::Spans(..) | Self::Classes(..), Task::Extract(_)) => {
                 true
             }
@@ -303,6 +321,10 @@ impl Blocks {
                 dense: dense.clone().map(|block| Vector { block, row }),
                 sparse: sparse.clone().map(|block| SparseVector { block, row }),
                 multivector: multivector.clone().map(|block| Multivector { block, row }),
+            }),
+            Self::Chunks(block, places) => Answer::Chunks(Chunks {
+                places: places[range(&block.ends, row)].into(),
+                vectors: Multivector { block: block.clone(), row },
             }),
             Self::Scores(scores) => Answer::Score(scores[row]),
             Self::Spans(labels, block) => Answer::Spans(spans_of(labels, block, row, input)?),

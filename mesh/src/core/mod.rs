@@ -25,7 +25,7 @@ mod spec;
 mod split;
 mod view;
 
-pub use answer::{Answer, Class, Multivector, Span, SparseVector, Vector, Vectors};
+pub use answer::{Answer, Chunks, Class, Multivector, Span, SparseVector, Vector, Vectors};
 pub use attempts::{AttemptFailure, AttemptKey, CancelReason};
 #[cfg(feature = "link")]
 pub(crate) use chance::Chance;

@@ -34,7 +34,7 @@ impl Lines for ExtractLines {
                 let labels = classes.iter().map(ClassLine::of).collect();
                 output.json(&ExtractLine { index, truncated, spans: None, labels: Some(labels) })
             }
-            Answer::Vectors(_) | Answer::Score(_) => Err(misanswered()),
+            Answer::Vectors(_) | Answer::Chunks(_) | Answer::Score(_) => Err(misanswered()),
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn run<O: TaskOptions>(
         None => InputSource::Texts(args.input.texts.clone()),
     });
     let mut call = make(&target.model, texts.boxed())
-        .truncate(if args.truncate { Truncate::Right } else { Truncate::Refuse })
+        .truncate(args.truncate.map_or(Truncate::Refuse, Into::into))
         .numerics(target.numerics)
         // Somebody who types texts waits for them; a file yields to those who wait.
         .priority(if args.input.input.is_none() { Priority::Interactive } else { Priority::Bulk });

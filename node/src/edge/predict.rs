@@ -119,6 +119,6 @@ fn classes_of(answer: &Answer) -> Result<Vec<ClassReply<'_>>, EdgeError> {
             message: "the model labels spans, not texts: /v1/extract gives them".to_owned(),
             param: Some("model"),
         }),
-        Answer::Vectors(_) | Answer::Score(_) => Err(misanswered()),
+        Answer::Vectors(_) | Answer::Chunks(_) | Answer::Score(_) => Err(misanswered()),
     }
 }

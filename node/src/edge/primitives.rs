@@ -1,6 +1,8 @@
 //! `POST /v1/encode/{model}`, `/v1/score/{model}` and `/v1/extract/{model}`: the three primitives as they are, in the form
 //! that the Superlinked Inference Engine's clients speak.
 
+mod params;
+
 use axum::RequestExt;
 use axum::extract::{Path, Request};
 use serde::de::DeserializeOwned;
@@ -9,9 +11,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 use shoal_mesh::{Answer, Class, Ranked, Span, Vectors};
 use shoal_protocol::Micros;
-use shoal_protocol::message::{
-    DenseDtype, EncodeOptions, ExtractOptions, Input, InputType, ScoreOptions, Task, Truncate, VectorSet,
-};
+use shoal_protocol::message::{DenseDtype, Input};
 
 use super::app::App;
 use super::counters::Route;
@@ -20,7 +20,8 @@ use super::exchange::{Exchange, Reply, Served};
 use super::inputs::Inputs;
 use super::rerank::ranking_of;
 use super::task::{Answered, Job, misanswered, run};
-use crate::values::Values;
+use crate::values::{ChunkValues, Values};
+use params::Params;
 
 /// A text, or one with the caller's id for it.
 #[derive(Deserialize)]
@@ -43,84 +44,6 @@ impl Item {
     }
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OutputType {
-    Dense,
-    Sparse,
-    Multivector,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OutputDtype {
-    #[default]
-    #[serde(alias = "f32")]
-    Float32,
-    #[serde(alias = "f16")]
-    Float16,
-    Int8,
-    Uint8,
-    Binary,
-}
-
-impl From<OutputDtype> for DenseDtype {
-    fn from(dtype: OutputDtype) -> Self {
-        match dtype {
-            OutputDtype::Float32 => Self::F32,
-            OutputDtype::Float16 => Self::F16,
-            OutputDtype::Int8 => Self::I8,
-            OutputDtype::Uint8 => Self::U8,
-            OutputDtype::Binary => Self::Bits,
-        }
-    }
-}
-
-/// `params` of every primitive: each reads what is its own.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Params {
-    output_types: Option<Vec<OutputType>>,
-    output_dtype: Option<OutputDtype>,
-    instruction: Option<String>,
-    labels: Option<Vec<String>>,
-    options: Option<Options>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum InputKind {
-    Query,
-    Document,
-}
-
-impl From<InputKind> for InputType {
-    fn from(kind: InputKind) -> Self {
-        match kind {
-            InputKind::Query => Self::Query,
-            InputKind::Document => Self::Document,
-        }
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Options {
-    dims: Option<u32>,
-    normalize: Option<bool>,
-    input_type: Option<InputKind>,
-    prompt_name: Option<String>,
-    truncate: Option<bool>,
-    threshold: Option<f32>,
-    raw_scores: Option<bool>,
-}
-
-impl Options {
-    fn truncate(&self) -> Truncate {
-        if self.truncate.unwrap_or(false) { Truncate::Right } else { Truncate::Refuse }
-    }
-}
-
 #[derive(Deserialize)]
 struct Body {
     items: Vec<Item>,
@@ -136,54 +59,6 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, EdgeError> {
     serde_json::from_slice(body).map_err(|error| {
         let syntax = matches!(error.classify(), Category::Syntax | Category::Eof);
         EdgeError::Json { message: format!("the body: {error}"), param: None, syntax }
-    })
-}
-
-fn task_of(
-    route: Route,
-    query: Option<Item>,
-    instruction: Option<String>,
-    params: Params,
-) -> Result<Task, EdgeError> {
-    let options = params.options.unwrap_or_default();
-    let (truncate, instruction) = (options.truncate(), instruction.or(params.instruction));
-    Ok(match route {
-        Route::Encode => {
-            let mut outputs = VectorSet::default();
-            for output in params.output_types.unwrap_or_default() {
-                match output {
-                    OutputType::Dense => outputs.dense = true,
-                    OutputType::Sparse => outputs.sparse = true,
-                    OutputType::Multivector => outputs.multivector = true,
-                }
-            }
-            let prompt = instruction.filter(|_| options.prompt_name.is_none());
-            Task::Encode(EncodeOptions {
-                outputs,
-                dims: options.dims,
-                output_dtype: params.output_dtype.unwrap_or_default().into(),
-                normalize: options.normalize,
-                input_type: options.input_type.map(Into::into),
-                prompt_name: options.prompt_name,
-                prompt,
-                truncate,
-                ..EncodeOptions::default()
-            })
-        }
-        Route::Score => {
-            let missing =
-                || EdgeError::Invalid { message: "`query` is missing".to_owned(), param: Some("query") };
-            let (_, query) = query.ok_or_else(missing)?.into_parts();
-            let raw = options.raw_scores.unwrap_or(false);
-            Task::Score(ScoreOptions { query, raw, instruction, truncate, ..ScoreOptions::default() })
-        }
-        _ => Task::Extract(ExtractOptions {
-            labels: params.labels.unwrap_or_default(),
-            threshold: options.threshold,
-            raw: options.raw_scores.unwrap_or(false),
-            truncate,
-            ..ExtractOptions::default()
-        }),
     })
 }
 
@@ -203,7 +78,8 @@ pub(super) async fn primitive(
     let (parts, body) = request.into_parts();
     let mut held = app.bodies.read_json(&parts.headers, body).await?;
     let Body { items, query, instruction, params } = read(&held.take())?;
-    let task = task_of(exchange.route, query, instruction, params.unwrap_or_default())?;
+    let query = query.map(|query| query.into_parts().1);
+    let task = params.unwrap_or_default().task(exchange.route, query, instruction)?;
     let (ids, texts): (Vec<_>, Vec<_>) = items.into_iter().map(Item::into_parts).unzip();
     let items: Vec<_> = texts.into_iter().map(Input::Text).collect();
     let inputs = Inputs { count: items.len(), items, ..Inputs::default() };
@@ -285,6 +161,8 @@ struct ItemReply<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     multivector: Option<MultivectorReply<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<ChunksReply<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     entities: Option<Vec<EntityReply<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     classifications: Option<Vec<ClassReply<'a>>>,
@@ -312,6 +190,13 @@ struct MultivectorReply<'a> {
 }
 
 #[derive(Serialize)]
+struct ChunksReply<'a> {
+    dims: u32,
+    dtype: &'static str,
+    values: Vec<ChunkValues<'a>>,
+}
+
+#[derive(Serialize)]
 struct EntityReply<'a> {
     text: &'a str,
     label: &'a str,
@@ -330,6 +215,14 @@ impl<'a> ItemReply<'a> {
     fn of(id: Option<&'a Value>, answer: &'a Answer) -> Result<Self, EdgeError> {
         let item = match answer {
             Answer::Vectors(vectors) => Self::of_vectors(vectors),
+            Answer::Chunks(chunks) => {
+                let reply = ChunksReply {
+                    dims: chunks.vectors.dims(),
+                    dtype: dtype_name(chunks.vectors.dtype()),
+                    values: ChunkValues::of(chunks).collect(),
+                };
+                Self { chunks: Some(reply), ..Self::default() }
+            }
             Answer::Spans(spans) => {
                 let entity = |Span { start, end, label, score, text }: &'a Span| EntityReply {
                     text,

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use shoal_kernels::spec::Poolings;
 use shoal_kernels::{CpuIsa, Matryoshka, MultivectorTexts, OutputSet, Prompts, ScoreActivation};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, InputType, Numerics, Task, TaskResult};
 
 use crate::config::TokenIdsPolicy;
+use crate::tasks::chunks::ChunkGather;
 use crate::tasks::encode::{self, VectorGather};
 use crate::tasks::extract::{self, Extracting};
 use crate::tasks::frames::{failure_frames, result_frames};
+use crate::tasks::joining::Joining;
 use crate::tasks::reading::{Preparation, Reading, multivector_of};
 use crate::tasks::rows::Rows;
 use crate::tasks::score::{self, Scoring};
@@ -26,6 +29,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) matryoshka: &'a Matryoshka,
     /// Whether its own pipeline normalises.
     pub(crate) normalizes: bool,
+    /// How its dense vectors come about.
+    pub(crate) pooling: &'a Poolings,
     /// Whether no file says that it embeds texts.
     pub(crate) pooling_assumed: bool,
     /// What its logits stand for.
@@ -85,6 +90,18 @@ pub(crate) enum AskError {
         wanted: OutputSet,
         /// What there is a head for.
         gives: OutputSet,
+    },
+    /// Chunks have dense vectors only.
+    #[error("chunks of texts have dense vectors, and {wanted} was asked for")]
+    Chunks {
+        /// Asked for.
+        wanted: OutputSet,
+    },
+    /// The vector of a chunk is the mean of its tokens.
+    #[error("late chunking takes the mean of a chunk's tokens, and this model pools by {pooling}")]
+    LateChunks {
+        /// The model's.
+        pooling: Poolings,
     },
     /// A classifier of several labels has no score.
     #[error("a score needs a model with one label, and this one has {labels}: extract gives them all")]
@@ -155,6 +172,8 @@ impl AskError {
             Self::Numerics { .. }
             | Self::NoHead { .. }
             | Self::Outputs { .. }
+            | Self::Chunks { .. }
+            | Self::LateChunks { .. }
             | Self::ScoreLabels { .. }
             | Self::PoolingAssumed
             | Self::NoPairs => ErrorCode::ModelUnsupported,
@@ -196,8 +215,10 @@ impl Ask {
             return Err(AskError::Numerics { wanted, has });
         }
         if items.iter().any(|item| matches!(item, Input::TokenIds(_))) {
-            if !matches!(task, Task::Encode(_)) {
-                return Err(AskError::TextsOnly { task: task.name() });
+            match &task {
+                Task::Encode(options) if options.chunking.is_none() => {}
+                Task::Encode(_) => return Err(AskError::TextsOnly { task: "encode in chunks" }),
+                other => return Err(AskError::TextsOnly { task: other.name() }),
             }
             if abilities.token_ids == TokenIdsPolicy::Refuse {
                 return Err(AskError::TokenIds);
@@ -205,8 +226,13 @@ impl Ask {
         }
         let (wanted, reading, answering) = match task {
             Task::Encode(options) => {
+                let chunking = options.chunking.as_deref().copied();
                 let (wanted, reading, gather) = encode::ask(options, abilities)?;
-                (wanted, reading, Answering::Vectors(gather))
+                let answering = match chunking {
+                    None => Answering::Vectors(gather),
+                    Some(chunking) => gather.of_chunks(chunking),
+                };
+                (wanted, reading, answering)
             }
             Task::Score(options) => {
                 let (wanted, reading, scoring) = score::ask(options, &mut items, abilities)?;
@@ -226,6 +252,10 @@ impl Ask {
 pub(crate) enum Answering {
     /// Of encode.
     Vectors(VectorGather),
+    /// Of encode, for the chunks of texts.
+    Chunks(ChunkGather),
+    /// Of texts that are several sequences: what becomes of each text once it is whole.
+    Joined(Joining, Box<Answering>),
     /// Of score.
     Scores(Scoring),
     /// Of extract.
@@ -237,6 +267,8 @@ impl Answering {
     pub(crate) fn handle_rows(&mut self, rows: Rows) -> Vec<TaskResult> {
         match self {
             Self::Vectors(gather) => result_frames(gather, &rows),
+            Self::Chunks(gather) => result_frames(gather, &rows),
+            Self::Joined(joining, answering) => answering.handle_rows(joining.handle_rows(&rows)),
             Self::Scores(scoring) => scoring.handle_rows(rows),
             Self::Extracts(Extracting::Spans(gather)) => result_frames(gather, &rows),
             Self::Extracts(Extracting::Classes(gather)) => result_frames(gather, &rows),
@@ -269,8 +301,11 @@ pub(in crate::tasks) mod testing {
 
     use shoal_kernels::Outputs;
 
+    use shoal_kernels::spec::Pooling;
+
     use super::*;
     use crate::tasks::rows::Row;
+    use crate::tasks::tokenizer::Part;
 
     pub(in crate::tasks) fn prompts() -> Prompts {
         Prompts {
@@ -281,12 +316,15 @@ pub(in crate::tasks) mod testing {
         }
     }
 
+    static MEAN: std::sync::LazyLock<Poolings> = std::sync::LazyLock::new(|| Poolings(vec![Pooling::Mean]));
+
     pub(in crate::tasks) fn abilities(prompts: &Prompts) -> Abilities<'_> {
         Abilities {
             gives: OutputSet::DENSE,
             dims: 32,
             matryoshka: &Matryoshka::Any,
             normalizes: true,
+            pooling: &MEAN,
             pooling_assumed: false,
             labels: &[],
             multi_label: false,
@@ -312,7 +350,11 @@ pub(in crate::tasks) mod testing {
             tokens: tokens as u32,
             first_token: (at * tokens) as u32,
             truncated: false,
+            part: Part::WHOLE,
+            chunks: 0,
+            first_chunk: 0,
         };
-        Rows { outputs: Arc::new(outputs), rows: (0..count).map(row).collect(), places: Vec::new() }
+        let rows = (0..count).map(row).collect();
+        Rows { outputs: Arc::new(outputs), rows, places: Vec::new(), chunks: Vec::new() }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) async fn count_tokens(
 
 fn tokens_of(item: &TokenizedItem) -> u64 {
     match item {
-        TokenizedItem::Ready { tokens, .. } => u64::from(*tokens),
+        TokenizedItem::Ready(sequence) => u64::from(sequence.tokens),
         TokenizedItem::Failed(_) => 0,
     }
 }

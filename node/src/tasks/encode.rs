@@ -1,10 +1,15 @@
 //! The encode primitive: which vectors a caller gets and in what form, and rows of a batch to blocks of them.
 
 use shoal_kernels::OutputSet;
-use shoal_protocol::message::{Answers, DenseBlock, EncodeOptions, MultivectorBlock, SparseBlock, VectorSet};
+use shoal_kernels::spec::Pooling;
+use shoal_protocol::message::{
+    Answers, ChunkPooling, Chunking, DenseBlock, EncodeOptions, MultivectorBlock, SparseBlock, VectorSet,
+};
 
-use crate::tasks::ask::{Abilities, AskError};
+use crate::tasks::ask::{Abilities, Answering, AskError};
+use crate::tasks::chunks::ChunkGather;
 use crate::tasks::frames::{Gather, not_a_number};
+use crate::tasks::joining::Joining;
 use crate::tasks::reading::{Reading, prompt_of};
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::tokenizer::{ItemFailure, TokenPlace};
@@ -69,15 +74,46 @@ pub(super) fn ask(
         (None, None) => prompt_of(prompts, options.input_type),
     };
     let preparation = abilities.preparation(prompt, options.input_type, wanted(set));
+    let reading = match options.chunking.as_deref().copied() {
+        None => Reading::Alone(preparation),
+        Some(chunking) => {
+            check_chunks(set, chunking, abilities)?;
+            Reading::Chunked { prompt: preparation.prompt, chunking }
+        }
+    };
     let form = VectorForm {
         dims: kept,
         normalize: options.normalize.unwrap_or(normalizes),
         dtype: options.output_dtype,
     };
-    Ok((wanted(set), Reading::Alone(preparation), VectorGather::new(set, dims, form)))
+    Ok((wanted(set), reading, VectorGather::new(set, dims, form)))
+}
+
+/// Chunks have dense vectors, and of one pass only where these are means of tokens.
+fn check_chunks(set: VectorSet, chunking: Chunking, abilities: Abilities<'_>) -> Result<(), AskError> {
+    if set != VectorSet::DENSE {
+        return Err(AskError::Chunks { wanted: wanted(set) });
+    }
+    let pooling = abilities.pooling;
+    if chunking.pooling == ChunkPooling::Late && pooling.0 != [Pooling::Mean] {
+        return Err(AskError::LateChunks { pooling: pooling.clone() });
+    }
+    Ok(())
 }
 
 impl VectorGather {
+    /// What makes the answer where texts are cut into chunks.
+    pub(super) fn of_chunks(self, chunking: Chunking) -> Answering {
+        let Self { dims, form, .. } = self;
+        match chunking.pooling {
+            ChunkPooling::Mean => {
+                let joining = Joining::mean(dims, form.normalize);
+                Answering::Joined(joining, Box::new(Answering::Vectors(self)))
+            }
+            ChunkPooling::Late => Answering::Chunks(ChunkGather::new(dims, form)),
+        }
+    }
+
     fn new(set: VectorSet, dims: u32, form: VectorForm) -> Self {
         let mut gather = Self {
             set,

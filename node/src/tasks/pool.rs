@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shoal_protocol::message::{Input, Priority, Truncate};
+use shoal_protocol::message::{ChunkPooling, Input, Priority, Truncate};
 
 use crate::clock;
 use crate::tasks::reading::{Preparation, Reading};
-use crate::tasks::tokenizer::{ItemFailure, Text, TextTokenizer, TokenPlace, TokenizedItem};
+use crate::tasks::tokenizer::{
+    ItemFailure, Prompted, Text, TextTokenizer, TokenChunk, TokenPlace, TokenizedItem,
+};
 
 /// Requests that may wait for a tokenizer thread or be under one. Admission bounds their bytes; this bounds their
 /// number, so that many empty texts cannot grow the queue without end.
@@ -30,12 +32,14 @@ const BARE: Preparation = Preparation { prompt: None, multivector: None };
 pub(crate) struct TokenizedChunk {
     /// Position in the request of the first text.
     pub(crate) first: usize,
-    /// What became of each text, in order.
+    /// What became of each text, in order: one that is several sequences has as many entries.
     pub(crate) items: Vec<TokenizedItem>,
     /// The ids of the texts that are ready, end to end.
     pub(crate) ids: Vec<u32>,
     /// Where each of these tokens stands in its text; empty unless [`Reading::Placed`].
     pub(crate) places: Vec<TokenPlace>,
+    /// The chunks of the texts that have any, end to end.
+    pub(crate) chunks: Vec<TokenChunk>,
     /// How long the chunk waited for a thread.
     pub(crate) waited: Duration,
     /// How long the thread took.
@@ -232,30 +236,13 @@ fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
         // A text of n bytes has at most about n/2 tokens with word pieces; rare larger counts grow the buffer.
         ids: Vec::with_capacity(bytes as usize / 2 + 4 * count),
         places: Vec::new(),
+        chunks: Vec::new(),
         waited: started_at.saturating_duration_since(*queued_at),
         took: Duration::ZERO,
         bytes_left: (!is_last).then_some(*bytes_left),
     };
     for (index, input) in (first..).zip(inputs) {
-        let item = match (&job.reading, input) {
-            (Reading::Pairs { query: text }, Input::Text(other)) => {
-                match query.get_or_insert_with(|| job.tokenizer.plain_ids(text)) {
-                    Ok(query) => job.tokenizer.append_pair(query, other, job.truncate, &mut chunk.ids),
-                    Err(failure) => TokenizedItem::Failed(failure.clone()),
-                }
-            }
-            (Reading::Placed, Input::Text(text)) => {
-                let TokenizedChunk { ids, places, .. } = &mut chunk;
-                job.tokenizer.append_placed(text, job.truncate, ids, places)
-            }
-            (reading, input) => {
-                let preparation = reading.preparation(index).unwrap_or(&BARE);
-                let text = Text::with_prompt(input, preparation.prompt.as_deref(), prompted);
-                let multivector = preparation.multivector.as_deref();
-                job.tokenizer.append(text, multivector, job.truncate, &mut chunk.ids)
-            }
-        };
-        chunk.items.push(item);
+        read(job, query, (index, input), &mut chunk, prompted);
     }
     let ended_at = clock::now();
     chunk.took = ended_at.saturating_duration_since(started_at);
@@ -263,6 +250,43 @@ fn run_chunk(queued: &mut QueuedJob, prompted: &mut String) -> bool {
     *queued_at = ended_at;
     (job.deliver)(chunk);
     !is_last
+}
+
+/// Tokenizes one text.
+fn read(
+    job: &TokenizeJob,
+    query: &mut Option<Result<Vec<u32>, ItemFailure>>,
+    (index, input): (usize, &Input),
+    chunk: &mut TokenizedChunk,
+    prompted: &mut String,
+) {
+    let TokenizedChunk { ids, places, chunks, items, .. } = chunk;
+    let TokenizeJob { reading, tokenizer, truncate, .. } = job;
+    let item = match (reading, input) {
+        (Reading::Pairs { query: text }, Input::Text(other)) => {
+            match query.get_or_insert_with(|| tokenizer.plain_ids(text)) {
+                Ok(query) => tokenizer.append_pair(query, other, *truncate, ids),
+                Err(failure) => TokenizedItem::Failed(failure.clone()),
+            }
+        }
+        (Reading::Placed, Input::Text(text)) => tokenizer.append_placed(text, *truncate, ids, places),
+        (Reading::Chunked { prompt, chunking }, Input::Text(text)) => {
+            let prompt = prompt.as_deref().unwrap_or("");
+            prompted.clear();
+            prompted.extend([prompt, text]);
+            let text = Prompted { prompt, text, whole: prompted };
+            match chunking.pooling {
+                ChunkPooling::Mean => return tokenizer.append_windows(text, *chunking, ids, items),
+                ChunkPooling::Late => tokenizer.append_chunks(text, *chunking, *truncate, ids, chunks),
+            }
+        }
+        (reading, input) => {
+            let preparation = reading.preparation(index).unwrap_or(&BARE);
+            let text = Text::with_prompt(input, preparation.prompt.as_deref(), prompted);
+            tokenizer.append(text, preparation.multivector.as_deref(), *truncate, ids)
+        }
+    };
+    items.push(item);
 }
 
 /// How many of `items` make the next chunk: at least one.

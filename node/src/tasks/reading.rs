@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shoal_kernels::{MultivectorText, MultivectorTexts, Prompts};
-use shoal_protocol::message::{Input, InputType};
+use shoal_protocol::message::{ChunkPooling, Chunking, Input, InputType};
 
 /// What is done to a text before a model sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,13 @@ pub(crate) enum Reading {
     },
     /// Each alone, with the places of its tokens.
     Placed,
+    /// Each behind the prompt, in chunks.
+    Chunked {
+        /// The prompt.
+        prompt: Option<Arc<str>>,
+        /// How.
+        chunking: Chunking,
+    },
 }
 
 impl Reading {
@@ -48,8 +55,13 @@ impl Reading {
         match self {
             Self::QueryFirst { query, .. } if index == 0 => Some(query),
             Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => Some(preparation),
-            Self::Pairs { .. } | Self::Placed => None,
+            Self::Pairs { .. } | Self::Placed | Self::Chunked { .. } => None,
         }
+    }
+
+    /// Whether a text's dense vectors are those of its chunks.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Chunked { chunking, .. } if chunking.pooling == ChunkPooling::Late)
     }
 
     /// Tokens that get no vector of their own in the text at a position: ascending ids.
@@ -63,6 +75,7 @@ impl Reading {
         let beside = match self {
             Self::Pairs { query } => query.len(),
             Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => preparation.bytes(),
+            Self::Chunked { prompt, .. } => prompt.as_ref().map_or(0, |prompt| prompt.len()),
             Self::Placed => 0,
         };
         items.iter().map(|item| (item.bytes() + beside) as u64).sum()

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use shoal_kernels::Outputs;
+use shoal_protocol::message::ChunkPlace;
 
-use crate::tasks::tokenizer::TokenPlace;
+use crate::tasks::tokenizer::{Part, TokenPlace};
 
 /// The sequences of one request in one finished batch.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Rows {
     pub(crate) rows: Vec<Row>,
     /// Where the tokens of these rows stand in their texts, row after row; empty unless that was asked for.
     pub(crate) places: Vec<TokenPlace>,
+    /// Where the chunks of these rows stand in their texts, row after row.
+    pub(crate) chunks: Vec<ChunkPlace>,
 }
 
 /// One of them.
@@ -30,6 +33,12 @@ pub(crate) struct Row {
     pub(crate) first_token: u32,
     /// Whether it was cut.
     pub(crate) truncated: bool,
+    /// What it is of its text.
+    pub(crate) part: Part,
+    /// Its chunks.
+    pub(crate) chunks: u32,
+    /// Where they begin among those of the rows.
+    pub(crate) first_chunk: u32,
 }
 
 impl Row {
@@ -46,7 +55,19 @@ impl Row {
 impl Rows {
     /// A row's dense vector.
     pub(crate) fn dense(&self, row: Row, dims: u32) -> &[f32] {
-        row.of(&self.outputs.dense, dims as usize)
+        let first = self.outputs.dense_bounds[row.row as usize] as usize;
+        &self.outputs.dense[first * dims as usize..][..dims as usize]
+    }
+
+    /// The dense vectors of a row's chunks.
+    pub(crate) fn dense_of_chunks(&self, row: Row, dims: u32) -> impl Iterator<Item = &[f32]> {
+        let (range, dims) = (row.between(&self.outputs.dense_bounds), dims as usize);
+        self.outputs.dense[range.start * dims..range.end * dims].chunks_exact(dims.max(1))
+    }
+
+    /// Where a row's chunks stand in its text.
+    pub(crate) fn chunk_places(&self, row: Row) -> &[ChunkPlace] {
+        &self.chunks[row.first_chunk as usize..][..row.chunks as usize]
     }
 
     /// A row's sparse vector: ids, ascending, and weights.

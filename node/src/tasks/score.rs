@@ -208,7 +208,8 @@ impl Comparing {
         if let Some(own) = own {
             let row = rows.rows.remove(own);
             let outputs = Arc::clone(&rows.outputs);
-            self.query = Some((Rows { outputs, rows: Vec::new(), places: Vec::new() }, row));
+            self.query =
+                Some((Rows { outputs, rows: Vec::new(), places: Vec::new(), chunks: Vec::new() }, row));
         }
         // The caller's positions do not count the query.
         rows.rows.iter_mut().for_each(|row| row.index -= 1);

@@ -4,6 +4,7 @@
 //! cuts at 128 and pads to 128 while the model takes 256). Both are switched off: batches are packed, and the
 //! limit is the model description's.
 
+mod chunked;
 mod pair;
 mod single;
 
@@ -15,9 +16,10 @@ use std::path::{Path, PathBuf};
 use shoal_kernels::MultivectorText;
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Truncate};
-use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence as NormalizerSequence};
 use tokenizers::{Encoding, NormalizerWrapper as AnyNormalizer, Tokenizer};
 
+pub(crate) use chunked::{Prompted, TokenChunk};
 use pair::PairFrame;
 
 /// Bytes of a `tokenizer.json`. The largest known (256k-entry vocabularies) are near 35 MB.
@@ -85,21 +87,57 @@ pub(crate) struct ItemFailure {
     pub(crate) limit: u32,
 }
 
-/// What became of one text: its ids were appended to the caller's buffer, or it failed by itself.
+/// A sequence of tokens: its ids are the next `tokens` ids of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sequence {
+    /// Ids, special tokens included.
+    pub(crate) tokens: u32,
+    /// How many of them, from the first, are of segment 0; the others are of segment 1.
+    pub(crate) segment_tokens: u32,
+    /// How many of them, from the first, the others see.
+    pub(crate) seen: u32,
+    /// Whether the text was cut to the limit.
+    pub(crate) truncated: bool,
+    /// What it is of its text.
+    pub(crate) part: Part,
+    /// Stretches of it that get a vector each: the next ones of the buffer of chunks.
+    pub(crate) chunks: u32,
+}
+
+/// Which of the sequences of its text one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// From 0.
+    pub(crate) index: u32,
+    /// How many there are.
+    pub(crate) of: u32,
+    /// How much it counts.
+    pub(crate) weight: u32,
+}
+
+impl Part {
+    /// A text that is one sequence.
+    pub(crate) const WHOLE: Self = Self { index: 0, of: 1, weight: 1 };
+
+    /// Whether no further one of its text follows.
+    pub(crate) fn is_last(self) -> bool {
+        self.index + 1 == self.of
+    }
+}
+
+impl Sequence {
+    /// Of one segment, in which every token is seen: a text that was not cut.
+    pub(crate) const fn whole(tokens: u32) -> Self {
+        Self { tokens, segment_tokens: tokens, seen: tokens, truncated: false, part: Part::WHOLE, chunks: 0 }
+    }
+}
+
+/// What became of a text, or of a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenizedItem {
-    /// Its ids are the next `tokens` ids of the buffer.
-    Ready {
-        /// Ids, special tokens included.
-        tokens: u32,
-        /// How many of them, from the first, are of segment 0; the others are of segment 1.
-        segment_tokens: u32,
-        /// How many of them, from the first, the others see.
-        seen: u32,
-        /// Whether the text was cut to the limit.
-        truncated: bool,
-    },
-    /// Its ids are not in the buffer.
+    /// Its ids were appended to the caller's buffer.
+    Ready(Sequence),
+    /// The text failed by itself. Its ids are not in the buffer.
     Failed(ItemFailure),
 }
 
@@ -200,25 +238,38 @@ impl TextTokenizer {
         ids: &mut Vec<u32>,
         places: &mut Vec<TokenPlace>,
     ) -> TokenizedItem {
-        let encoding = match self.encode(text, true) {
-            Ok(encoding) => encoding,
-            Err(failure) => return TokenizedItem::Failed(failure),
-        };
-        let item = self.append_framed(encoding.get_ids(), self.rule(None, truncate), ids);
-        if let TokenizedItem::Ready { tokens, .. } = item {
-            let kept = tokens as usize - self.prefix.len() - self.suffix.len();
-            let offsets = encoding.get_offsets();
-            let offsets = match truncate {
-                Truncate::Left => &offsets[offsets.len() - kept..],
-                Truncate::Right | Truncate::Refuse => &offsets[..kept],
-            };
-            // A text's code points are bounded by its bytes, which are far fewer than 2^32.
-            let place = |(start, end): &(usize, usize)| TokenPlace { start: *start as u32, end: *end as u32 };
-            places.extend(self.prefix.iter().map(|_| TokenPlace::SPECIAL));
-            places.extend(offsets.iter().map(place));
-            places.extend(self.suffix.iter().map(|_| TokenPlace::SPECIAL));
+        match self.append_with_places(text, truncate, ids) {
+            Ok((sequence, own)) => {
+                places.extend(self.prefix.iter().map(|_| TokenPlace::SPECIAL));
+                places.extend(own);
+                places.extend(self.suffix.iter().map(|_| TokenPlace::SPECIAL));
+                TokenizedItem::Ready(sequence)
+            }
+            Err(failure) => TokenizedItem::Failed(failure),
         }
-        item
+    }
+
+    /// The sequence that was appended, and the places of its own tokens, those of the frame left out.
+    fn append_with_places(
+        &self,
+        text: &str,
+        truncate: Truncate,
+        ids: &mut Vec<u32>,
+    ) -> Result<(Sequence, Vec<TokenPlace>), ItemFailure> {
+        let encoding = self.encode(text, true)?;
+        let sequence = match self.append_framed(encoding.get_ids(), self.rule(None, truncate), ids) {
+            TokenizedItem::Ready(sequence) => sequence,
+            TokenizedItem::Failed(failure) => return Err(failure),
+        };
+        let kept = sequence.tokens as usize - self.prefix.len() - self.suffix.len();
+        let offsets = encoding.get_offsets();
+        let offsets = match truncate {
+            Truncate::Left => &offsets[offsets.len() - kept..],
+            Truncate::Right | Truncate::Refuse => &offsets[..kept],
+        };
+        // A text's code points are bounded by its bytes, which are far fewer than 2^32.
+        let place = |(start, end): &(usize, usize)| TokenPlace { start: *start as u32, end: *end as u32 };
+        Ok((sequence, offsets.iter().map(place).collect()))
     }
 
     /// Ids of a text without special tokens; `placed` asks for offsets in code points too.
@@ -285,7 +336,7 @@ fn put_lowercase_first(tokenizer: &mut Tokenizer) -> Result<(), String> {
     let own = tokenizer.get_normalizer().cloned();
     let all = [AnyNormalizer::Lowercase(Lowercase)].into_iter().chain(own).collect();
     tokenizer
-        .with_normalizer(Some(NormalizerWrapper::Sequence(Sequence::new(all))))
+        .with_normalizer(Some(NormalizerWrapper::Sequence(NormalizerSequence::new(all))))
         .map(|_| ())
         .map_err(|error| error.to_string())
 }

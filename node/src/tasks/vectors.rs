@@ -30,7 +30,7 @@ impl VectorForm {
 }
 
 /// Scales to unit length; the zero vector stays zero, as `torch.nn.functional.normalize` leaves it.
-fn normalize_l2(values: &mut [f32]) {
+pub(super) fn normalize_l2(values: &mut [f32]) {
     let square: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
     let scale = square.sqrt().max(1e-12).recip();
     for value in values {

@@ -3,7 +3,8 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::limits::{
-    DENSE_DIMS_MAX, MODEL_NAME_BYTES_MAX, MULTIVECTOR_ROWS_MAX, PROMPT_BYTES_MAX, SPARSE_ENTRIES_MAX,
+    CHUNKS_PER_ITEM_MAX, DENSE_DIMS_MAX, MODEL_NAME_BYTES_MAX, MULTIVECTOR_ROWS_MAX, PROMPT_BYTES_MAX,
+    SPARSE_ENTRIES_MAX,
 };
 use crate::message::task::{Numerics, Truncate, bounds_hold};
 
@@ -76,6 +77,41 @@ pub enum InputType {
     Document = 1,
 }
 
+/// What becomes of the chunks of a text.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ChunkPooling {
+    /// Each is read alone, behind the prompt; the text has one vector, the mean of theirs by their numbers of tokens.
+    #[default]
+    Mean = 0,
+    /// The text is read as a whole, and each has a vector, the mean of its tokens in that one pass: late chunking (Guenther
+    /// et al. 2024).
+    Late = 1,
+}
+
+/// How texts are cut into chunks. A text is cut only where it has more tokens than one of them.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chunking {
+    /// What becomes of them.
+    pub pooling: ChunkPooling,
+    /// Tokens of a chunk, without special tokens and prompt; fewer where the model takes fewer. `None`: as many as it takes.
+    pub tokens: Option<u32>,
+    /// Of these, those that a chunk shares with the one before it: at most half of them.
+    pub overlap: u32,
+}
+
+impl Chunking {
+    fn check(self) -> Result<(), &'static str> {
+        match self.tokens {
+            Some(0) => Err("chunks of no token"),
+            Some(tokens) if self.overlap > tokens / 2 => {
+                Err("chunks that share more than half of their tokens")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// How to encode. The default is the model's own pipeline in f32.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -94,6 +130,8 @@ pub struct EncodeOptions {
     pub prompt_name: Option<String>,
     /// The caller's own prompt, put in front of every text as it is, in place of the model's.
     pub prompt: Option<String>,
+    /// Cuts texts into chunks. `None`: a text is read as a whole.
+    pub chunking: Option<Box<Chunking>>,
     /// What to do with long texts.
     pub truncate: Truncate,
     /// The precision class that the vectors must have.
@@ -101,6 +139,12 @@ pub struct EncodeOptions {
 }
 
 impl EncodeOptions {
+    /// Whether a text has a vector for each of its chunks.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.chunking.as_deref().is_some_and(|chunking| chunking.pooling == ChunkPooling::Late)
+    }
+
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         if self.prompt_name.as_ref().is_some_and(|name| name.len() > MODEL_NAME_BYTES_MAX) {
             return Err("prompt name too long");
@@ -111,7 +155,7 @@ impl EncodeOptions {
         if self.prompt_name.is_some() && self.prompt.is_some() {
             return Err("a prompt and the name of another");
         }
-        Ok(())
+        self.chunking.as_deref().map_or(Ok(()), |chunking| chunking.check())
     }
 }
 
@@ -174,5 +218,32 @@ impl MultivectorBlock {
         self.dims <= DENSE_DIMS_MAX
             && bounds_hold(&self.ends, rows, vectors, MULTIVECTOR_ROWS_MAX)
             && Some(self.data.len()) == vectors.checked_mul(self.dtype.row_bytes(self.dims))
+    }
+}
+
+/// A stretch of a text that has a vector of its own.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkPlace {
+    /// First Unicode code point of the caller's text.
+    pub start: u32,
+    /// The one after the last.
+    pub end: u32,
+}
+
+/// The chunks of some texts, in the order of each text.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChunkBlock {
+    /// One vector a chunk.
+    pub vectors: MultivectorBlock,
+    /// Where each stands.
+    pub places: Vec<ChunkPlace>,
+}
+
+impl ChunkBlock {
+    pub(crate) fn is_sound(&self, rows: usize) -> bool {
+        let MultivectorBlock { ends, .. } = &self.vectors;
+        self.vectors.is_sound(rows)
+            && bounds_hold(ends, rows, self.places.len(), CHUNKS_PER_ITEM_MAX)
+            && self.places.iter().all(|place| place.start <= place.end)
     }
 }

@@ -16,7 +16,8 @@ use crate::header::Kind;
 use crate::wire::DecodeError;
 
 pub use encode::{
-    DenseBlock, DenseDtype, EncodeOptions, InputType, MultivectorBlock, SparseBlock, VectorSet,
+    ChunkBlock, ChunkPlace, ChunkPooling, Chunking, DenseBlock, DenseDtype, EncodeOptions, InputType,
+    MultivectorBlock, SparseBlock, VectorSet,
 };
 pub use explain::{AttemptRecord, ExplainRequest, Explanation};
 pub use extract::{ClassBlock, ExtractOptions, Span, SpanBlock};

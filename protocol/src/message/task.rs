@@ -9,7 +9,7 @@ use crate::limits::{
     DECISION_BYTES_MAX, ITEM_TEXT_BYTES_MAX, ITEM_TOKEN_IDS_MAX, MODEL_NAME_BYTES_MAX, REDIRECTS_MAX,
     REQUEST_ITEMS_MAX,
 };
-use crate::message::encode::{DenseBlock, EncodeOptions, MultivectorBlock, SparseBlock};
+use crate::message::encode::{ChunkBlock, DenseBlock, EncodeOptions, MultivectorBlock, SparseBlock};
 use crate::message::extract::{ClassBlock, ExtractOptions, SpanBlock};
 use crate::message::rule;
 use crate::message::score::ScoreOptions;
@@ -255,6 +255,8 @@ pub enum Answers {
         /// Some vectors a text.
         multivector: Option<Box<MultivectorBlock>>,
     },
+    /// Of [`Task::Encode`] with late chunking.
+    Chunks(Box<ChunkBlock>),
     /// Of [`Task::Score`].
     Scores(Vec<f32>),
     /// Of [`Task::Extract`], by a model that finds spans.
@@ -275,6 +277,7 @@ impl Answers {
                     && sparse.as_ref().is_none_or(|block| block.is_sound(rows))
                     && multivector.as_ref().is_none_or(|block| block.is_sound(rows))
             }
+            Self::Chunks(block) => block.is_sound(rows),
             Self::Scores(scores) => scores.len() == rows && scores.iter().all(|score| score.is_finite()),
             Self::Spans(block) => block.is_sound(rows),
             Self::Classes(block) => block.is_sound(rows),

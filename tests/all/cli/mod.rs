@@ -6,6 +6,7 @@ mod deploy;
 mod drain;
 mod encode;
 mod late_interaction;
+mod long_input;
 mod members;
 mod mesh;
 mod operators;

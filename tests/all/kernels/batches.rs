@@ -94,6 +94,38 @@ fn ids_that_the_model_lacks_are_refused_with_their_place() {
 }
 
 #[test]
+fn dense_vectors_are_pooled_from_ranges_in_any_company() {
+    let (model, mut lane, mut out) = (tiny(), CpuLane::new(2), Outputs::new());
+    let (first, second) = (&[2, 5, 9, 7, 3][..], &[2, 8, 3][..]);
+    let whole = run(&mut lane, &model, &[first, second], 1);
+    let mut chunked = batch(&[first]);
+    chunked.pool_from([[0, 5], [1, 3], [2, 4]]);
+    chunked.push(second);
+    chunked.push(first);
+    chunked.pool_from([]);
+    chunked.push(first);
+    chunked.pool_from([[1, 3]]);
+    lane.run(&model, &chunked, OutputSet::DENSE, 2, &mut out).expect("runs");
+    assert_eq!(out.dense_bounds, [0, 3, 4, 4, 5]);
+    let vectors: Vec<_> = out.dense.chunks(model.dims()).map(bits).collect();
+    assert_eq!(vectors[0], bits(&whole[0]), "all tokens are the whole sequence");
+    assert_eq!(vectors[3], bits(&whole[1]), "a sequence without ranges has one vector");
+    assert_eq!(vectors[1], vectors[4], "company changes nothing");
+    assert!(vectors[1] != vectors[0] && vectors[1] != vectors[2]);
+    for [start, end] in [[1, 1], [1, 4]] {
+        let refused = refusal(&model, |batch| batch.pool_from([[start, end]]));
+        assert_eq!(refused, ExecError::Range { sequence: 1, start, end, tokens: 2 });
+    }
+    let lying = refusal(&model, |batch| batch.ranges = vec![[0, 1]]);
+    assert!(matches!(lying, ExecError::Length { field: "ranges", .. }));
+    let bounds = refusal(&model, |batch| {
+        batch.pool_from([[0, 1]]);
+        batch.range_bounds[2] = 9;
+    });
+    assert!(matches!(bounds, ExecError::CuSeqlens { field: "range_bounds", .. }));
+}
+
+#[test]
 fn lengths_that_contradict_each_other_are_refused() {
     let model = tiny();
     assert_eq!(refusal(&model, |batch| batch.push(&[])), ExecError::EmptySequence { sequence: 2 });

@@ -88,6 +88,11 @@ fn check_pool<T: Element>(isa: CpuIsa, workers: &mut CpuWorkers, dims: usize) {
     let mut out = vec![5.0f32; expected.len()];
     workers.ops(isa, 2).unwrap().pool(&poolings, dims, &x, &cu_seqlens, &mut out).unwrap();
     assert_close(&out, &expected, 1e-5, 1e-6, &format!("{isa} {} {dims}", T::DTYPE));
+    let (mut ranges, bits) = (vec![0.0f32; expected.len() + 6 * dims], |row: &f32| row.to_bits());
+    let overlapping = [[0, 1], [1, 8], [8, 8], [8, 41], [1, 8]];
+    workers.ops(isa, 2).unwrap().pool_ranges(&poolings, dims, &x, &overlapping, &mut ranges).unwrap();
+    let again = [&out[..], &out[6 * dims..12 * dims]].concat();
+    assert!(ranges.iter().map(bits).eq(again.iter().map(bits)), "{isa}: a range is pooled as a sequence is");
 }
 
 #[test]
@@ -180,6 +185,10 @@ fn ids_outside_of_their_table_are_refused() {
         ops.pool(&[Pooling::Mean], 4, &[0.0f32; 8], &[0, 3], &mut out),
         Err(OpError::CuSeqlens { .. })
     ));
+    for range in [[1, 3], [2, 1]] {
+        let refused = ops.pool_ranges(&[Pooling::Mean], 4, &[0.0f32; 8], &[range], &mut out);
+        assert!(matches!(refused, Err(OpError::CuSeqlens { what: "a range", .. })));
+    }
     assert!(ops.layer_norm(&norm(3), &mut out).is_err());
     assert!(LayerNorm::new(vec![1.0], vec![], 1e-5).is_err());
 }

@@ -72,6 +72,7 @@ impl CudaLane {
         check_outputs(wanted, model.gives())?;
         check(model.plan(), batch)?;
         check_keys(batch)?;
+        check_ranges(batch)?;
         if !Arc::ptr_eq(&self.device, model.device()) {
             return Err(ExecError::OtherDevice);
         }
@@ -95,7 +96,9 @@ impl CudaLane {
         };
         // What was put in uses the weights until it has ended, whether all of it was put in or not.
         let multivector_bounds = bounds.unwrap_or_else(|| vec![0]);
-        self.slots[free].flight = Some(Flight { _model: Arc::clone(model), answers, multivector_bounds });
+        let vectors = if wanted.dense { batch.sequences() as u32 } else { 0 };
+        let flight = Flight { _model: Arc::clone(model), answers, vectors, multivector_bounds };
+        self.slots[free].flight = Some(flight);
         if let Some(error) = failed {
             self.compute.record(&self.slots[free].done)?;
             return Err(error);
@@ -169,6 +172,7 @@ impl CudaLane {
             let to = (answer.kind)(out);
             rows.chunks_exact(answer.stride).for_each(|row| to.extend_from_slice(&row[..answer.width]));
         }
+        out.dense_bounds.extend(1..=flight.vectors);
         out.multivector_bounds = flight.multivector_bounds;
         Ok(())
     }
@@ -203,6 +207,16 @@ fn check_keys(batch: &PackedBatch) -> Result<(), ExecError> {
         let [keys, tokens] = [&batch.cu_seqlens_k, &batch.cu_seqlens_q].map(|all| length(&all[sequence..]));
         Err(ExecError::Keys { sequence, keys, tokens })
     })
+}
+
+/// Dense vectors on a device are pooled from all tokens of a sequence.
+fn check_ranges(batch: &PackedBatch) -> Result<(), ExecError> {
+    let tokens = batch.cu_seqlens_q.windows(2).map(|bounds| bounds[1] - bounds[0]);
+    let ranges = batch.range_bounds.windows(2).map(|own| &batch.ranges[own[0] as usize..own[1] as usize]);
+    match tokens.zip(ranges).position(|(tokens, ranges)| ranges != [[0, tokens]]) {
+        None => Ok(()),
+        Some(sequence) => Err(ExecError::WholeSequences { sequence }),
+    }
 }
 
 /// Lists the tokens that get a vector of their own; returns their bounds by sequence.

@@ -30,6 +30,8 @@ pub(super) struct Slot {
 
 /// A batch that was put in.
 pub(super) struct Flight {
+    /// Dense vectors: one a sequence.
+    pub(super) vectors: u32,
     /// Its weights must not go before it.
     pub(super) _model: Arc<CudaModel>,
     pub(super) answers: Vec<Answer>,

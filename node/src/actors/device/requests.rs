@@ -14,24 +14,28 @@ use crate::core::{BatchItem, ItemTokens, RequestKey, StageTimes, TokenizedPiece}
 use crate::tasks::pool::{PoolFull, TokenizeJob, TokenizedChunk, TokenizerPool};
 use crate::tasks::reading::Reading;
 use crate::tasks::rows::{Row, Rows};
-use crate::tasks::tokenizer::{TokenPlace, TokenizedItem};
+use crate::tasks::tokenizer::{Sequence, TokenChunk, TokenPlace, TokenizedItem};
 
-/// Where a text's ids lie among its request's.
-#[derive(Clone, Copy, Default)]
+/// Where a sequence's ids lie among its request's.
+#[derive(Clone, Copy)]
 struct Span {
+    /// The text's position in the request.
+    text: u32,
     start: u32,
-    tokens: u32,
-    /// Of these, those of segment 0: the first ones.
-    segment_tokens: u32,
-    /// And those that the others see: the first ones.
-    seen: u32,
-    truncated: bool,
+    /// Where its chunks begin among the request's.
+    first_chunk: u32,
+    sequence: Sequence,
 }
 
 impl Span {
     /// Its part of what lies token by token.
     fn of<T>(self, tokens: &[T]) -> &[T] {
-        &tokens[self.start as usize..][..self.tokens as usize]
+        &tokens[self.start as usize..][..self.sequence.tokens as usize]
+    }
+
+    /// Its chunks, of all of the request's.
+    fn chunks(self, all: &[TokenChunk]) -> &[TokenChunk] {
+        &all[self.first_chunk as usize..][..self.sequence.chunks as usize]
     }
 }
 
@@ -42,29 +46,64 @@ struct Waiting {
     ids: Vec<u32>,
     /// Where each of these tokens stands in its text; empty unless that was asked for.
     places: Vec<TokenPlace>,
+    /// The chunks of its texts, end to end; empty unless they were asked for.
+    chunks: Vec<TokenChunk>,
     /// How its texts are read.
     reading: Reading,
     /// What the request wants of each pass.
     wanted: OutputSet,
-    /// By the text's position in the request.
+    /// By the number under which the device knows each sequence.
     spans: Vec<Span>,
     times: TokenizeTimes,
 }
 
 impl Waiting {
-    /// Appends one of its texts to a batch.
+    /// Appends one of its sequences to a batch.
     fn pack(&self, index: usize, packed: &mut PackedBatch) {
         let span = self.spans[index];
+        let Sequence { tokens, segment_tokens, seen, .. } = span.sequence;
         let ids = span.of(&self.ids);
-        if span.seen < span.tokens {
-            packed.push_expanded(ids, span.seen as usize);
+        if seen < tokens {
+            packed.push_expanded(ids, seen as usize);
         } else {
-            packed.push_pair(ids, span.segment_tokens as usize);
+            packed.push_pair(ids, segment_tokens as usize);
         }
-        let skipped = self.reading.skipped(index);
+        let skipped = self.reading.skipped(span.text as usize);
         if !skipped.is_empty() {
             packed.skip(|id| skipped.binary_search(&id).is_ok());
         }
+        if self.reading.is_late() {
+            packed.pool_from(span.chunks(&self.chunks).iter().map(|chunk| chunk.tokens));
+        }
+    }
+
+    /// What a batch left for some of its sequences. Row `i` of the batch began at token `cu_seqlens[i]`.
+    fn rows(&self, items: &[BatchItem], outputs: &Arc<Outputs>, cu_seqlens: &[u32]) -> Rows {
+        let mut rows = Rows {
+            outputs: Arc::clone(outputs),
+            rows: Vec::with_capacity(items.len()),
+            places: Vec::new(),
+            chunks: Vec::new(),
+        };
+        for item in items {
+            let span = self.spans[item.index as usize];
+            let Sequence { truncated, part, chunks, .. } = span.sequence;
+            rows.rows.push(Row {
+                index: span.text,
+                row: item.row,
+                tokens: item.tokens,
+                first_token: cu_seqlens[item.row as usize],
+                truncated,
+                part,
+                chunks,
+                first_chunk: rows.chunks.len() as u32,
+            });
+            rows.chunks.extend(span.chunks(&self.chunks).iter().map(|chunk| chunk.place));
+            if !self.places.is_empty() {
+                rows.places.extend_from_slice(span.of(&self.places));
+            }
+        }
+        rows
     }
 
     fn send(&self, event: DeviceEvent) {
@@ -123,6 +162,7 @@ impl Requests {
             events,
             ids: Vec::new(),
             places: Vec::new(),
+            chunks: Vec::new(),
             reading,
             wanted,
             spans: Vec::with_capacity(job.items.len()),
@@ -142,27 +182,30 @@ impl Requests {
         self.ready.clear();
         waiting.times.waited += chunk.waited;
         waiting.times.took += chunk.took;
-        let mut start = waiting.ids.len() as u32;
+        let (mut start, mut first_chunk) = (waiting.ids.len() as u32, waiting.chunks.len() as u32);
         if waiting.ids.is_empty() {
             waiting.ids = chunk.ids;
         } else {
             waiting.ids.extend_from_slice(&chunk.ids);
         }
         waiting.places.extend_from_slice(&chunk.places);
-        let mut failed = Vec::new();
-        for (index, item) in (chunk.first as u32..).zip(chunk.items) {
-            let span = match item {
-                TokenizedItem::Ready { tokens, segment_tokens, seen, truncated } => {
+        waiting.chunks.extend_from_slice(&chunk.chunks);
+        let (mut failed, mut text) = (Vec::new(), chunk.first as u32);
+        for item in chunk.items {
+            match item {
+                TokenizedItem::Ready(sequence) => {
+                    let (index, tokens) = (waiting.spans.len() as u32, sequence.tokens);
                     self.ready.push(ItemTokens { index, tokens });
-                    Span { start, tokens, segment_tokens, seen, truncated }
+                    waiting.spans.push(Span { text, start, first_chunk, sequence });
+                    start += tokens;
+                    first_chunk += sequence.chunks;
+                    text += u32::from(sequence.part.is_last());
                 }
                 TokenizedItem::Failed(failure) => {
-                    failed.push((index, failure));
-                    Span::default()
+                    failed.push((text, failure));
+                    text += 1;
                 }
-            };
-            start += span.tokens;
-            waiting.spans.push(span);
+            }
         }
         if !failed.is_empty() {
             waiting.send(DeviceEvent::ItemsFailed(failed));
@@ -194,21 +237,8 @@ impl Requests {
             let Some(waiting) = self.waiting.get(own[0].request) else {
                 continue;
             };
-            let rows = own.iter().map(|item| Row {
-                index: item.index,
-                row: item.row,
-                tokens: item.tokens,
-                first_token: cu_seqlens[item.row as usize],
-                truncated: waiting.spans[item.index as usize].truncated,
-            });
-            let places = own.iter().filter(|_| !waiting.places.is_empty());
-            let places =
-                places.flat_map(|item| waiting.spans[item.index as usize].of(&waiting.places)).copied();
-            waiting.send(DeviceEvent::Rows(Rows {
-                outputs: Arc::clone(&outputs),
-                places: places.collect(),
-                rows: rows.collect(),
-            }));
+            let rows = waiting.rows(own, &outputs, cu_seqlens);
+            waiting.send(DeviceEvent::Rows(rows));
         }
     }
 
@@ -265,6 +295,7 @@ mod tests {
             events,
             ids: Vec::new(),
             places: Vec::new(),
+            chunks: Vec::new(),
             reading: Reading::Placed,
             wanted: OutputSet::DENSE,
             spans: Vec::new(),

@@ -273,6 +273,7 @@ fn abilities<'a>(node: &NodeService, front: &'a Front) -> Abilities<'a> {
         dims: description.dims,
         matryoshka: &description.matryoshka,
         normalizes: description.normalizes,
+        pooling: &description.pooling,
         pooling_assumed: description.pooling_assumed,
         labels: &description.labels,
         multi_label: description.multi_label,

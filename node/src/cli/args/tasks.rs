@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use shoal_protocol::message::{DenseDtype, InputType};
+use shoal_protocol::message::{ChunkPooling, Chunking, DenseDtype, InputType, Truncate};
 
 use super::{DeviceArgs, MODEL_DEFAULT, MeshArgs};
 
@@ -66,6 +66,63 @@ impl From<InputKind> for InputType {
     }
 }
 
+/// An end of a text.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum Side {
+    /// The end.
+    Right,
+    /// The beginning.
+    Left,
+}
+
+impl From<Side> for Truncate {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Right => Self::Right,
+            Side::Left => Self::Left,
+        }
+    }
+}
+
+/// What becomes of the chunks of a text.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum ChunkKind {
+    /// Each is read alone; the text has the mean of their vectors, by their tokens.
+    Mean,
+    /// The text is read as a whole; each chunk has the mean of its tokens (late chunking).
+    Late,
+}
+
+impl From<ChunkKind> for ChunkPooling {
+    fn from(kind: ChunkKind) -> Self {
+        match kind {
+            ChunkKind::Mean => Self::Mean,
+            ChunkKind::Late => Self::Late,
+        }
+    }
+}
+
+/// How texts are cut into chunks.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct ChunkArgs {
+    /// Cut texts into chunks, and what becomes of them.
+    #[arg(long, value_name = "POOLING")]
+    chunks: Option<ChunkKind>,
+    /// Tokens of a chunk; by default as many as the model takes.
+    #[arg(long, value_name = "N", requires = "chunks")]
+    chunk_tokens: Option<u32>,
+    /// Tokens that a chunk shares with the one before it: at most half.
+    #[arg(long, value_name = "N", requires = "chunks", default_value_t = 0)]
+    chunk_overlap: u32,
+}
+
+impl ChunkArgs {
+    pub(in crate::cli) fn chunking(&self) -> Option<Chunking> {
+        let Self { chunks, chunk_tokens: tokens, chunk_overlap: overlap } = *self;
+        chunks.map(|kind| Chunking { pooling: kind.into(), tokens, overlap })
+    }
+}
+
 /// What every command has that reads texts.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct TaskArgs {
@@ -81,9 +138,9 @@ pub(in crate::cli) struct TaskArgs {
     pub(in crate::cli) mesh: MeshArgs,
     #[command(flatten)]
     pub(in crate::cli) device: DeviceArgs,
-    /// Cut texts over the model's limit; without it such a text is an error.
-    #[arg(long)]
-    pub(in crate::cli) truncate: bool,
+    /// Cut texts over the model's limit, at the end unless `left` is said; without it such a text is an error.
+    #[arg(long, value_name = "SIDE", num_args = 0..=1, require_equals = true, default_missing_value = "right")]
+    pub(in crate::cli) truncate: Option<Side>,
     /// Give up after so long, for example 5s or 2m. Default: never.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(in crate::cli) deadline: Option<Duration>,
@@ -124,6 +181,8 @@ pub(in crate::cli) struct EncodeArgs {
     /// A prompt of the model's configuration, put in front of every text. Default: that of the input type.
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) prompt_name: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) chunks: ChunkArgs,
 }
 
 /// `shoal score`

@@ -131,6 +131,7 @@ fn bytes_of(frame: TaskResult) -> usize {
 fn batch(rows: usize, dims: usize, tokens: usize) -> Rows {
     let mut outputs = Outputs::new();
     outputs.dense = vec![0.5; rows * dims];
+    outputs.dense_bounds = (0..=rows as u32).collect();
     outputs.multivector = vec![0.25; rows * tokens * 2];
     for row in 1..=rows {
         outputs.sparse.indices.extend(0..tokens as u32);
@@ -183,6 +184,7 @@ fn an_answer_that_fits_no_frame_fails_alone() {
 fn every_kind_of_vector_is_the_rows_own() {
     let mut outputs = Outputs::new();
     outputs.dense = vec![3.0, 4.0, 6.0, 8.0];
+    outputs.dense_bounds = vec![0, 1, 2];
     outputs.sparse.indptr = vec![0, 2, 3];
     outputs.sparse.indices = vec![1, 5, 9];
     outputs.sparse.values = vec![0.5, 1.5, 2.5];

@@ -45,7 +45,7 @@ fn chunks_come_in_order_and_cover_every_text() {
             .items
             .iter()
             .map(|item| match item {
-                TokenizedItem::Ready { tokens, .. } => *tokens,
+                TokenizedItem::Ready(sequence) => sequence.tokens,
                 TokenizedItem::Failed(failure) => panic!("{failure:?}"),
             })
             .sum();

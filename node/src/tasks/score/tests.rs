@@ -93,11 +93,13 @@ fn vectors_are_compared_with_the_querys_whenever_that_comes() {
         let (_, mut answering) = compared(OutputSet::DENSE, raw);
         let mut outputs = Outputs::new();
         outputs.dense = vec![6.0, 8.0];
+        outputs.dense_bounds = vec![0, 1];
         let mut early = rows_of(outputs, 1, 3);
         early.rows[0].index = 1;
         assert_eq!(answering.handle_rows(early), Vec::new(), "the query is not there yet");
         let mut outputs = Outputs::new();
         outputs.dense = vec![-4.0, 3.0, 0.6, 0.8];
+        outputs.dense_bounds = vec![0, 1, 2];
         let mut late = rows_of(outputs, 2, 3);
         (late.rows[0].index, late.rows[1].index) = (2, 0);
         let found = scores(&answering.handle_rows(late));

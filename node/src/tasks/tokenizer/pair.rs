@@ -6,7 +6,7 @@ use shoal_protocol::ErrorCode;
 use shoal_protocol::message::Truncate;
 use tokenizers::Tokenizer;
 
-use super::{ItemFailure, TextTokenizer, TokenizedItem};
+use super::{ItemFailure, Sequence, TextTokenizer, TokenizedItem};
 
 /// The special tokens of a pair, and where its second segment begins.
 #[derive(Debug)]
@@ -128,22 +128,19 @@ impl TextTokenizer {
             Truncate::Right | Truncate::Refuse => (&first[..first_kept], &second[..second_kept]),
         };
         let parts = [&frame.prefix[..], first, &frame.middle, second, &frame.suffix];
-        if let Some(id) = self.first_unknown(&parts) {
-            let vocab_size = self.limits.vocab_size;
-            let message = format!("token id {id} is outside of the model's vocabulary of {vocab_size}");
-            return failed(ErrorCode::InvalidRequest, message, tokens, vocab_size);
+        if let Err(failure) = self.check_known(&parts) {
+            return TokenizedItem::Failed(failure);
         }
         let start = ids.len();
         parts.iter().for_each(|part| ids.extend_from_slice(part));
         // Both are at most `tokens_max`, which is a u32.
         let sent = (ids.len() - start) as u32;
         let of_first = frame.middle_of_first.map(|middle| (frame.prefix.len() + first.len() + middle) as u32);
-        TokenizedItem::Ready {
-            tokens: sent,
+        TokenizedItem::Ready(Sequence {
             segment_tokens: of_first.unwrap_or(sent),
-            seen: sent,
             truncated: (sent as usize) < tokens,
-        }
+            ..Sequence::whole(sent)
+        })
     }
 }
 
@@ -194,7 +191,7 @@ mod tests {
             assert_eq!(ids[1..], *expected.get_ids(), "{first}|{second}");
             let segment_tokens = expected.get_type_ids().iter().filter(|id| **id == 0).count() as u32;
             let tokens = ids.len() as u32 - 1;
-            assert_eq!(item, TokenizedItem::Ready { tokens, segment_tokens, seen: tokens, truncated: false });
+            assert_eq!(item, TokenizedItem::Ready(Sequence { segment_tokens, ..Sequence::whole(tokens) }));
         }
     }
 
@@ -211,7 +208,8 @@ mod tests {
             let mut ids = Vec::new();
             let item = tokenizer.append_pair(&query, "river bank river bank", truncate, &mut ids);
             assert_eq!(ids, expected);
-            assert_eq!(item, TokenizedItem::Ready { tokens: 6, segment_tokens: 4, seen: 6, truncated: true });
+            let expected = Sequence { segment_tokens: 4, truncated: true, ..Sequence::whole(6) };
+            assert_eq!(item, TokenizedItem::Ready(expected));
         }
     }
 
@@ -228,9 +226,6 @@ mod tests {
         };
         assert_eq!((failure.code, failure.limit, ids.len()), (ErrorCode::TooLong, 8, 0));
         let taken = tokenizer.append_pair(&query, "", Truncate::Refuse, &mut ids);
-        let TokenizedItem::Ready { tokens, segment_tokens, truncated, .. } = taken else {
-            panic!("{taken:?}");
-        };
-        assert_eq!((tokens, segment_tokens, truncated), (ids.len() as u32, tokens, false), "one segment");
+        assert_eq!(taken, TokenizedItem::Ready(Sequence::whole(ids.len() as u32)), "one segment");
     }
 }

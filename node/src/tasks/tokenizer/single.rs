@@ -4,7 +4,7 @@ use shoal_kernels::{Expansion, MultivectorText};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::Truncate;
 
-use super::{ItemFailure, TextTokenizer, TokenizedItem};
+use super::{ItemFailure, Sequence, TextTokenizer, TokenizedItem};
 
 /// How the ids of one text become a sequence.
 #[derive(Clone, Copy)]
@@ -86,17 +86,23 @@ impl TextTokenizer {
             return failed(ErrorCode::InvalidRequest, message, 0);
         }
         let filler = expansion.map(|expansion| expansion.token);
-        if let Some(id) = self.first_unknown(&[prefix, kept, suffix, marker.as_slice(), filler.as_slice()]) {
-            let vocab_size = self.limits.vocab_size;
-            let message = format!("token id {id} is outside of the model's vocabulary of {vocab_size}");
-            return failed(ErrorCode::InvalidRequest, message, vocab_size);
-        }
+        self.check_known(&[prefix, kept, suffix, marker.as_slice(), filler.as_slice()])?;
         Ok(kept)
     }
 
-    /// The first id that the model has no embedding for.
-    pub(super) fn first_unknown(&self, parts: &[&[u32]]) -> Option<u32> {
-        parts.iter().copied().flatten().copied().find(|id| *id >= self.limits.vocab_size)
+    /// The model has an embedding for every id of the parts of a sequence.
+    pub(super) fn check_known(&self, parts: &[&[u32]]) -> Result<(), ItemFailure> {
+        let vocab_size = self.limits.vocab_size;
+        let Some(id) = parts.iter().copied().flatten().find(|id| **id >= vocab_size) else {
+            return Ok(());
+        };
+        let tokens = parts.iter().map(|part| part.len()).sum::<usize>();
+        Err(ItemFailure {
+            code: ErrorCode::InvalidRequest,
+            message: format!("token id {id} is outside of the model's vocabulary of {vocab_size}"),
+            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            limit: vocab_size,
+        })
     }
 }
 
@@ -116,6 +122,6 @@ impl Rule {
             ids.resize(start + tokens as usize, token);
             seen = if attended { tokens } else { own };
         }
-        TokenizedItem::Ready { tokens, segment_tokens: tokens, seen, truncated }
+        TokenizedItem::Ready(Sequence { seen, truncated, ..Sequence::whole(tokens) })
     }
 }

@@ -47,10 +47,7 @@ fn ids_equal_those_of_sentence_transformers() {
             assert_eq!(ids, numbers(&case["ids"]), "{model}: {text:?}");
             let truncated = case["truncated"].as_bool().expect("a flag");
             let tokens = u32::try_from(ids.len()).expect("small");
-            assert_eq!(
-                item,
-                TokenizedItem::Ready { tokens, segment_tokens: tokens, seen: tokens, truncated }
-            );
+            assert_eq!(item, TokenizedItem::Ready(Sequence { truncated, ..Sequence::whole(tokens) }));
             cut += u32::from(truncated);
 
             let (item, ids) = ids_of(&tokenizer, Text::Plain(text), Truncate::Refuse);
@@ -60,7 +57,7 @@ fn ids_equal_those_of_sentence_transformers() {
                     assert_eq!((failure.code, failure.limit), (ErrorCode::TooLong, tokens_max));
                     assert_eq!(Some(u64::from(failure.tokens)), case["tokens_untruncated"].as_u64());
                 }
-                TokenizedItem::Ready { .. } => assert!(!truncated, "{model}: {text:?}"),
+                TokenizedItem::Ready(_) => assert!(!truncated, "{model}: {text:?}"),
             }
         }
     }
@@ -93,7 +90,7 @@ fn cutting_keeps_the_special_tokens_and_the_chosen_end() {
     let whole = ids_of(&load("mean", limits(512)), Text::Plain(text), Truncate::Refuse).1;
     let inner = &whole[1..whole.len() - 1];
     let (item, right) = ids_of(&tokenizer, Text::Plain(text), Truncate::Right);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 6, segment_tokens: 6, seen: 6, truncated: true });
+    assert_eq!(item, TokenizedItem::Ready(Sequence { truncated: true, ..Sequence::whole(6) }));
     assert_eq!(right, [&whole[..1], &inner[..4], &whole[whole.len() - 1..]].concat());
     let (_, left) = ids_of(&tokenizer, Text::Plain(text), Truncate::Left);
     assert_eq!(left, [&whole[..1], &inner[inner.len() - 4..], &whole[whole.len() - 1..]].concat());
@@ -114,14 +111,14 @@ fn foreign_ids_are_refused_and_do_not_reach_the_buffer() {
     let (item, _) = ids_of(&tokenizer, Text::Ids(&[]), Truncate::Refuse);
     assert!(matches!(item, TokenizedItem::Failed(_)), "no token, no vector");
     let (item, ids) = ids_of(&tokenizer, Text::Ids(&[2, 569, 3]), Truncate::Refuse);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 3, segment_tokens: 3, seen: 3, truncated: false });
+    assert_eq!(item, TokenizedItem::Ready(Sequence::whole(3)));
     assert_eq!(ids, [2, 569, 3]);
 }
 
 #[test]
 fn the_empty_text_has_its_special_tokens() {
     let (item, ids) = ids_of(&load("mean", limits(48)), Text::Plain(""), Truncate::Refuse);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 2, segment_tokens: 2, seen: 2, truncated: false });
+    assert_eq!(item, TokenizedItem::Ready(Sequence::whole(2)));
     assert_eq!(ids.len(), 2);
 }
 
@@ -166,7 +163,7 @@ fn a_marker_stands_behind_the_first_token_and_masks_behind_the_last() {
         (item, ids.split_off(1))
     };
     let (item, ids) = appended(Text::Plain("river"), &query, Truncate::Refuse);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 7, segment_tokens: 7, seen: 4, truncated: false });
+    assert_eq!(item, TokenizedItem::Ready(Sequence { seen: 4, ..Sequence::whole(7) }));
     assert_eq!(ids, [2, 99, 398, 3, 4, 4, 4]);
     // Ids of a caller's own, with the marker and without, become the same.
     for given in [&[2, 398, 3][..], &[2, 99, 398, 3]] {
@@ -174,7 +171,7 @@ fn a_marker_stands_behind_the_first_token_and_masks_behind_the_last() {
     }
     let long = "river river river river";
     let (item, ids) = appended(Text::Plain(long), &query, Truncate::Right);
-    assert_eq!(item, TokenizedItem::Ready { tokens: 7, segment_tokens: 7, seen: 6, truncated: true });
+    assert_eq!(item, TokenizedItem::Ready(Sequence { seen: 6, truncated: true, ..Sequence::whole(7) }));
     assert_eq!(ids, [2, 99, 398, 398, 398, 3, 4]);
     let (refused, _) = appended(Text::Plain(long), &query, Truncate::Refuse);
     assert!(matches!(
@@ -184,7 +181,7 @@ fn a_marker_stands_behind_the_first_token_and_masks_behind_the_last() {
     let attended =
         MultivectorText { expansion: Some(Expansion { attended: true, ..expansion }), ..query.clone() };
     let (item, _) = appended(Text::Plain("river"), &attended, Truncate::Refuse);
-    assert!(matches!(item, TokenizedItem::Ready { tokens: 7, seen: 7, .. }), "{item:?}");
+    assert!(matches!(item, TokenizedItem::Ready(Sequence { tokens: 7, seen: 7, .. })), "{item:?}");
     let tiny = MultivectorText { tokens_max: 2, ..query };
     let (refused, ids) = appended(Text::Plain("river"), &tiny, Truncate::Right);
     assert!(matches!(refused, TokenizedItem::Failed(ItemFailure { code: ErrorCode::ModelUnsupported, .. })));

@@ -71,18 +71,26 @@ fn rows_that_lie_about_their_ends_are_refused() {
         }
         Answers::Spans(block) => block.ends = vec![0],
         Answers::Classes(block) => block.scores.clear(),
+        Answers::Chunks(block) => block.places.clear(),
         _ => {}
     });
     refused(|answers| match answers {
         Answers::Vectors { sparse: Some(sparse), .. } => sparse.values.clear(),
         Answers::Spans(block) => block.spans[0].label = 9,
         Answers::Classes(block) => block.labels = vec!["l".repeat(LABEL_BYTES_MAX + 1)],
+        Answers::Chunks(block) => block.places[0].start = 99,
         _ => {}
     });
     refused(|answers| match answers {
         Answers::Vectors { multivector: Some(multivector), .. } => multivector.data.push(0),
         Answers::Spans(block) => block.spans[0].start = 99,
         Answers::Classes(block) => block.scores[1] = f32::INFINITY,
+        Answers::Chunks(block) => {
+            let chunks = CHUNKS_PER_ITEM_MAX + 1;
+            block.places = vec![block.places[0]; chunks];
+            block.vectors.data = vec![0; chunks];
+            block.vectors.ends = vec![chunks as u32];
+        }
         _ => {}
     });
     refused(|answers| match answers {
@@ -105,6 +113,12 @@ fn a_task_over_its_limits_is_refused() {
     refused(EncodeOptions { prompt_name: Some("p".repeat(MODEL_NAME_BYTES_MAX + 1)), ..encode() }.into());
     refused(EncodeOptions { prompt: Some("p".repeat(PROMPT_BYTES_MAX + 1)), ..encode() }.into());
     refused(EncodeOptions { prompt: Some("p".into()), prompt_name: Some("q".into()), ..encode() }.into());
+    let chunks = |tokens, overlap| {
+        let chunking = Chunking { tokens, overlap, ..Chunking::default() };
+        EncodeOptions { chunking: Some(Box::new(chunking)), ..encode() }.into()
+    };
+    refused(chunks(Some(0), 0));
+    refused(chunks(Some(9), 5));
     let score = ScoreOptions::default;
     refused(ScoreOptions { query: "q".repeat(QUERY_BYTES_MAX + 1), ..score() }.into());
     refused(ScoreOptions { instruction: Some("i".repeat(PROMPT_BYTES_MAX + 1)), ..score() }.into());

@@ -51,6 +51,7 @@ pub(super) fn other_requests() -> impl Iterator<Item = TaskRequest> {
     let encode = EncodeOptions {
         outputs: VectorSet { sparse: true, multivector: true, ..VectorSet::DENSE },
         input_type: Some(InputType::Document),
+        chunking: Some(Box::new(Chunking { pooling: ChunkPooling::Late, tokens: Some(256), overlap: 32 })),
         prompt: Some("query: ".into()),
         ..EncodeOptions::default()
     };
@@ -75,7 +76,12 @@ pub(super) fn other_results() -> impl Iterator<Item = TaskResult> {
         })),
     };
     let classes = ClassBlock { labels: vec!["spam".into(), "ham".into()], scores: vec![0.25, 0.75] };
-    [Answers::Scores(vec![-1.5]), Answers::Spans(spans), Answers::Classes(classes), vectors]
+    let chunks = ChunkBlock {
+        vectors: MultivectorBlock { dtype: DenseDtype::I8, dims: 1, ends: vec![2], data: vec![5, 6] },
+        places: vec![ChunkPlace { start: 0, end: 4 }, ChunkPlace { start: 3, end: 9 }],
+    };
+    let chunks = Answers::Chunks(Box::new(chunks));
+    [Answers::Scores(vec![-1.5]), Answers::Spans(spans), Answers::Classes(classes), vectors, chunks]
         .into_iter()
         .map(|answers| TaskResult { answers, ..result() })
 }

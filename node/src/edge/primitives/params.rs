@@ -1,0 +1,237 @@
+//! `params` of a primitive's body, and the task that they make.
+
+use serde::Deserialize;
+use shoal_protocol::message::{
+    ChunkPooling, Chunking, DenseDtype, EncodeOptions, ExtractOptions, InputType, ScoreOptions, Task,
+    Truncate, VectorSet,
+};
+
+use super::super::counters::Route;
+use super::super::error::EdgeError;
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OutputType {
+    Dense,
+    Sparse,
+    Multivector,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OutputDtype {
+    #[default]
+    #[serde(alias = "f32")]
+    Float32,
+    #[serde(alias = "f16")]
+    Float16,
+    Int8,
+    Uint8,
+    Binary,
+}
+
+impl From<OutputDtype> for DenseDtype {
+    fn from(dtype: OutputDtype) -> Self {
+        match dtype {
+            OutputDtype::Float32 => Self::F32,
+            OutputDtype::Float16 => Self::F16,
+            OutputDtype::Int8 => Self::I8,
+            OutputDtype::Uint8 => Self::U8,
+            OutputDtype::Binary => Self::Bits,
+        }
+    }
+}
+
+/// `params` of every primitive: each reads what is its own.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Params {
+    output_types: Option<Vec<OutputType>>,
+    output_dtype: Option<OutputDtype>,
+    instruction: Option<String>,
+    labels: Option<Vec<String>>,
+    options: Option<Options>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum InputKind {
+    Query,
+    Document,
+}
+
+impl From<InputKind> for InputType {
+    fn from(kind: InputKind) -> Self {
+        match kind {
+            InputKind::Query => Self::Query,
+            InputKind::Document => Self::Document,
+        }
+    }
+}
+
+/// What to do with long texts: whether they are cut, or at which end.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged, expecting = "true, false, \"left\" or \"right\"")]
+enum Cut {
+    Whether(bool),
+    At(Side),
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Side {
+    Left,
+    Right,
+}
+
+impl From<Cut> for Truncate {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Whether(false) => Self::Refuse,
+            Cut::Whether(true) | Cut::At(Side::Right) => Self::Right,
+            Cut::At(Side::Left) => Self::Left,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ChunkKind {
+    Mean,
+    Late,
+}
+
+/// How texts are cut into chunks.
+#[derive(Clone, Copy, Deserialize)]
+struct ChunkOptions {
+    pooling: ChunkKind,
+    #[serde(default)]
+    tokens: Option<u32>,
+    #[serde(default)]
+    overlap: u32,
+}
+
+impl From<ChunkOptions> for Chunking {
+    fn from(ChunkOptions { pooling, tokens, overlap }: ChunkOptions) -> Self {
+        let pooling = match pooling {
+            ChunkKind::Mean => ChunkPooling::Mean,
+            ChunkKind::Late => ChunkPooling::Late,
+        };
+        Self { pooling, tokens, overlap }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Options {
+    dims: Option<u32>,
+    normalize: Option<bool>,
+    input_type: Option<InputKind>,
+    prompt_name: Option<String>,
+    chunks: Option<ChunkOptions>,
+    truncate: Option<Cut>,
+    threshold: Option<f32>,
+    raw_scores: Option<bool>,
+}
+
+impl Params {
+    /// The task of a route; an `instruction` of the body goes before that of the `params`.
+    pub(super) fn task(
+        self,
+        route: Route,
+        query: Option<String>,
+        instruction: Option<String>,
+    ) -> Result<Task, EdgeError> {
+        let Self { output_types, output_dtype, instruction: own, labels, options } = self;
+        let options = options.unwrap_or_default();
+        let truncate = options.truncate.map_or(Truncate::Refuse, Into::into);
+        let (instruction, raw) = (instruction.or(own), options.raw_scores.unwrap_or(false));
+        Ok(match route {
+            Route::Encode => Task::Encode(EncodeOptions {
+                outputs: set_of(&output_types.unwrap_or_default()),
+                dims: options.dims,
+                output_dtype: output_dtype.unwrap_or_default().into(),
+                normalize: options.normalize,
+                input_type: options.input_type.map(Into::into),
+                prompt: instruction.filter(|_| options.prompt_name.is_none()),
+                prompt_name: options.prompt_name,
+                chunking: options.chunks.map(|chunks| Box::new(chunks.into())),
+                truncate,
+                ..EncodeOptions::default()
+            }),
+            Route::Score => {
+                let missing =
+                    || EdgeError::Invalid { message: "`query` is missing".to_owned(), param: Some("query") };
+                let query = query.ok_or_else(missing)?;
+                Task::Score(ScoreOptions { query, raw, instruction, truncate, ..ScoreOptions::default() })
+            }
+            _ => Task::Extract(ExtractOptions {
+                labels: labels.unwrap_or_default(),
+                threshold: options.threshold,
+                raw,
+                truncate,
+                ..ExtractOptions::default()
+            }),
+        })
+    }
+}
+
+fn set_of(types: &[OutputType]) -> VectorSet {
+    let mut set = VectorSet::default();
+    for output in types {
+        match output {
+            OutputType::Dense => set.dense = true,
+            OutputType::Sparse => set.sparse = true,
+            OutputType::Multivector => set.multivector = true,
+        }
+    }
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn encode(params: Value) -> EncodeOptions {
+        let params: Params = serde_json::from_value(params).expect("read");
+        match params.task(Route::Encode, None, None) {
+            Ok(Task::Encode(options)) => options,
+            _ => panic!("another task"),
+        }
+    }
+
+    #[test]
+    fn every_option_reaches_the_task() {
+        assert_eq!(encode(json!({})), EncodeOptions::default());
+        let all = json!({
+            "output_types": ["dense", "multivector"], "output_dtype": "int8", "instruction": "find: ",
+            "options": {
+                "dims": 8, "normalize": false, "input_type": "query", "truncate": "left",
+                "chunks": {"pooling": "late", "tokens": 64, "overlap": 8},
+            },
+        });
+        let chunking = Chunking { pooling: ChunkPooling::Late, tokens: Some(64), overlap: 8 };
+        let expected = EncodeOptions {
+            outputs: VectorSet { multivector: true, ..VectorSet::DENSE },
+            dims: Some(8),
+            output_dtype: DenseDtype::I8,
+            normalize: Some(false),
+            input_type: Some(InputType::Query),
+            prompt: Some("find: ".to_owned()),
+            chunking: Some(Box::new(chunking)),
+            truncate: Truncate::Left,
+            ..EncodeOptions::default()
+        };
+        assert_eq!(encode(all), expected);
+        for (cut, expected) in [(json!(true), Truncate::Right), (json!("right"), Truncate::Right)] {
+            assert_eq!(encode(json!({"options": {"truncate": cut}})).truncate, expected);
+        }
+        let mean = encode(json!({"options": {"chunks": {"pooling": "mean"}, "truncate": false}}));
+        assert_eq!((mean.chunking, mean.truncate), (Some(Box::default()), Truncate::Refuse));
+        for options in [json!({"truncate": "middle"}), json!({"chunks": {}}), json!({"input_type": "text"})] {
+            assert!(serde_json::from_value::<Params>(json!({"options": options})).is_err());
+        }
+    }
+}
