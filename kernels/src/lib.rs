@@ -24,7 +24,7 @@ pub use batch::PackedBatch;
 pub use cpu::CpuIsa;
 pub use describe::{
     DescribeError, Expansion, Matryoshka, ModelDescription, ModelTask, MultivectorText, MultivectorTexts,
-    Prompts, ScoreActivation,
+    PairTemplate, Prompts, ScoreActivation,
 };
 pub use dtype::{Dtype, DtypePolicy, ParseDtypeError};
 pub use exec::{BATCHES_MAX, CpuLane, CpuModel, CpuOptions, CudaLane, CudaModel, ExecError, LoadError};

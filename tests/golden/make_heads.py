@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import torch
 import transformers
+from exact import in_f64
 from make_families import ROBERTA, SIZES, SIZES_DISTIL
 from safetensors.numpy import save_file
 from tiny import VOCAB, write_json
@@ -51,6 +52,9 @@ ONE = ["LABEL_0"]
 MODERN = {"global_attn_every_n_layers": 2, "local_attention": 16, "global_rope_theta": 160000.0, "num_hidden_layers": 2,
           "local_rope_theta": 10000.0, "norm_eps": 1e-5, "hidden_activation": "gelu", "pad_token_id": 0,
           "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
+QWEN2 = {"num_key_value_heads": 1, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True,
+         "pad_token_id": 0, "hidden_act": "silu"}
+QWEN3 = QWEN2 | {"head_dim": 16, "attention_bias": False}
 VARIANTS = [
     Variant("bert-score", 41, "bert", "BertForSequenceClassification", ONE,
             config={"sbert_ce_default_activation_function": IDENTITY}),
@@ -69,6 +73,8 @@ VARIANTS = [
             config={"pad_token_id": 1, "layer_norm_eps": 1e-5, "relative_attention_num_buckets": 32}),
     Variant("modernbert-score", 49, "modernbert", "ModernBertForSequenceClassification", ONE, "sigmoid",
             config=MODERN | {"classifier_pooling": "mean"}),
+    Variant("qwen3-score", 56, "qwen3", "Qwen3ForSequenceClassification", ONE, "sigmoid", config=QWEN3),
+    Variant("qwen2-labels", 57, "qwen2", "Qwen2ForSequenceClassification", ["x", "y", "z"], config=QWEN2),
     Variant("bert-ner", 51, "bert", "BertForTokenClassification", BIO),
     Variant("xlm-roberta-ner", 52, "xlm-roberta", "XLMRobertaForTokenClassification", BIO, offset=2, config=ROBERTA),
     Variant("distilbert-ner", 53, "distilbert", "DistilBertForTokenClassification", BIO[:3],
@@ -135,23 +141,27 @@ def logits(model: torch.nn.Module, ids: list[int], type_ids: list[int]) -> np.nd
 
 def golden(v: Variant, directory: Path) -> dict:
     load = auto_class(v).from_pretrained
-    narrow, wide = (
-        load(directory, dtype=torch.float32, attn_implementation="eager").to(dtype).eval()
-        for dtype in (torch.float32, torch.float64)
-    )
+    read = lambda dtype: load(directory, dtype=torch.float32, attn_implementation="eager").to(dtype).eval()
+    narrow = read(torch.float32)
+    # What a language model computes in f32 whatever it is told would hide in the truth.
+    with in_f64():
+        wide = read(torch.float64)
     rng = np.random.default_rng(v.seed + 1000)
     cases, errors = [], []
     for length in [*LENGTHS, POSITIONS]:
         ids = rng.integers(3, VOCAB, length).tolist()
         pairs = v.model_type in ("bert", "electra")
         type_ids = [int(pairs and 2 * i > length) for i in range(length)]
-        truth = logits(wide, ids, type_ids)
+        with in_f64():
+            truth = logits(wide, ids, type_ids)
         errors.append(np.abs(logits(narrow, ids, type_ids) - truth).max())
         case = {"ids": ids, "type_ids": type_ids if any(type_ids) else []}
         cases.append(case | {"logits": [float(f"{x:.12g}") for x in truth.reshape(-1)]})
     for _ in range(SAMPLES):
         ids = rng.integers(3, VOCAB, rng.integers(1, 9)).tolist()
-        errors.append(np.abs(logits(narrow, ids, []) - logits(wide, ids, [])).max())
+        with in_f64():
+            truth = logits(wide, ids, [])
+        errors.append(np.abs(logits(narrow, ids, []) - truth).max())
     made_by = {package.__name__: package.__version__ for package in (torch, transformers, safetensors, np)}
     return {
         "output": "token_classes" if v.architecture.endswith("ForTokenClassification") else "classes",

@@ -39,7 +39,7 @@ pub const TINY_FAMILIES: [&str; 22] = [
 ];
 
 /// The tiny checkpoints with a head that classifies sequences or tokens.
-pub const TINY_CLASSIFIERS: [&str; 14] = [
+pub const TINY_CLASSIFIERS: [&str; 16] = [
     "bert-score",
     "bert-nli",
     "bert-score-6",
@@ -49,6 +49,8 @@ pub const TINY_CLASSIFIERS: [&str; 14] = [
     "electra-score",
     "mpnet-labels",
     "modernbert-score",
+    "qwen3-score",
+    "qwen2-labels",
     "bert-ner",
     "xlm-roberta-ner",
     "distilbert-ner",

@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use super::{
     DescribeError, Labels, MultivectorTexts, json, late_interaction,
-    modules::{self, HeadNames, ModuleWeights, ValueOf, VocabularyWeights},
+    modules::{self, HeadNames, ModuleWeights, TableRows, ValueOf, VocabularyWeights},
+    reranker::{self, LogitScore, PairTemplate},
     sentence_transformers::{Chain, LateInteraction, Pipeline},
     vocabulary::Vocabulary,
 };
 use crate::{
     cpu::WordWeights,
-    families::{self, Affine, Described, HeadOf, NamedHead, WordTable},
+    families::{self, Affine, Described, FamilyError, HeadOf, NamedHead, WordTable},
     spec::{
         Activation, Head, HeadModule, MultivectorHead, PooledHead, Pooling, Poolings, SparseHead,
         SparseWeights, TokenHead,
@@ -27,6 +28,8 @@ pub(super) struct Found {
     pub(super) labels: Labels,
     /// No file told the pooling of the dense vectors.
     pub(super) pooling_assumed: bool,
+    /// What stands around a query and a text.
+    pub(super) template: Option<PairTemplate>,
 }
 
 impl Found {
@@ -35,6 +38,7 @@ impl Found {
             head: Head { dense: Some(head), ..Head::default() },
             names: HeadNames { dense: names, ..HeadNames::default() },
             labels: Labels::default(),
+            template: None,
             pooling_assumed,
         }
     }
@@ -44,6 +48,7 @@ impl Found {
             head: Head { multivector: Some(head), ..Head::default() },
             names: HeadNames { multivector: names, ..HeadNames::default() },
             labels: Labels::default(),
+            template: None,
             pooling_assumed: false,
         }
     }
@@ -57,6 +62,8 @@ pub(super) struct Source<'a> {
     pub(super) config: &'a Value,
     pub(super) encoder: &'a Described,
     pub(super) checkpoint: &'a Checkpoint,
+    /// Somebody says that it ranks texts, where its files do not say what it is for.
+    pub(super) ranks: bool,
 }
 
 /// Reads the heads.
@@ -65,6 +72,10 @@ pub(super) fn read(source: &Source<'_>) -> Result<Found, DescribeError> {
         Chain::Pooled { poolings, modules } => {
             with_bge_m3(source, pooled(poolings, modules, source.encoder.spec.hidden)?)
         }
+        Chain::Bare if source.ranks && reranker::is_causal(source.config) => {
+            judgement(source, LogitScore::yes_or_no(&source.pipeline.dir)?)
+        }
+        Chain::Judgement(words) => judgement(source, *words),
         Chain::Bare if late_interaction::is_stanford(source.config) => stanford(source),
         Chain::Bare => {
             // The mean over its tokens, as sentence-transformers assumes too.
@@ -183,6 +194,10 @@ fn chain(
 
 /// The classifier of the class that `config.json` names; `None` for a bare encoder.
 fn classifier(source: &Source<'_>) -> Result<Option<Found>, DescribeError> {
+    // A bare encoder's labels mean nothing, and may contradict each other.
+    if !families::has_label_head(source.config).map_err(|error| source.family(error))? {
+        return Ok(None);
+    }
     let labels = Labels::of_config(source.path, source.config, source.pipeline.score_activation.as_deref())?;
     let (head, names) = match source.named(HeadOf::Labels(labels.names.len()))? {
         Some(NamedHead::Sequence(head, names)) => (
@@ -195,8 +210,39 @@ fn classifier(source: &Source<'_>) -> Result<Option<Found>, DescribeError> {
         ),
         Some(NamedHead::Vocabulary(..)) | None => return Ok(None),
     };
-    Ok(Some(Found { head, names, labels, pooling_assumed: false }))
+    Ok(Some(Found { head, names, labels, pooling_assumed: false, template: None }))
 }
+
+/// A causal language model that answers by one of two words, whatever else it could say: of its last product only the rows
+/// of these words are kept, as their difference.
+fn judgement(source: &Source<'_>, words: LogitScore) -> Result<Found, DescribeError> {
+    let Source { pipeline, config, encoder, checkpoint, .. } = source;
+    let (hidden, vocab) = (encoder.spec.hidden, encoder.spec.embeddings.vocab);
+    let LogitScore { true_token_id: row, false_token_id: less } = words;
+    if let Some(id) = [Some(row), less].into_iter().flatten().find(|id| *id >= vocab) {
+        return Err(source.contradiction(&format!("the word {id} of its answers is none of {vocab}")));
+    }
+    let told = config.get("tie_word_embeddings").and_then(Value::as_bool);
+    let is_tied = told.unwrap_or_else(|| !checkpoint.contains(LM_HEAD));
+    let table = if is_tied { encoder.names.token.name.as_str() } else { LM_HEAD };
+    checkpoint.find(table, &[vocab, hidden])?;
+    let names = Affine { weight: table.to_owned(), bias: String::new() };
+    let rows = Some(TableRows { of: vocab, row, less });
+    let is_told = matches!(pipeline.chain, Chain::Judgement(_));
+    let weights = ModuleWeights { dir: pipeline.dir.clone(), names, rows };
+    let modules = vec![HeadModule::Dense { outputs: 1, bias: false, activation: Activation::Identity }];
+    let classes = PooledHead { poolings: Poolings(vec![Pooling::LastToken]), modules };
+    Ok(Found {
+        head: Head { classes: Some(classes), ..Head::default() },
+        names: HeadNames { classes: vec![Some(weights)], ..HeadNames::default() },
+        labels: Labels::of_judgement(source.path, pipeline.score_activation.as_deref())?,
+        pooling_assumed: false,
+        template: Some(reranker::template(&pipeline.dir, config, is_told)?),
+    })
+}
+
+/// What `transformers` calls the product with the vocabulary where it has a table of its own.
+const LM_HEAD: &str = "lm_head.weight";
 
 /// A masked language model whose logits become weights of words.
 fn vocabulary(source: &Source<'_>, weights: WordWeights) -> Result<Found, DescribeError> {
@@ -217,18 +263,23 @@ fn vocabulary(source: &Source<'_>, weights: WordWeights) -> Result<Found, Descri
         },
         labels: Labels::default(),
         pooling_assumed: false,
+        template: None,
     })
 }
 
 impl Source<'_> {
     fn named(&self, of: HeadOf) -> Result<Option<NamedHead>, DescribeError> {
         let named = families::named_head(self.config, self.checkpoint, self.encoder, of);
-        named.map_err(|source| DescribeError::Family { path: self.path.to_owned(), source })
+        named.map_err(|error| self.family(error))
+    }
+
+    fn family(&self, source: FamilyError) -> DescribeError {
+        DescribeError::Family { path: self.path.to_owned(), source }
     }
 
     /// Weights that lie beside those of the encoder.
     fn weights(&self, names: Vec<Affine>) -> Vec<Option<ModuleWeights>> {
-        let weights = |names| Some(ModuleWeights { dir: self.pipeline.dir.clone(), names });
+        let weights = |names| Some(ModuleWeights { dir: self.pipeline.dir.clone(), names, rows: None });
         names.into_iter().map(weights).collect()
     }
 

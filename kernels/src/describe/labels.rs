@@ -86,6 +86,15 @@ impl Labels {
     }
 }
 
+impl Labels {
+    /// Of a language model that answers yes or no.
+    pub(super) fn of_judgement(path: &Path, activation: Option<&str>) -> Result<Self, DescribeError> {
+        let told = activation.map(|class| ScoreActivation::of_class(path, class)).transpose()?;
+        let activation = told.unwrap_or(ScoreActivation::Sigmoid);
+        Ok(Self { names: vec!["yes".into()], multi_label: false, activation })
+    }
+}
+
 /// The labels by their ids, which must be 0, 1, 2, …
 fn in_order(labels: &BTreeMap<String, String>) -> Result<Vec<String>, String> {
     let label = |id: usize| {

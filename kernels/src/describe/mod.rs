@@ -7,6 +7,7 @@ mod labels;
 mod late_interaction;
 mod matryoshka;
 mod modules;
+mod reranker;
 mod sentence_transformers;
 mod vocabulary;
 
@@ -21,6 +22,7 @@ use labels::Labels;
 pub use labels::ScoreActivation;
 pub use late_interaction::{Expansion, MultivectorText, MultivectorTexts};
 pub use matryoshka::Matryoshka;
+pub use reranker::PairTemplate;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -31,7 +33,7 @@ use crate::{
     spec::{EncoderSpec, Head, Pooling, Poolings},
     weights::Checkpoint,
 };
-pub(crate) use modules::{HeadNames, ModuleWeights, VocabularyWeights};
+pub(crate) use modules::{HeadNames, ModuleWeights, TableRows, VocabularyWeights};
 use sentence_transformers::Pipeline;
 
 /// A model as its files describe it. Made from `config.json`, the sentence-transformers files, the tokenizer's limits
@@ -64,6 +66,8 @@ pub struct ModelDescription {
     pub multi_label: bool,
     /// What becomes of the one logit of a cross-encoder before it is a score.
     pub score_activation: ScoreActivation,
+    /// What stands around a query and a text, for a language model that judges them.
+    pub pair_template: Option<PairTemplate>,
     /// What texts need before each of their tokens gets a vector; `None` without such a head.
     pub multivector: Option<MultivectorTexts>,
     pub(crate) names: WeightNames,
@@ -112,6 +116,19 @@ impl ModelDescription {
     /// # Errors
     /// Names the file and what is wrong with it, or what of the model is not covered and what is.
     pub fn from_dir(dir: &Path) -> Result<Self, DescribeError> {
+        Self::read(dir, false)
+    }
+
+    /// The same, of a model that somebody says ranks texts: a causal language model whose files do not say what it is for
+    /// is a reranker then, and no embedder.
+    ///
+    /// # Errors
+    /// As for [`from_dir`](Self::from_dir).
+    pub fn of_reranker(dir: &Path) -> Result<Self, DescribeError> {
+        Self::read(dir, true)
+    }
+
+    fn read(dir: &Path, ranks: bool) -> Result<Self, DescribeError> {
         let pipeline = Pipeline::read(dir)?;
         let path = pipeline.dir.join("config.json");
         let config: Value = json::required(&path, json::BYTES_MAX)?;
@@ -131,6 +148,7 @@ impl ModelDescription {
             config: &config,
             encoder: &encoder,
             checkpoint: &checkpoint,
+            ranks,
         };
         let found = head::read(&source)?;
         let Described { mut spec, names } = encoder;
@@ -159,6 +177,7 @@ impl ModelDescription {
             labels,
             multi_label,
             score_activation,
+            pair_template: found.template,
             multivector,
             names,
             head_names: found.names,

@@ -17,6 +17,17 @@ pub(crate) struct ModuleWeights {
     /// A directory, or one file.
     pub(crate) dir: PathBuf,
     pub(crate) names: Affine,
+    /// Where the weight is one row that is made of a larger table's.
+    pub(crate) rows: Option<TableRows>,
+}
+
+/// One row of a table, less another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TableRows {
+    /// Rows of the table.
+    pub(crate) of: usize,
+    pub(crate) row: usize,
+    pub(crate) less: Option<usize>,
 }
 
 /// The weights of every head, one for each module in order.
@@ -59,6 +70,7 @@ impl ValueOf {
 
 pub(super) const COVERED: &str = "Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout; \
                                   Transformer for sequence-classification; Transformer for fill-mask, SpladePooling; \
+                                  Transformer for text-generation, LogitScore; \
                                   Transformer, then any of Dense, Normalize, MultiVectorMask for tokens";
 
 /// Reads the module of class `kind` in `dir`, which gets vectors of `width`. `None` for one that does nothing here.
@@ -208,5 +220,5 @@ pub(super) fn weights_in(
     if bias {
         checkpoint.find(&names.bias, &shape[..1])?;
     }
-    Ok(ModuleWeights { dir: dir.to_owned(), names })
+    Ok(ModuleWeights { dir: dir.to_owned(), names, rows: None })
 }

@@ -11,6 +11,7 @@ use super::{
     DescribeError, Prompts, json,
     late_interaction::{PylateConfig, TransformerTexts},
     modules,
+    reranker::LogitScore,
 };
 use crate::{
     cpu::{WordPooling, WordWeights},
@@ -50,6 +51,8 @@ pub(super) enum Chain {
     Classifier,
     /// The logits of a masked language model, pooled.
     Words(WordWeights),
+    /// The logits of two words of a causal language model, compared.
+    Judgement(LogitScore),
     /// Modules on the vectors of tokens: the class and the directory of each.
     Tokens { modules: Vec<(String, PathBuf)> },
 }
@@ -87,6 +90,10 @@ impl Pipeline {
             }
             Some([first, pooling]) if transformer.fills_masks(first) && pooling.kind() == "SpladePooling" => {
                 Chain::Words(read_splade_pooling(&pooling.dir(root, &modules_path)?)?)
+            }
+            Some([first, score]) if transformer.generates(first) && score.kind() == "LogitScore" => {
+                let path = score.dir(root, &modules_path)?.join("config.json");
+                Chain::Judgement(json::required(&path, json::BYTES_MAX)?)
             }
             Some([first, rest @ ..])
                 if first.kind() == "Transformer" && !rest.is_empty() && rest.iter().all(is_of_tokens) =>
@@ -148,7 +155,7 @@ impl Chain {
         let covered = match self {
             Self::Bare => "SentenceTransformer, CrossEncoder",
             Self::Pooled { .. } => "SentenceTransformer",
-            Self::Classifier => "CrossEncoder",
+            Self::Classifier | Self::Judgement(_) => "CrossEncoder",
             Self::Words(_) => "SparseEncoder",
             Self::Tokens { .. } => "ColBERT, MultiVectorEncoder",
         };
@@ -197,6 +204,10 @@ struct TransformerConfig {
 impl TransformerConfig {
     fn classifies(&self) -> bool {
         self.transformer_task.as_deref() == Some("sequence-classification")
+    }
+
+    fn generates(&self, module: &Module) -> bool {
+        module.kind() == "Transformer" && self.transformer_task.as_deref() == Some("text-generation")
     }
 
     /// Until version 5.3 a class of its own said it.

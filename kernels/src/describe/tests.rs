@@ -45,6 +45,16 @@ fn a_bare_encoder_assumes_the_mean() {
 }
 
 #[test]
+fn labels_of_a_bare_encoder_say_nothing_whatever_they_say() {
+    let mut contradicting = config();
+    contradicting["id2label"] = json!({"0": "a", "2": "b"});
+    contradicting["num_labels"] = 7.into();
+    let dir = model("", &[("config.json", contradicting)]);
+    let description = ModelDescription::from_dir(dir.path()).expect("covered");
+    assert!(description.pooling_assumed && description.labels.is_empty());
+}
+
+#[test]
 fn the_older_layout_is_read() {
     let booleans = json!({"word_embedding_dimension": 4, "pooling_mode_cls_token": true,
         "pooling_mode_mean_tokens": false, "pooling_mode_max_tokens": false});

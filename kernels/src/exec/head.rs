@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cpu::{Activation, AlignedBuf, CpuIsa, CpuOps, Element, Epilogue, LayerNorm, PackedLinear},
-    describe::{HeadNames, ModuleWeights},
+    describe::{HeadNames, ModuleWeights, TableRows},
     dtype::Dtype,
     outputs::{OutputSet, Outputs},
     plan::{ChainPlan, HeadPlan, HeadStep, PooledPlan},
@@ -82,9 +82,9 @@ impl Step {
     /// Packs what `step` needs. Small beside the encoder, it is f32 in every format.
     fn load(step: &HeadStep, isa: CpuIsa, names: Option<&ModuleWeights>) -> Result<Self, LoadError> {
         let file = |names: Option<&ModuleWeights>| {
-            let ModuleWeights { dir, names } =
+            let ModuleWeights { dir, names, rows } =
                 names.expect("a described module with weights has their names");
-            Ok::<_, WeightsError>((MappedCheckpoint::open(dir)?, names.clone()))
+            Ok::<_, WeightsError>((MappedCheckpoint::open(dir)?, names.clone(), *rows))
         };
         let vector = |checkpoint: &MappedCheckpoint, name: &str, len| -> Result<Vec<f32>, WeightsError> {
             let tensor = checkpoint.tensor(name, &[len])?;
@@ -94,7 +94,13 @@ impl Step {
         };
         match *step {
             HeadStep::Dense { inputs, outputs, bias, activation } => {
-                let (checkpoint, names) = file(names)?;
+                let (checkpoint, names, rows) = file(names)?;
+                if let Some(rows) = rows {
+                    let weight = table_row(&checkpoint, &names.weight, rows, inputs)?;
+                    let fill = |_, row: &mut [f32]| row.copy_from_slice(&weight);
+                    let packed = PackedLinear::pack(isa, Dtype::F32, 1, inputs, None, fill)?;
+                    return Ok(Self::Dense(packed, activation));
+                }
                 let bias = bias.then(|| vector(&checkpoint, &names.bias, outputs)).transpose()?;
                 let tensor = checkpoint.tensor(&names.weight, &[outputs, inputs])?;
                 let mut failed = None;
@@ -105,7 +111,7 @@ impl Step {
                 failed.map_or(Ok(Self::Dense(packed, activation)), |error| Err(error.into()))
             }
             HeadStep::LayerNorm { width, eps, bias } => {
-                let (checkpoint, names) = file(names)?;
+                let (checkpoint, names, _) = file(names)?;
                 let gamma = vector(&checkpoint, &names.weight, width)?;
                 let beta = if bias { vector(&checkpoint, &names.bias, width)? } else { vec![0.0; width] };
                 Ok(Self::Norm(LayerNorm::new(gamma, beta, eps)?))
@@ -121,6 +127,24 @@ impl Step {
             Self::L2 { .. } => 0,
         }
     }
+}
+
+/// One row of a table, less another: a product with it is what the logit of one word has over that of the other.
+pub(super) fn table_row(
+    checkpoint: &MappedCheckpoint,
+    table: &str,
+    TableRows { of, row, less }: TableRows,
+    inputs: usize,
+) -> Result<Vec<f32>, WeightsError> {
+    let tensor = checkpoint.tensor(table, &[of, inputs])?;
+    let (mut weight, mut other) = (vec![0.0; inputs], vec![0.0; inputs]);
+    tensor.read(row * inputs, &mut weight)?;
+    if let Some(less) = less {
+        tensor.read(less * inputs, &mut other)?;
+        weight.iter_mut().zip(&other).for_each(|(weight, other)| *weight -= other);
+    }
+    tensor.release();
+    Ok(weight)
 }
 
 /// The last hidden states of one block.

@@ -65,8 +65,8 @@ pub(super) struct HeadLayer {
 enum LayerKind {
     /// As wide as the encoder.
     Hidden { activation: Activation, bias: bool },
-    /// One output a label, with a bias.
-    Labels,
+    /// One output a label.
+    Labels { bias: bool },
     /// With the epsilon of the encoder's norm of its tables, and a bias if that has one.
     Norm,
 }
@@ -84,7 +84,12 @@ impl HeadLayer {
 
     /// One output a label.
     pub(super) const fn labels(name: &'static str) -> Self {
-        Self { in_encoder: false, name, kind: LayerKind::Labels }
+        Self { in_encoder: false, name, kind: LayerKind::Labels { bias: true } }
+    }
+
+    /// The same without a bias.
+    pub(super) const fn labels_without_bias(name: &'static str) -> Self {
+        Self { in_encoder: false, name, kind: LayerKind::Labels { bias: false } }
     }
 
     /// A norm like that of the encoder's tables.
@@ -100,6 +105,10 @@ impl HeadLayer {
 
 /// One layer on each token: nearly every `…ForTokenClassification`.
 pub(super) const TOKEN_CLASSIFIER: HeadKind = HeadKind::Token(&[HeadLayer::labels("classifier")]);
+
+/// One layer on the last token: language models that read from left to right.
+pub(super) const SCORE_CLASSIFIER: HeadKind =
+    HeadKind::Sequence(Pooling::LastToken, &[HeadLayer::labels_without_bias("score")]);
 
 /// Two layers on the first token with `tanh` between them: RoBERTa, and those that follow it.
 pub(super) const TANH_CLASSIFIER: HeadKind = HeadKind::Sequence(
@@ -218,7 +227,7 @@ impl HeadLayer {
         let (outputs, activation, bias) = match self.kind {
             LayerKind::Norm => return norm(encoder, checkpoint, &name, width),
             LayerKind::Hidden { activation, bias } => (encoder.spec.hidden, activation, bias),
-            LayerKind::Labels => (labels, Activation::Identity, true),
+            LayerKind::Labels { bias } => (labels, Activation::Identity, bias),
         };
         let names = Affine::linear(&name);
         checkpoint.find(&names.weight, &[outputs, width])?;

@@ -205,6 +205,17 @@ impl Identity {
     }
 }
 
+/// Whether the class that `config.json` names has a head of labels.
+pub(crate) fn has_label_head(config: &serde_json::Value) -> Result<bool, FamilyError> {
+    let Identity { architectures, .. } = from_value(config)?;
+    let first = architectures.and_then(|all| all.into_iter().next());
+    let is_it = |class: &HeadClass| {
+        class.kind.is_of(HeadOf::Labels(0))
+            && first.as_deref().is_some_and(|own| class.architectures.contains(&own))
+    };
+    Ok(FAMILIES.iter().flat_map(|family| family.heads).any(is_it))
+}
+
 /// The head of the class that `config.json` names, where it has one of the kind that is looked for.
 pub(crate) fn named_head(
     config: &serde_json::Value,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{
     Family, FamilyError,
     decoder::{DecoderConfig, NAMING},
+    heads::{HeadClass, SCORE_CLASSIFIER},
 };
 use crate::spec::{EncoderSpec, Head, LayerSpec};
 
@@ -23,7 +24,7 @@ pub(super) const QWEN2: Family = Family {
         config.spec(layer, head)
     },
     naming: &NAMING,
-    heads: &[],
+    heads: &[HeadClass { architectures: &["Qwen2ForSequenceClassification"], kind: SCORE_CLASSIFIER }],
 };
 
 pub(super) const QWEN3: Family = Family {
@@ -38,7 +39,7 @@ pub(super) const QWEN3: Family = Family {
         config.spec(layer, head)
     },
     naming: &NAMING,
-    heads: &[],
+    heads: &[HeadClass { architectures: &["Qwen3ForSequenceClassification"], kind: SCORE_CLASSIFIER }],
 };
 
 /// Of Qwen3, where none is told.

@@ -188,7 +188,7 @@ fn add_prompts(own: &mut Prompts, of_catalogue: Prompts) {
 
 fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Front, FrontError> {
     let started_at = clock::now();
-    let mut description = ModelDescription::from_dir(&resolved.dir).map_err(|error| {
+    let mut description = resolved.describe().map_err(|error| {
         let code = match &error {
             DescribeError::Family { .. } => ErrorCode::ModelUnsupported,
             _ => ErrorCode::ModelBroken,

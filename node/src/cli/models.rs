@@ -165,7 +165,7 @@ fn explain(args: &ModelsExplainArgs) -> Result<Exit, Stop> {
     let config = private_config(&flags)?;
     let store = ModelStore::open(config.models.store.clone())?;
     let resolved = store.resolve(&name_of(&config, &args.model))?;
-    let description = ModelDescription::from_dir(&resolved.dir).map_err(Stop::with(Exit::Model))?;
+    let description = resolved.describe().map_err(Stop::with(Exit::Model))?;
     let isa = config.device.cpu_isa.unwrap_or_else(CpuIsa::detect);
     let policy = resolved.dtype.unwrap_or(config.device.dtype);
     let plan = Plan::for_cpu(&description.spec, isa, policy).map_err(Stop::with(Exit::Model))?;

@@ -15,7 +15,12 @@ pub(super) fn run(args: ScoreArgs) -> Result<Exit, Stop> {
 }
 
 async fn score(args: ScoreArgs) -> Result<Exit, Stop> {
-    let options = ScoreOptions { query: args.query, raw: args.raw, ..ScoreOptions::default() };
+    let options = ScoreOptions {
+        query: args.query,
+        raw: args.raw,
+        instruction: args.instruction,
+        ..ScoreOptions::default()
+    };
     let make = |model: &str, texts| Score::live(model, texts).options(options);
     task::run(&args.task, make, &mut ScoreLines::default()).await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_kernels::{Dtype, DtypePolicy, ModelDescription};
+use shoal_kernels::{Dtype, DtypePolicy};
 use shoal_mesh::{Client, ConnectOptions, Identity};
 use shoal_protocol::message::{Numerics, ServedBy};
 
@@ -59,7 +59,7 @@ impl Target {
         let config = private_config(flags)?;
         let store = ModelStore::open(config.models.store.clone())?;
         let resolved = store.resolve(&name_of(&config, model))?;
-        let described = ModelDescription::from_dir(&resolved.dir).map_err(Stop::with(Exit::Model))?;
+        let described = resolved.describe().map_err(Stop::with(Exit::Model))?;
         if described.pooling_assumed {
             tell(&format!(
                 "shoal: {}: the model does not say how it pools; assuming the mean",

@@ -12,7 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use shoal_kernels::{DtypePolicy, Matryoshka, Prompts};
+use shoal_kernels::{DescribeError, DtypePolicy, Matryoshka, ModelDescription, Prompts};
 
 pub use catalogue::{Card, CatalogueEntry, ModelFile, Source, Task};
 pub use error::StoreError;
@@ -34,6 +34,22 @@ pub struct ResolvedModel {
     pub matryoshka: Option<Matryoshka>,
     /// Prompts that its catalogue entry has, beside those of its files.
     pub prompts: Prompts,
+    /// Its catalogue entry says that it ranks texts.
+    pub ranks: bool,
+}
+
+impl ResolvedModel {
+    /// What its files say, read as its catalogue entry says.
+    ///
+    /// # Errors
+    /// See [`DescribeError`].
+    pub fn describe(&self) -> Result<ModelDescription, DescribeError> {
+        if self.ranks {
+            ModelDescription::of_reranker(&self.dir)
+        } else {
+            ModelDescription::from_dir(&self.dir)
+        }
+    }
 }
 
 /// A model that is known by name.
@@ -89,6 +105,7 @@ impl ModelStore {
                 dtype: None,
                 matryoshka: None,
                 prompts: Prompts::default(),
+                ranks: false,
             });
         }
         let entry = self.entry(name)?;
@@ -103,6 +120,7 @@ impl ModelStore {
             dtype: entry.dtype,
             matryoshka: entry.matryoshka.clone(),
             prompts: entry.prompts.clone(),
+            ranks: entry.card.task == Some(Task::Rerank),
         })
     }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use shoal_kernels::spec::Poolings;
-use shoal_kernels::{CpuIsa, Matryoshka, MultivectorTexts, OutputSet, Prompts, ScoreActivation};
+use shoal_kernels::{
+    CpuIsa, Matryoshka, MultivectorTexts, OutputSet, PairTemplate, Prompts, ScoreActivation,
+};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, InputType, Numerics, Task, TaskResult};
 
@@ -41,6 +43,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) score_activation: ScoreActivation,
     /// What texts need before each of their tokens gets a vector.
     pub(crate) multivector: Option<&'a MultivectorTexts>,
+    /// What stands around a query and a text, where it judges them as a language model.
+    pub(crate) pair_template: Option<&'a PairTemplate>,
     /// Whether its tokenizer puts two texts into one sequence.
     pub(crate) takes_pairs: bool,
     /// The precision in which it runs here.
@@ -330,6 +334,7 @@ pub(in crate::tasks) mod testing {
             multi_label: false,
             score_activation: ScoreActivation::Identity,
             multivector: None,
+            pair_template: None,
             takes_pairs: true,
             numerics: Numerics::Bits16,
             isa: CpuIsa::detect(),

@@ -29,6 +29,8 @@ pub(super) fn ask(
     abilities: Abilities<'_>,
 ) -> Result<(OutputSet, Reading, Extracting), AskError> {
     let Abilities { gives, labels, multi_label, .. } = abilities;
+    // A reranker's one label is an answer about a query, and here is none.
+    let gives = OutputSet { classes: gives.classes && abilities.pair_template.is_none(), ..gives };
     if gives.token_classes {
         if options.raw {
             return Err(AskError::RawSpans);

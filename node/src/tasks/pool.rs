@@ -269,6 +269,9 @@ fn read(
                 Err(failure) => TokenizedItem::Failed(failure.clone()),
             }
         }
+        (Reading::Templated { template }, Input::Text(text)) => {
+            tokenizer.append_templated(template, text, *truncate, ids)
+        }
         (Reading::Placed, Input::Text(text)) => tokenizer.append_placed(text, *truncate, ids, places),
         (Reading::Chunked { prompt, chunking }, Input::Text(text)) => {
             let prompt = prompt.as_deref().unwrap_or("");

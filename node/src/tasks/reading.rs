@@ -5,6 +5,8 @@ use std::sync::Arc;
 use shoal_kernels::{MultivectorText, MultivectorTexts, Prompts};
 use shoal_protocol::message::{ChunkPooling, Chunking, Input, InputType};
 
+use crate::tasks::tokenizer::Template;
+
 /// What is done to a text before a model sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Preparation {
@@ -38,6 +40,11 @@ pub(crate) enum Reading {
         /// The query.
         query: Arc<str>,
     },
+    /// Each in a template, with the query.
+    Templated {
+        /// All but the text.
+        template: Arc<Template>,
+    },
     /// Each alone, with the places of its tokens.
     Placed,
     /// Each behind the prompt, in chunks.
@@ -55,7 +62,7 @@ impl Reading {
         match self {
             Self::QueryFirst { query, .. } if index == 0 => Some(query),
             Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => Some(preparation),
-            Self::Pairs { .. } | Self::Placed | Self::Chunked { .. } => None,
+            Self::Pairs { .. } | Self::Templated { .. } | Self::Placed | Self::Chunked { .. } => None,
         }
     }
 
@@ -74,6 +81,7 @@ impl Reading {
     pub(crate) fn bytes_of(&self, items: &[Input]) -> u64 {
         let beside = match self {
             Self::Pairs { query } => query.len(),
+            Self::Templated { template } => template.bytes(),
             Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => preparation.bytes(),
             Self::Chunked { prompt, .. } => prompt.as_ref().map_or(0, |prompt| prompt.len()),
             Self::Placed => 0,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use shoal_kernels::cpu::max_sim;
-use shoal_kernels::{CpuIsa, OutputSet, ScoreActivation};
+use shoal_kernels::{CpuIsa, OutputSet, PairTemplate, ScoreActivation};
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Answers, Input, InputType, ScoreOptions, TaskResult};
 
@@ -12,7 +12,7 @@ use crate::tasks::ask::{Abilities, AskError};
 use crate::tasks::frames::{Gather, not_a_number, result_frames};
 use crate::tasks::reading::{Reading, prompt_of};
 use crate::tasks::rows::{Row, Rows};
-use crate::tasks::tokenizer::{ItemFailure, TokenPlace};
+use crate::tasks::tokenizer::{ItemFailure, Template, TokenPlace};
 
 /// How scores come about.
 #[derive(Debug)]
@@ -37,13 +37,15 @@ pub(super) fn ask(
         if labels.len() != 1 {
             return Err(AskError::ScoreLabels { labels: labels.len() });
         }
-        if !abilities.takes_pairs {
-            return Err(AskError::NoPairs);
-        }
+        let reading = match abilities.pair_template {
+            Some(template) => Reading::Templated { template: Arc::new(filled(template, &options)) },
+            None if abilities.takes_pairs => Reading::Pairs { query: options.query.into() },
+            None => return Err(AskError::NoPairs),
+        };
         let activation = if options.raw { ScoreActivation::Identity } else { score_activation };
         let wanted = OutputSet { classes: true, ..OutputSet::NONE };
         let pairs = PairGather { activation, scores: Vec::new() };
-        return Ok((wanted, Reading::Pairs { query: options.query.into() }, Scoring::Pairs(pairs)));
+        return Ok((wanted, reading, Scoring::Pairs(pairs)));
     }
     let means = match gives {
         OutputSet { dense: true, .. } if abilities.pooling_assumed => return Err(AskError::PoolingAssumed),
@@ -63,6 +65,12 @@ pub(super) fn ask(
     };
     items.insert(0, Input::Text(options.query));
     Ok((wanted, reading, Scoring::Vectors(Comparing { means, query: None, held: Vec::new() })))
+}
+
+/// A model's template with what a caller puts into it.
+fn filled(template: &PairTemplate, options: &ScoreOptions) -> Template {
+    let head = template.head(options.instruction.as_deref(), &options.query);
+    Template { prefix: template.prefix.to_owned(), head, suffix: template.suffix.to_owned() }
 }
 
 impl Scoring {

@@ -7,6 +7,7 @@
 mod chunked;
 mod pair;
 mod single;
+mod templated;
 
 use std::fs::File;
 use std::io::Read;
@@ -21,6 +22,7 @@ use tokenizers::{Encoding, NormalizerWrapper as AnyNormalizer, Tokenizer};
 
 pub(crate) use chunked::{Prompted, TokenChunk};
 use pair::PairFrame;
+pub(crate) use templated::Template;
 
 /// Bytes of a `tokenizer.json`. The largest known (256k-entry vocabularies) are near 35 MB.
 pub(crate) const TOKENIZER_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;

@@ -62,6 +62,38 @@ fn a_pair_that_is_too_long_fails_alone_and_the_others_are_ranked() {
 }
 
 #[test]
+fn a_language_model_judges_documents_as_the_reference_does() {
+    let home = Home::new();
+    let golden = told("judge");
+    let query = golden["query"].as_str().expect("a query");
+    for (cases, instruction) in [("cases", None), ("instructed", golden["instruction"].as_str())] {
+        let cases = golden[cases].as_array().expect("cases");
+        let texts = cases.iter().filter_map(|case| case["text"].as_str());
+        let instruction: Vec<&str> = instruction.iter().flat_map(|own| ["--instruction", own]).collect();
+        for (flags, field) in [(&["--truncate"][..], "score"), (&["--truncate", "--raw"][..], "logit")] {
+            let own = [flags, &instruction, &["--query", query, "--"]].concat();
+            let args: Vec<&str> = own.into_iter().chain(texts.clone()).collect();
+            let lines = run(&home, "score", "judge", &args).expect(0).lines();
+            assert_eq!(lines.len(), cases.len());
+            for line in &lines {
+                near(&line["score"], &cases[line["index"].as_u64().expect("an index") as usize][field]);
+            }
+        }
+    }
+    let long = "river ".repeat(300);
+    let refused = run(&home, "score", "judge", &["--query", query, "--", "x", &long]).expect(4);
+    let failed = refused.lines().into_iter().find(|line| line["index"] == 1).expect("told");
+    assert_eq!((&failed["error"]["code"], &failed["error"]["limit"]), (&json!("too_long"), &json!(256)));
+    // Its end or its beginning is cut, and never what stands around it.
+    for flag in ["--truncate=left", "--truncate=right"] {
+        let lines = run(&home, "score", "judge", &[flag, "--query", query, "--", &long]).expect(0).lines();
+        assert!(lines[0]["score"].is_number());
+    }
+    let extract = run(&home, "extract", "judge", &["--", "x"]).expect(3);
+    assert!(extract.err.contains("no head for extract"), "{}", extract.err);
+}
+
+#[test]
 fn an_encoder_scores_by_the_cosine_of_its_vectors() {
     let home = Home::new();
     let encoder = golden(MODEL).display().to_string();

@@ -158,3 +158,68 @@ fn a_cross_encoder_needs_a_head() {
         told(dir.path()).ends_with("describes a cross-encoder, but the architecture has no head of labels")
     );
 }
+
+/// The reranker of `tasks/judge` in a directory of its own, without the files that say that it is one.
+fn bare_language_model() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let judge = golden::tiny_head_dir("../tasks/judge");
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(judge.join(name), dir.path().join(name)).expect("copied");
+    }
+    dir
+}
+
+#[test]
+fn a_language_model_ranks_where_somebody_says_so_and_has_the_words() {
+    let dir = bare_language_model();
+    let embeds = ModelDescription::from_dir(dir.path()).expect("an embedder");
+    assert_eq!((embeds.gives(), embeds.pair_template), (OutputSet::DENSE, None));
+    let refused = ModelDescription::of_reranker(dir.path()).expect_err("no words to answer by").to_string();
+    assert!(refused.contains("the word \"yes\", by which a reranker answers, is no token"), "{refused}");
+    let path = dir.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+    let words = tokenizer["model"]["vocab"].as_object_mut().expect("words");
+    words.insert("yes".to_owned(), json!(100));
+    words.insert("no".to_owned(), json!(200));
+    fs::write(&path, tokenizer.to_string()).expect("written");
+    let ranks = ModelDescription::of_reranker(dir.path()).expect("a reranker");
+    assert_eq!((ranks.task(), ranks.score_activation), (ModelTask::Score, ScoreActivation::Sigmoid));
+    assert!(ranks.pair_template.is_some());
+    let judge = describe(&golden::tiny_head_dir("../tasks/judge"));
+    let logit = |description: &ModelDescription| {
+        let mut batch = PackedBatch::new();
+        batch.push(&[5, 9, 17]);
+        let model = load(description, (CpuIsa::Portable, Dtype::F32));
+        bits(&logits(&mut CpuLane::new(1), &model, &batch, 1))
+    };
+    assert_eq!(logit(&ranks), logit(&judge), "the same rows of the same table");
+}
+
+#[test]
+fn rerankers_with_other_templates_or_words_are_refused() {
+    let dir = bare_language_model();
+    let judge = golden::tiny_head_dir("../tasks/judge");
+    fs::create_dir(dir.path().join("1_LogitScore")).expect("made");
+    for name in ["modules.json", "sentence_bert_config.json", "1_LogitScore/config.json"] {
+        fs::copy(judge.join(name), dir.path().join(name)).expect("copied");
+    }
+    let refusal = |file: &str, content: &str| {
+        let path = dir.path().join(file);
+        let before = fs::read(&path);
+        fs::write(&path, content).expect("written");
+        let refused = ModelDescription::from_dir(dir.path()).expect_err("not covered").to_string();
+        match before {
+            Ok(bytes) => fs::write(&path, bytes).expect("written"),
+            Err(_) => fs::remove_file(&path).expect("removed"),
+        }
+        refused
+    };
+    let other = refusal("chat_template.jinja", "{{ messages }}");
+    assert!(other.contains("another template of chats is not covered"), "{other}");
+    let outside = refusal("1_LogitScore/config.json", "{\"true_token_id\": 9000}");
+    assert!(outside.contains("the word 9000 of its answers is none of"), "{outside}");
+    assert!(
+        ModelDescription::from_dir(dir.path()).is_ok(),
+        "without a template of its own it is the known one"
+    );
+}

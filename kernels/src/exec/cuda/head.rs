@@ -1,7 +1,7 @@
 //! What follows the last hidden states, in f32.
 
 use super::{
-    super::{ExecError, LoadError},
+    super::{ExecError, LoadError, head::table_row},
     model::{HeadParts, HeadStepPart, NormPart},
     parts::Parts,
     pass::Pass,
@@ -116,7 +116,13 @@ fn load_step(
                 return Err(KernelError::Operands { kernel: "dense".to_owned(), rule }.into());
             }
             let bias = bias.then(|| read(shift, &[outputs])).transpose()?;
-            let weights = parts.values(read(weight, &[outputs, inputs])?);
+            let weights = match names.and_then(|names| Some((names, names.rows?))) {
+                None => read(weight, &[outputs, inputs])?,
+                Some((names, rows)) => {
+                    table_row(&MappedCheckpoint::open(&names.dir)?, weight(names), rows, inputs)?
+                }
+            };
+            let weights = parts.values(weights);
             let bias = bias.map(|bias| parts.values(bias));
             HeadStepPart::Dense { weight: weights, bias, inputs, outputs, activation }
         }

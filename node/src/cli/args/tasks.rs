@@ -193,6 +193,9 @@ pub(in crate::cli) struct ScoreArgs {
     /// What the texts are held against.
     #[arg(long, value_name = "QUERY")]
     pub(in crate::cli) query: String,
+    /// What a model that takes an instruction is told to look for; by default what its files say.
+    #[arg(long, value_name = "TEXT")]
+    pub(in crate::cli) instruction: Option<String>,
     /// Raw outputs of the model, without its activation.
     #[arg(long)]
     pub(in crate::cli) raw: bool,

@@ -10,7 +10,7 @@ macro_rules! entry {
 }
 
 /// File and content, in order of name.
-pub(super) const EMBEDDED: [(&str, &str); 52] = [
+pub(super) const EMBEDDED: [(&str, &str); 53] = [
     entry!("all-minilm-l12-v2"),
     entry!("all-minilm-l6-v2"),
     entry!("all-mpnet-base-v2"),
@@ -55,6 +55,7 @@ pub(super) const EMBEDDED: [(&str, &str); 52] = [
     entry!("paraphrase-multilingual-minilm-l12-v2"),
     entry!("paraphrase-multilingual-mpnet-base-v2"),
     entry!("qwen3-embedding-0.6b"),
+    entry!("qwen3-reranker-0.6b"),
     entry!("snowflake-arctic-embed-l-v2.0"),
     entry!("snowflake-arctic-embed-m"),
     entry!("snowflake-arctic-embed-m-v1.5"),

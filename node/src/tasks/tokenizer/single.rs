@@ -22,7 +22,7 @@ impl TextTokenizer {
     /// For a text that gets a vector a token, where it is told what such a one needs.
     pub(super) fn rule(&self, multivector: Option<&MultivectorText>, truncate: Truncate) -> Rule {
         let Some(text) = multivector else {
-            return Rule { truncate, tokens_max: self.limits.tokens_max, marker: None, expansion: None };
+            return Rule { truncate, ..Rule::whole(self.limits.tokens_max) };
         };
         let tokens_max = text.tokens_max.min(self.limits.tokens_max);
         Rule { truncate, tokens_max, marker: text.marker, expansion: text.expansion }
@@ -47,7 +47,7 @@ impl TextTokenizer {
     }
 
     /// Cuts the text between its special tokens so that the whole fits the limit; these always stay.
-    fn append_cut(&self, parts: [&[u32]; 3], rule: Rule, ids: &mut Vec<u32>) -> TokenizedItem {
+    pub(super) fn append_cut(&self, parts: [&[u32]; 3], rule: Rule, ids: &mut Vec<u32>) -> TokenizedItem {
         match self.cut(parts, rule) {
             Ok(kept) => rule.append([parts[0], kept, parts[2]], kept.len() < parts[1].len(), ids),
             Err(failure) => TokenizedItem::Failed(failure),
@@ -107,6 +107,11 @@ impl TextTokenizer {
 }
 
 impl Rule {
+    /// Of a text that is not cut and to which nothing is added.
+    pub(super) const fn whole(tokens_max: u32) -> Self {
+        Self { truncate: Truncate::Refuse, tokens_max, marker: None, expansion: None }
+    }
+
     /// Puts the parts end to end, the marker behind the first token and what fills the text up behind the last.
     fn append(self, parts: [&[u32]; 3], truncated: bool, ids: &mut Vec<u32>) -> TokenizedItem {
         let start = ids.len();
