@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use shoal_kernels::{DescribeError, Dtype, DtypePolicy, Matryoshka, ModelDescription, Prompts};
 use shoal_protocol::ErrorCode;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::actors::backend::Backend;
 use crate::clock;
@@ -37,7 +37,7 @@ pub(crate) struct Front {
     pub(crate) pinned: bool,
 }
 
-/// Why no text can be taken for a model. Nothing is kept; the next request looks again.
+/// Why no text can be taken for a model. The next request looks again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct FrontError {
@@ -73,9 +73,13 @@ pub(crate) struct FrontRules {
 /// By every name that was asked for and exists: bounded by the names that the store knows.
 type Ready = RwLock<BTreeMap<String, Arc<Front>>>;
 
+/// Models whose files were refused when they were last looked at, with the reason, by canonical name: bounded as [`Ready`].
+pub(crate) type Refused = BTreeMap<String, String>;
+
 /// The fronts of a node. Dropping it ends its thread.
 pub(crate) struct Fronts {
     ready: Arc<Ready>,
+    refused: watch::Receiver<Refused>,
     jobs: SyncSender<Job>,
 }
 
@@ -87,16 +91,22 @@ impl Fronts {
     pub(crate) fn start(rules: FrontRules) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel::<Job>(WAITING_MAX);
         let ready = Arc::new(Ready::default());
+        let (refusing, refused) = watch::channel(Refused::new());
         let known = Arc::clone(&ready);
         std::thread::Builder::new().name("front".to_owned()).spawn(move || {
             for Job { name, reply } in queue {
                 // One at a time, and looked up again: many requests for one model make it once.
-                let made = caught(|| make_once(&rules, &known, &name));
+                let made = caught(|| make_once(&rules, &known, &refusing, &name));
                 // The caller may have gone; the front stays for the next one.
                 let _ = reply.send(made);
             }
         })?;
-        Ok(Self { ready, jobs })
+        Ok(Self { ready, refused, jobs })
+    }
+
+    /// The models that nobody can be served with until their files are repaired; tells of every change.
+    pub(crate) fn refused(&self) -> watch::Receiver<Refused> {
+        self.refused.clone()
     }
 
     /// The front of a model, if it was made before.
@@ -142,7 +152,12 @@ fn caught<T>(make: impl FnOnce() -> Result<T, FrontError>) -> Result<T, FrontErr
     })
 }
 
-fn make_once(rules: &FrontRules, ready: &Ready, name: &str) -> Result<Arc<Front>, FrontError> {
+fn make_once(
+    rules: &FrontRules,
+    ready: &Ready,
+    refusing: &watch::Sender<Refused>,
+    name: &str,
+) -> Result<Arc<Front>, FrontError> {
     let found = |name: &str| {
         let ready = ready.read().unwrap_or_else(PoisonError::into_inner);
         ready.get(name).cloned()
@@ -158,13 +173,26 @@ fn make_once(rules: &FrontRules, ready: &Ready, name: &str) -> Result<Arc<Front>
     })?;
     let front = match found(&resolved.name) {
         Some(front) => front,
-        None => Arc::new(make(rules, resolved)?),
+        None => {
+            let name = resolved.name.clone();
+            let made = caught(|| make(rules, resolved));
+            note(refusing, name, made.as_ref().err());
+            Arc::new(made?)
+        }
     };
     let mut ready = ready.write().unwrap_or_else(PoisonError::into_inner);
     for name in [name, &front.name] {
         ready.insert(name.to_owned(), Arc::clone(&front));
     }
     Ok(front)
+}
+
+/// Tells the node, and through its facts the mesh, whether a model's files are refused.
+fn note(refusing: &watch::Sender<Refused>, name: String, error: Option<&FrontError>) {
+    refusing.send_if_modified(|refused| match error {
+        Some(FrontError { message, .. }) => refused.insert(name, message.clone()).as_ref() != Some(message),
+        None => refused.remove(&name).is_some(),
+    });
 }
 
 /// A catalogue entry may not promise more than the model has.

@@ -125,20 +125,23 @@ async fn look_for_company(server: Arc<PeerServer>, seeds: Vec<String>) {
     }
 }
 
-/// Tells the mesh at once when a model changed its state or the node began to leave, and how loaded the device is.
+/// Tells the mesh at once when a model changed its state, its files are refused or the node began to leave, and how loaded
+/// the device is.
 async fn publish(server: Arc<PeerServer>, service: Arc<NodeService>, addresses: [SocketAddr; 2]) {
     let (mut loads, mut shelves) = (service.published.loads(), service.published.shelves());
+    let mut refusals = service.fronts.refused();
     let (mut claimed, mut told) = (0, None);
     loop {
         // What changes while this is told is seen below.
         loads.mark_unchanged();
         let shelf = Arc::clone(&shelves.borrow_and_update());
+        let refused = refusals.borrow_and_update().clone();
         let load = service.load();
         if let Some(load) = load {
             server.set_load(load);
         }
         claimed = claimed_speed(claimed, load.map_or(0, |load| load.tokens_per_s));
-        let outline = (shelf, claimed, load.map(|load| load.draining));
+        let outline = (shelf, refused, claimed, load.map(|load| load.draining));
         if told.as_ref() != Some(&outline) {
             server.set_facts(service.own_facts(addresses, claimed)).await;
             told = Some(outline);
@@ -150,6 +153,7 @@ async fn publish(server: Arc<PeerServer>, service: Arc<NodeService>, addresses: 
         };
         tokio::select! {
             Ok(()) = shelves.changed() => {}
+            Ok(()) = refusals.changed() => {}
             Ok(()) = load_changed => {}
             else => return, // the device is gone for good
         }

@@ -45,7 +45,10 @@ impl NodeService {
     pub(super) fn state_of(&self, canonical: &str, shelf: &Shelf) -> Option<ModelState> {
         let standing = shelf.models.get(canonical);
         let stored = || self.is_installed(canonical).then_some(ModelState::Stored);
-        standing.map(|standing| standing.state).or_else(stored)
+        let state = standing.map(|standing| standing.state).or_else(stored)?;
+        let is_refused =
+            state == ModelState::Stored && self.fronts.refused().borrow().contains_key(canonical);
+        Some(if is_refused { ModelState::Failed } else { state })
     }
 
     fn is_leaving(&self) -> bool {

@@ -110,6 +110,11 @@ impl NodeService {
             let model = models.entry(name.to_string()).or_insert_with(|| stored(name, &[]));
             place(model, standing);
         }
+        for (name, why) in self.fronts.refused().borrow().iter() {
+            if let Some(model) = models.get_mut(name).filter(|model| model.state == ModelState::Stored) {
+                (model.state, model.error) = (ModelState::Failed, Some(why.clone()));
+            }
+        }
         for model in models.values_mut() {
             let counters = self.metrics.counters(&model.name);
             model.requests = counters.requests;

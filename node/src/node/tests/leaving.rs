@@ -37,6 +37,16 @@ async fn a_node_at_risk_has_another_hold_what_it_holds_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sole_copy_goes_to_the_next_owner_where_the_first_cannot_load_it() {
+    goes_past_the_first_owner(Copies::spoil).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_copy_goes_to_the_next_owner_where_the_files_of_the_first_are_refused() {
+    goes_past_the_first_owner(Copies::deface).await;
+}
+
+/// Ruins the copy of the node that is asked first.
+async fn goes_past_the_first_owner(ruin: fn(&Copies, usize)) {
     let copies = Copies::new();
     let mut mesh = copies.mesh().await;
     mesh.ask_only(0, "frail").await;
@@ -44,7 +54,7 @@ async fn a_sole_copy_goes_to_the_next_owner_where_the_first_cannot_load_it() {
     let asked = mesh.nodes[0].service.place().elsewhere("frail", &[], now);
     let Elsewhere::Stored(first) = asked else { panic!("{asked:?}") };
     let index = |node| mesh.nodes.iter().position(|other| other.id() == node).expect("one of them");
-    copies.spoil(index(first.node));
+    ruin(&copies, index(first.node));
     let second = mesh.nodes[3 - index(first.node)].id();
     let leaving = mesh.nodes.remove(0);
     let held = |mesh: &MeshState| stands(mesh, leaving.id(), "frail") == Some(ModelState::Ready);

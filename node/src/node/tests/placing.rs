@@ -57,6 +57,17 @@ impl Copies {
         mesh_of(self.0.iter().map(|(dir, ..)| config(&[("frail", dir.path())])), "frail").await
     }
 
+    /// Leaves of a node's copy what is refused as soon as anybody looks at it.
+    pub(super) fn deface(&self, index: usize) {
+        std::fs::write(self.0[index].0.path().join("config.json"), b"{}").expect("written");
+    }
+
+    /// Makes it what it was.
+    fn repair(&self, index: usize) {
+        let sound = golden().join("bare-f16-gamma/config.json");
+        std::fs::copy(sound, self.0[index].0.path().join("config.json")).expect("copied");
+    }
+
     /// Leaves of a node's copy what can be described and not loaded.
     pub(super) fn spoil(&self, index: usize) {
         let (_, weights, sound) = &self.0[index];
@@ -77,6 +88,27 @@ async fn a_model_that_fails_at_its_owner_is_loaded_by_the_next() {
     }
     let loads = mesh.loads().await;
     assert_eq!((loads[owner], loads.iter().sum::<u64>()), (0, 1), "{loads:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_whose_files_are_refused_is_known_everywhere_not_to_be_had_there() {
+    let copies = Copies::new();
+    let mesh = copies.mesh().await;
+    let owner = mesh.nodes.iter().position(|node| ask_for(node, "frail", Some(0)).is_ok()).expect("one");
+    copies.deface(owner);
+    let client = mesh.client((owner + 1) % 3).await;
+    client.encode(Encode::new("frail", ["a"])).await.expect("the next owner has it");
+    let at = mesh.nodes[owner].id();
+    let told = |state| move |mesh: &MeshState| stands(mesh, at, "frail") == Some(state);
+    mesh.everybody("it is refused there", told(ModelState::Failed)).await;
+    let status = mesh.nodes[owner].service.status(false).await;
+    let why = status.models.iter().find(|model| model.name == "frail").and_then(|model| model.error.clone());
+    assert!(why.as_ref().is_some_and(|why| why.contains("config.json")), "{why:?}");
+    let redirected = ask_for(&mesh.nodes[owner], "frail", Some(0)).expect_err("another has it");
+    assert_eq!(redirected.code, ErrorCode::Redirect);
+    copies.repair(owner);
+    mesh.ask_only(owner, "frail").await;
+    mesh.everybody("it is sound again", told(ModelState::Ready)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
