@@ -27,6 +27,7 @@ MODELS = {
     "rerank": (71, "BertForSequenceClassification", ["LABEL_0"]),
     "ner": (72, "BertForTokenClassification", BIO),
     "classes": (73, "BertForSequenceClassification", ["spam", "ham", "neither"]),
+    "nli": (74, "BertForSequenceClassification", ["contradiction", "neutral", "entailment"]),
 }
 QUERY = "where does the river meet the sea?"
 DOCUMENTS = [
@@ -132,8 +133,29 @@ def classes() -> None:
     write_json(TASKS / "classes.json", {"cases": cases})
 
 
+def hypotheses() -> None:
+    directory = write("nli")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
+    pipe = transformers.pipeline("zero-shot-classification", model=model, tokenizer=tokenizer(directory), device="cpu")
+    asked = [
+        (["river", "a, b", "cold water"], None, False), (["river", "a, b", "cold water"], None, True),
+        (["river"], None, False), (["river", "boat"], "The text is about {}, is it?", False),
+    ]
+    cases = []
+    # The pipeline takes no empty text, and cuts long ones in front of the hypothesis.
+    for text in [text for text in TEXTS if text] + [DOCUMENTS[5]]:
+        for labels, template, multi in asked:
+            told = {} if template is None else {"hypothesis_template": template}
+            found = pipe(text, labels, multi_label=multi, **told)
+            cases.append({"text": text, "labels": labels, "hypothesis": template, "multi_label": multi, "scores": [
+                {"label": label, "score": rounded(score)} for label, score in zip(found["labels"], found["scores"])
+            ]})
+    write_json(TASKS / "nli.json", {"cases": cases})
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     scores()
     spans()
     classes()
+    hypotheses()

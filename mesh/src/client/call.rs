@@ -338,6 +338,18 @@ impl Extract {
         self
     }
 
+    /// What a model of entailment is asked about each label, which stands for `{}`.
+    pub fn hypothesis(mut self, hypothesis: impl Into<Option<String>>) -> Self {
+        self.options.hypothesis = hypothesis.into();
+        self
+    }
+
+    /// Whether labels that the model does not know hold whatever the others do.
+    pub fn multi_label(mut self, multi_label: bool) -> Self {
+        self.options.multi_label = multi_label;
+        self
+    }
+
     /// Leave out what scores less; by default the model's own rule.
     pub fn threshold(mut self, threshold: impl Into<Option<f32>>) -> Self {
         self.options.threshold = threshold.into();

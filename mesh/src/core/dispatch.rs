@@ -68,7 +68,7 @@ impl Dispatch {
 
     fn query<'a>(&self, spec: &'a CallSpec, part: &'a Part) -> Query<'a> {
         let (bytes, ids, items) = part.weight();
-        let bytes = bytes.saturating_add(items.saturating_mul(spec.task.bytes_beside()));
+        let bytes = spec.task.item_work().bytes(bytes, items);
         Query {
             model: &spec.model,
             numerics: spec.task.numerics(),

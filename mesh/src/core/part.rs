@@ -327,7 +327,7 @@ impl Part {
             if let (Input::Text(text), ItemResult::Answered { truncated: false, .. }) =
                 (&self.items[position], &item)
             {
-                flight.text_bytes += text.len() as u64 + task.bytes_beside();
+                flight.text_bytes += task.item_work().bytes(text.len() as u64, 1);
                 flight.text_tokens += seen;
                 flight.text_items += 1;
             }

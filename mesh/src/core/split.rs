@@ -4,7 +4,7 @@ use shoal_protocol::limits::{
     LABELS_BYTES_MAX, LABELS_MAX, PROMPT_BYTES_MAX, QUERY_BYTES_MAX, REQUEST_BODY_BYTES_MAX,
     REQUEST_ITEMS_MAX,
 };
-use shoal_protocol::message::Input;
+use shoal_protocol::message::{Input, ItemWork};
 
 use super::shared::Shared;
 
@@ -30,21 +30,21 @@ pub struct Split {
     frame_bytes: usize,
     text_bytes: u64,
     token_ids: u64,
-    /// Bytes that the model reads beside each text.
-    bytes_beside: u64,
+    /// What the model reads for each text.
+    work: ItemWork,
 }
 
 impl Split {
-    /// A split of texts beside each of which so many bytes are read.
-    pub fn beside(bytes_beside: u64) -> Self {
-        Self { bytes_beside, ..Self::default() }
+    /// A split of texts each of which is so much work.
+    pub fn of(work: ItemWork) -> Self {
+        Self { work, ..Self::default() }
     }
 
     /// Takes the next input; gives back the part before it when it no longer fits into that.
     pub fn push(&mut self, input: Input, model: &str, shared: &Shared) -> Option<Vec<Input>> {
         let frame_bytes = input.bytes() + ITEM_BYTES_FIXED;
         let (text_bytes, token_ids) = match &input {
-            Input::Text(text) => (text.len() as u64 + self.bytes_beside, 0),
+            Input::Text(text) => (self.work.bytes(text.len() as u64, 1), 0),
             Input::TokenIds(ids) => (0, ids.len() as u64),
         };
         let tokens = self.token_ids
@@ -63,7 +63,7 @@ impl Split {
 
     /// Ends the open part; `None` where there is none.
     pub fn cut(&mut self) -> Option<Vec<Input>> {
-        let part = std::mem::replace(self, Self::beside(self.bytes_beside)).open;
+        let part = std::mem::replace(self, Self::of(self.work)).open;
         (!part.is_empty()).then_some(part)
     }
 }
@@ -100,6 +100,17 @@ mod tests {
             assert!(bytes <= REQUEST_BODY_BYTES_MAX as usize - FRAME_BYTES_FIXED);
         }
         assert_eq!(parts.concat(), inputs);
+    }
+
+    #[test]
+    fn texts_that_are_read_often_travel_in_smaller_parts() {
+        let parts_of = |work| {
+            let (mut split, shared) = (Split::of(work), Shared::default());
+            let texts = (0..200).map(|_| Input::Text("a text of some words".to_owned()));
+            texts.filter_map(|input| split.push(input, "m", &shared)).count() + 1
+        };
+        assert_eq!(parts_of(ItemWork::default()), 1);
+        assert!(parts_of(ItemWork { times: 50, bytes_beside: 1000 }) > 4);
     }
 
     #[test]

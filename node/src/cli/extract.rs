@@ -14,8 +14,13 @@ pub(super) fn run(args: ExtractArgs) -> Result<Exit, Stop> {
 }
 
 async fn extract(args: ExtractArgs) -> Result<Exit, Stop> {
-    let options =
-        ExtractOptions { labels: args.labels, threshold: args.threshold, ..ExtractOptions::default() };
+    let options = ExtractOptions {
+        labels: args.labels,
+        threshold: args.threshold,
+        hypothesis: args.hypothesis,
+        multi_label: args.multi_label,
+        ..ExtractOptions::default()
+    };
     task::run(&args.task, |model, texts| Extract::live(model, texts).options(options), &mut ExtractLines)
         .await
 }

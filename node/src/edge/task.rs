@@ -195,7 +195,8 @@ fn check(app: &App, job: &Job) -> Result<(), EdgeError> {
 /// is caught by the tokens of the answers.
 async fn check_tokens(app: &App, job: &Job, left: Duration) -> Result<(), EdgeError> {
     let (items, tokens_max) = (&job.inputs.items, app.options.limits.tokens_max);
-    let most = |item: &Input| item.bytes() as u64 + job.task.bytes_beside() + SPECIAL_TOKENS_MAX;
+    let work = job.task.item_work();
+    let most = |item: &Input| work.bytes(item.bytes() as u64, 1) + work.times * SPECIAL_TOKENS_MAX;
     if items.iter().map(most).sum::<u64>() <= tokens_max {
         return Ok(());
     }

@@ -119,6 +119,14 @@ pub(crate) enum AskError {
     /// The tokenizer frames single texts only.
     #[error("the model's tokenizer does not put a query and a text into one sequence")]
     NoPairs,
+    /// Only a model of entailment is asked about labels that it does not know.
+    #[error(
+        "only a model of entailment takes a hypothesis or several labels of the caller's: this one gives {gives}"
+    )]
+    NoHypotheses {
+        /// What there is a head for.
+        gives: OutputSet,
+    },
     /// Spans have no raw scores.
     #[error("the scores of spans are means of probabilities: there are no raw ones")]
     RawSpans,
@@ -182,6 +190,7 @@ impl AskError {
             | Self::PoolingAssumed
             | Self::NoPairs => ErrorCode::ModelUnsupported,
             Self::NoItems
+            | Self::NoHypotheses { .. }
             | Self::RawSpans
             | Self::Label { .. }
             | Self::Dims { .. }
@@ -242,10 +251,7 @@ impl Ask {
                 let (wanted, reading, scoring) = score::ask(options, &mut items, abilities)?;
                 (wanted, reading, Answering::Scores(scoring))
             }
-            Task::Extract(options) => {
-                let (wanted, reading, extracting) = extract::ask(options, abilities)?;
-                (wanted, reading, Answering::Extracts(extracting))
-            }
+            Task::Extract(options) => extract::ask(options, abilities)?,
         };
         Ok(Self { items, reading, wanted, answering })
     }

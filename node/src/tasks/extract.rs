@@ -3,8 +3,9 @@
 use shoal_kernels::OutputSet;
 use shoal_protocol::message::{Answers, ClassBlock, ExtractOptions, SpanBlock};
 
-use crate::tasks::ask::{Abilities, AskError};
+use crate::tasks::ask::{Abilities, Answering, AskError};
 use crate::tasks::frames::{Gather, not_a_number};
+use crate::tasks::joining::{Entailment, Joining};
 use crate::tasks::reading::{Preparation, Reading};
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::score::sigmoid;
@@ -27,10 +28,20 @@ pub(crate) enum Extracting {
 pub(super) fn ask(
     options: ExtractOptions,
     abilities: Abilities<'_>,
-) -> Result<(OutputSet, Reading, Extracting), AskError> {
+) -> Result<(OutputSet, Reading, Answering), AskError> {
     let Abilities { gives, labels, multi_label, .. } = abilities;
     // A reranker's one label is an answer about a query, and here is none.
     let gives = OutputSet { classes: gives.classes && abilities.pair_template.is_none(), ..gives };
+    let are_own = options.labels.iter().all(|label| labels.contains(label));
+    if gives.classes
+        && !are_own
+        && let Some(holds) = entailment_of(labels)
+    {
+        return about_labels(options, abilities, holds);
+    }
+    if options.hypothesis.is_some() || options.multi_label {
+        return Err(AskError::NoHypotheses { gives });
+    }
     if gives.token_classes {
         if options.raw {
             return Err(AskError::RawSpans);
@@ -40,7 +51,7 @@ pub(super) fn ask(
         let wanted = OutputSet { token_classes: true, ..OutputSet::NONE };
         let threshold = options.threshold.unwrap_or(f32::NEG_INFINITY);
         let spans = SpanGather { tags, kept, threshold, block: SpanBlock::default() };
-        return Ok((wanted, Reading::Placed, Extracting::Spans(spans)));
+        return Ok((wanted, Reading::Placed, Answering::Extracts(Extracting::Spans(spans))));
     }
     if gives.classes {
         let kept = chosen(&options.labels, labels)?;
@@ -51,9 +62,45 @@ pub(super) fn ask(
         };
         let wanted = OutputSet { classes: true, ..OutputSet::NONE };
         let classes = ClassGather { labels: labels.to_vec(), kept, means, scores: Vec::new() };
-        return Ok((wanted, Reading::Alone(Preparation::default()), Extracting::Classes(classes)));
+        let classes = Answering::Extracts(Extracting::Classes(classes));
+        return Ok((wanted, Reading::Alone(Preparation::default()), classes));
     }
     Err(AskError::NoHead { task: "extract", gives })
+}
+
+/// The label of a model of entailment that says that a text entails a hypothesis, as the pipeline of transformers finds it.
+fn entailment_of(labels: &[String]) -> Option<usize> {
+    let is_it = |label: &String| label.to_lowercase().starts_with("entail");
+    labels.iter().position(is_it).filter(|_| labels.len() > 1)
+}
+
+/// Labels that the model does not know are hypotheses about the text (Yin et al. 2019): of one alone, or where several may
+/// hold, entailment is weighed against contradiction; else the labels against each other.
+fn about_labels(
+    options: ExtractOptions,
+    abilities: Abilities<'_>,
+    holds: usize,
+) -> Result<(OutputSet, Reading, Answering), AskError> {
+    if !abilities.takes_pairs {
+        return Err(AskError::NoPairs);
+    }
+    let hypotheses =
+        options.labels.iter().map(|label| options.hypothesis_of(label).into_boxed_str()).collect();
+    let is_alone = options.multi_label || options.labels.len() == 1;
+    let classes = abilities.labels.len();
+    // As the pipeline of transformers has it: contradiction stands first, or last where entailment does.
+    let less = is_alone.then_some(if holds == 0 { classes - 1 } else { 0 });
+    let means = match (options.raw, is_alone) {
+        (true, _) => Means::Raw,
+        (false, true) => Means::Sigmoid,
+        (false, false) => Means::Softmax,
+    };
+    let kept = (0..options.labels.len()).collect();
+    let gather = ClassGather { labels: options.labels, kept, means, scores: Vec::new() };
+    let answering = Answering::Extracts(Extracting::Classes(gather));
+    let joining = Joining::entailment(Entailment { classes, holds, less });
+    let wanted = OutputSet { classes: true, ..OutputSet::NONE };
+    Ok((wanted, Reading::Hypotheses { hypotheses }, Answering::Joined(joining, Box::new(answering))))
 }
 
 /// Which of the model's labels a caller wants: those that it names, else all.

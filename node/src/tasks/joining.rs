@@ -22,6 +22,19 @@ pub(crate) struct Joining {
 enum Joint {
     /// The mean of dense vectors by the parts' weights, each scaled to length 1 before.
     Mean { dims: u32, normalize: bool },
+    /// One logit a label, of that label's hypothesis.
+    Entailment(Entailment),
+}
+
+/// Which of a classifier's logits say whether a text entails a hypothesis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entailment {
+    /// Labels of the classifier.
+    pub(crate) classes: usize,
+    /// The one that says that it does.
+    pub(crate) holds: usize,
+    /// The one whose logit is taken off, where each hypothesis is weighed alone.
+    pub(crate) less: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -38,6 +51,11 @@ impl Joining {
     /// Windows of texts: their dense vectors become one.
     pub(crate) fn mean(dims: u32, normalize: bool) -> Self {
         Self { joint: Joint::Mean { dims, normalize }, held: BTreeMap::new() }
+    }
+
+    /// Hypotheses about texts: their logits become those of labels.
+    pub(crate) fn entailment(of: Entailment) -> Self {
+        Self { joint: Joint::Entailment(of), held: BTreeMap::new() }
     }
 
     /// The rows of the texts of which all parts are there now.
@@ -86,14 +104,21 @@ impl Held {
 impl Joint {
     /// What is kept of a part.
     fn values(self, rows: &Rows, row: Row) -> Vec<f32> {
-        let Self::Mean { dims, .. } = self;
-        rows.dense(row, dims).to_vec()
+        match self {
+            Self::Mean { dims, .. } => rows.dense(row, dims).to_vec(),
+            Self::Entailment(Entailment { classes, holds, less }) => {
+                let logits = rows.classes(row, classes);
+                vec![logits[holds] - less.map_or(0.0, |less| logits[less])]
+            }
+        }
     }
 
     /// Appends what a text's parts give together, in the order of the parts.
     fn join(self, held: Held, outputs: &mut Outputs) {
-        let Self::Mean { dims, normalize } = self;
         let parts = held.values.into_iter().flatten();
+        let Self::Mean { dims, normalize } = self else {
+            return outputs.classes.extend(parts.flatten());
+        };
         if held.weights.len() == 1 {
             outputs.dense.extend(parts.flatten());
         } else {

@@ -269,6 +269,9 @@ fn read(
                 Err(failure) => TokenizedItem::Failed(failure.clone()),
             }
         }
+        (Reading::Hypotheses { hypotheses }, Input::Text(text)) => {
+            return tokenizer.append_hypotheses(text, hypotheses, *truncate, ids, items);
+        }
         (Reading::Templated { template }, Input::Text(text)) => {
             tokenizer.append_templated(template, text, *truncate, ids)
         }

@@ -40,6 +40,11 @@ pub(crate) enum Reading {
         /// The query.
         query: Arc<str>,
     },
+    /// Each once in front of each hypothesis.
+    Hypotheses {
+        /// One for each label.
+        hypotheses: Arc<[Box<str>]>,
+    },
     /// Each in a template, with the query.
     Templated {
         /// All but the text.
@@ -62,7 +67,11 @@ impl Reading {
         match self {
             Self::QueryFirst { query, .. } if index == 0 => Some(query),
             Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => Some(preparation),
-            Self::Pairs { .. } | Self::Templated { .. } | Self::Placed | Self::Chunked { .. } => None,
+            Self::Pairs { .. }
+            | Self::Hypotheses { .. }
+            | Self::Templated { .. }
+            | Self::Placed
+            | Self::Chunked { .. } => None,
         }
     }
 
@@ -79,14 +88,28 @@ impl Reading {
 
     /// Bytes of texts with what is read beside each, as admission counts them.
     pub(crate) fn bytes_of(&self, items: &[Input]) -> u64 {
-        let beside = match self {
+        let (times, beside) = (self.times(), self.bytes_beside());
+        items.iter().map(|item| (item.bytes() * times + beside) as u64).sum()
+    }
+
+    /// How often each text is read.
+    fn times(&self) -> usize {
+        match self {
+            Self::Hypotheses { hypotheses } => hypotheses.len(),
+            _ => 1,
+        }
+    }
+
+    /// Bytes that are read beside each text.
+    fn bytes_beside(&self) -> usize {
+        match self {
+            Self::Hypotheses { hypotheses } => hypotheses.iter().map(|hypothesis| hypothesis.len()).sum(),
             Self::Pairs { query } => query.len(),
             Self::Templated { template } => template.bytes(),
             Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => preparation.bytes(),
             Self::Chunked { prompt, .. } => prompt.as_ref().map_or(0, |prompt| prompt.len()),
             Self::Placed => 0,
-        };
-        items.iter().map(|item| (item.bytes() + beside) as u64).sum()
+        }
     }
 }
 

@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::limits::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, SPANS_PER_ITEM_MAX};
-use crate::message::task::{Numerics, Truncate, bounds_hold};
+use crate::limits::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, PROMPT_BYTES_MAX, SPANS_PER_ITEM_MAX};
+use crate::message::task::{ItemWork, Numerics, Truncate, bounds_hold};
 
 /// What to extract.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct ExtractOptions {
     /// What to look for, where the model takes labels. Empty: the model's own labels.
     pub labels: Vec<String>,
+    /// What a model of entailment is asked about a label, which stands for `{}`. `None`: "This example is {}."
+    pub hypothesis: Option<String>,
+    /// Whether labels that the model does not know hold whatever the others do; else exactly one of them holds.
+    pub multi_label: bool,
     /// Leave out what scores less. `None`: the model's own rule.
     pub threshold: Option<f32>,
     /// The model's raw outputs, without the activation that its files name.
@@ -23,6 +27,19 @@ pub struct ExtractOptions {
 }
 
 impl ExtractOptions {
+    /// What is asked about a label.
+    #[must_use]
+    pub fn hypothesis_of(&self, label: &str) -> String {
+        self.hypothesis.as_deref().unwrap_or("This example is {}.").replacen("{}", label, 1)
+    }
+
+    /// A model of entailment reads a text once for each label, with what is asked about it.
+    pub(crate) fn item_work(&self) -> ItemWork {
+        let asked = self.hypothesis.as_deref().map_or(0, str::len);
+        let bytes_beside = self.labels.iter().map(|label| (label.len() + asked) as u64).sum();
+        ItemWork { times: self.labels.len().max(1) as u64, bytes_beside }
+    }
+
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         labels_hold(&self.labels)?;
         if self.labels.iter().any(|label| label.trim().is_empty()) {
@@ -30,6 +47,14 @@ impl ExtractOptions {
         }
         if self.labels.iter().collect::<BTreeSet<_>>().len() < self.labels.len() {
             return Err("the same label twice");
+        }
+        if let Some(hypothesis) = &self.hypothesis {
+            if hypothesis.len() > PROMPT_BYTES_MAX {
+                return Err("hypothesis too long");
+            }
+            if hypothesis.matches("{}").count() != 1 {
+                return Err("a hypothesis without one {} for the label");
+            }
         }
         if self.threshold.is_some_and(|threshold| !threshold.is_finite()) {
             return Err("a threshold that is no number");

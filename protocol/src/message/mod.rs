@@ -34,7 +34,8 @@ pub use status::{
     StageHistogram, Status, StatusRequest,
 };
 pub use task::{
-    Answers, Beacon, Input, ItemOutcome, Numerics, Phase, Priority, Task, TaskRequest, TaskResult, Truncate,
+    Answers, Beacon, Input, ItemOutcome, ItemWork, Numerics, Phase, Priority, Task, TaskRequest, TaskResult,
+    Truncate,
 };
 
 /// One of the limits that the archive's validation does not know.

@@ -146,12 +146,15 @@ impl Task {
         }
     }
 
-    /// Bytes of text that a model may have to read beside each item: they tell how much work an item is.
+    /// How much of the text of an item a model may have to read.
     #[must_use]
-    pub const fn bytes_beside(&self) -> u64 {
+    pub fn item_work(&self) -> ItemWork {
         match self {
-            Self::Score(options) => options.query.len() as u64,
-            Self::Encode(_) | Self::Extract(_) => 0,
+            Self::Encode(_) => ItemWork::default(),
+            Self::Score(options) => {
+                ItemWork { bytes_beside: options.query.len() as u64, ..ItemWork::default() }
+            }
+            Self::Extract(options) => options.item_work(),
         }
     }
 
@@ -165,6 +168,30 @@ impl Task {
             Self::Score(options) => options.check(),
             Self::Extract(options) => options.check(),
         }
+    }
+}
+
+/// How much a model may have to read for an item: it tells how much work the item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemWork {
+    /// How often it reads the item's own text.
+    pub times: u64,
+    /// Bytes that it reads beside it, in all.
+    pub bytes_beside: u64,
+}
+
+impl Default for ItemWork {
+    /// Once, and nothing beside.
+    fn default() -> Self {
+        Self { times: 1, bytes_beside: 0 }
+    }
+}
+
+impl ItemWork {
+    /// Bytes that are read for so many items with so many bytes of text in all.
+    #[must_use]
+    pub const fn bytes(self, bytes: u64, items: u64) -> u64 {
+        bytes.saturating_mul(self.times).saturating_add(items.saturating_mul(self.bytes_beside))
     }
 }
 

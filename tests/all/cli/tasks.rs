@@ -165,6 +165,37 @@ fn classes_are_those_of_transformers_best_first() {
 }
 
 #[test]
+fn labels_of_the_callers_own_are_those_of_the_zero_shot_pipeline() {
+    let home = Home::new();
+    let golden = told("nli");
+    for case in golden["cases"].as_array().expect("cases") {
+        let labels = case["labels"].as_array().expect("labels").iter().filter_map(Value::as_str);
+        let mut args: Vec<&str> = labels.flat_map(|label| ["--label", label]).collect();
+        args.extend(case["hypothesis"].as_str().iter().flat_map(|asked| ["--hypothesis", asked]));
+        args.extend(case["multi_label"].as_bool().filter(|multi| *multi).map(|_| "--multi-label"));
+        args.extend(["--truncate", "--", case["text"].as_str().expect("a text")]);
+        let lines = run(&home, "extract", "nli", &args).expect(0).lines();
+        let (found, expected) = (&lines[0]["labels"], case["scores"].as_array().expect("scores"));
+        assert_eq!(found.as_array().map(Vec::len), Some(expected.len()), "{case}");
+        for (at, expected) in expected.iter().enumerate() {
+            assert_eq!(found[at]["label"], expected["label"], "{case}: {}", lines[0]);
+            near(&found[at]["score"], &expected["score"]);
+        }
+    }
+    let own = run(&home, "extract", "nli", &["--label", "neutral", "--", "x"]).expect(0).lines();
+    assert_eq!(own[0]["labels"][0]["label"], "neutral", "a label that the model knows is its own");
+    let long = "river ".repeat(100);
+    let refused =
+        run(&home, "extract", "nli", &["--label", "boat", "--label", "sea", "--", &long, "x"]).expect(4);
+    assert_eq!(refused.lines()[0]["error"]["code"], "too_long", "{}", refused.out);
+    assert_eq!(refused.lines()[1]["labels"].as_array().map(Vec::len), Some(2));
+    for (model, flags) in [("classes", &["--multi-label"][..]), ("ner", &["--hypothesis", "It is {}"])] {
+        let ran = run(&home, "extract", model, &[flags, &["--", "x"]].concat()).expect(3);
+        assert!(ran.err.contains("only a model of entailment takes a hypothesis"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn what_a_model_cannot_do_names_what_it_has() {
     let home = Home::new();
     let refused = |command: &str, name: &str, args: &[&str], words: &str| {

@@ -54,7 +54,7 @@ impl Call {
         };
         Self {
             summary: Summary::new(spec.request_id),
-            split: Split::beside(spec.task.bytes_beside()),
+            split: Split::of(spec.task.item_work()),
             spec,
             input_ended: false,
             parts: VecDeque::new(),

@@ -209,6 +209,12 @@ pub(in crate::cli) struct ExtractArgs {
     /// What to look for; may be given more than once. Default: all that the model knows.
     #[arg(long = "label", value_name = "LABEL")]
     pub(in crate::cli) labels: Vec<String>,
+    /// What a model of entailment is asked about a label that it does not know, which stands for {}.
+    #[arg(long, value_name = "TEXT")]
+    pub(in crate::cli) hypothesis: Option<String>,
+    /// Labels that the model does not know hold whatever the others do.
+    #[arg(long)]
+    pub(in crate::cli) multi_label: bool,
     /// Leave out what scores less. Default: the model's own rule.
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     pub(in crate::cli) threshold: Option<f32>,

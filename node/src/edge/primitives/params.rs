@@ -131,6 +131,8 @@ struct Options {
     chunks: Option<ChunkOptions>,
     truncate: Option<Cut>,
     threshold: Option<f32>,
+    hypothesis_template: Option<String>,
+    multi_label: Option<bool>,
     raw_scores: Option<bool>,
 }
 
@@ -168,6 +170,8 @@ impl Params {
             _ => Task::Extract(ExtractOptions {
                 labels: labels.unwrap_or_default(),
                 threshold: options.threshold,
+                hypothesis: options.hypothesis_template,
+                multi_label: options.multi_label.unwrap_or(false),
                 raw,
                 truncate,
                 ..ExtractOptions::default()

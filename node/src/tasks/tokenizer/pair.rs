@@ -6,7 +6,7 @@ use shoal_protocol::ErrorCode;
 use shoal_protocol::message::Truncate;
 use tokenizers::Tokenizer;
 
-use super::{ItemFailure, Sequence, TextTokenizer, TokenizedItem};
+use super::{ItemFailure, Part, Sequence, TextTokenizer, TokenizedItem};
 
 /// The special tokens of a pair, and where its second segment begins.
 #[derive(Debug)]
@@ -60,6 +60,13 @@ impl PairFrame {
     }
 }
 
+/// Of which of two texts tokens are cut.
+#[derive(Clone, Copy)]
+enum Cut {
+    Longest,
+    First,
+}
+
 /// How many tokens of each text are kept where `room` is left for both: of the longer one is cut until they are equal,
 /// then of both, as `longest_first` of the `tokenizers` library does it under Python.
 fn kept(first: usize, second: usize, room: usize) -> (usize, usize) {
@@ -89,11 +96,52 @@ impl TextTokenizer {
         Ok(self.encode(text, false)?.get_ids().to_vec())
     }
 
-    /// Appends the ids of two texts as one sequence, or says why there are none.
+    /// Appends a text as one sequence with each of the hypotheses about it, of which none is cut; or says why there are none.
+    pub(crate) fn append_hypotheses(
+        &self,
+        text: &str,
+        hypotheses: &[Box<str>],
+        truncate: Truncate,
+        ids: &mut Vec<u32>,
+        items: &mut Vec<TokenizedItem>,
+    ) {
+        let before = (ids.len(), items.len());
+        let failure = match self.plain_ids(text) {
+            Err(failure) => Some(failure),
+            Ok(text) => (0u32..).zip(hypotheses).find_map(|(index, hypothesis)| {
+                match self.append_pair_cut(&text, hypothesis, Cut::First, truncate, ids) {
+                    TokenizedItem::Ready(sequence) => {
+                        let part = Part { index, of: hypotheses.len() as u32, weight: 1 };
+                        items.push(TokenizedItem::Ready(Sequence { part, ..sequence }));
+                        None
+                    }
+                    TokenizedItem::Failed(failure) => Some(failure),
+                }
+            }),
+        };
+        if let Some(failure) = failure {
+            ids.truncate(before.0);
+            items.truncate(before.1);
+            items.push(TokenizedItem::Failed(failure));
+        }
+    }
+
+    /// Appends the ids of two texts as one sequence, the longer cut first, or says why there are none.
     pub(crate) fn append_pair(
         &self,
         first: &[u32],
         second: &str,
+        truncate: Truncate,
+        ids: &mut Vec<u32>,
+    ) -> TokenizedItem {
+        self.append_pair_cut(first, second, Cut::Longest, truncate, ids)
+    }
+
+    fn append_pair_cut(
+        &self,
+        first: &[u32],
+        second: &str,
+        cut: Cut,
         truncate: Truncate,
         ids: &mut Vec<u32>,
     ) -> TokenizedItem {
@@ -122,7 +170,14 @@ impl TextTokenizer {
             let message = format!("the special tokens of a pair alone fill the model's {limit} tokens");
             return failed(ErrorCode::ModelUnsupported, message, tokens, limit);
         };
-        let (first_kept, second_kept) = kept(first.len(), second.len(), room);
+        let (first_kept, second_kept) = match cut {
+            Cut::Longest => kept(first.len(), second.len(), room),
+            Cut::First if second.len() <= room => (first.len().min(room - second.len()), second.len()),
+            Cut::First => {
+                let message = "what is asked about a text leaves no room for it".to_owned();
+                return failed(ErrorCode::TooLong, message, tokens, limit);
+            }
+        };
         let (first, second) = match truncate {
             Truncate::Left => (&first[first.len() - first_kept..], &second[second.len() - second_kept..]),
             Truncate::Right | Truncate::Refuse => (&first[..first_kept], &second[..second_kept]),

@@ -129,6 +129,13 @@ fn a_task_over_its_limits_is_refused() {
     refused(labels(numbered(LABELS_BYTES_MAX / LABEL_BYTES_MAX + 1, LABEL_BYTES_MAX)));
     refused(labels(vec!["a".into(), " ".into()]));
     refused(labels(vec!["a".into(), "b".into(), "a".into()]));
+    let asks =
+        |hypothesis: String| ExtractOptions { hypothesis: Some(hypothesis), ..ExtractOptions::default() };
+    for hypothesis in
+        ["no place".to_owned(), "{} and {}".to_owned(), format!("{{}}{}", "h".repeat(PROMPT_BYTES_MAX))]
+    {
+        refused(asks(hypothesis).into());
+    }
     let threshold = Some(f32::NAN);
     refused(ExtractOptions { threshold, ..ExtractOptions::default() }.into());
 }

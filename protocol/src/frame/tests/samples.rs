@@ -44,6 +44,8 @@ pub(super) fn other_requests() -> impl Iterator<Item = TaskRequest> {
     };
     let extract = ExtractOptions {
         labels: vec!["person".into(), "a, b".into()],
+        hypothesis: Some("It is about {}.".into()),
+        multi_label: true,
         threshold: Some(0.5),
         truncate: Truncate::Left,
         ..ExtractOptions::default()
