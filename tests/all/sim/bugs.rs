@@ -74,8 +74,8 @@ fn followers_that_are_not_told_of_changes() {
 fn devices_over_their_bounds() {
     assert_caught(&crowded(7), Bug::HoldsTooMuch, "resident bytes");
     // More than they can do, with queues that are full before anybody's deadline is.
-    let machine = Machine { queue_tokens_max: 5_000, ..Machine::USUAL };
+    let machine = Machine { queue_tokens_max: 1_600, tokens_per_s: 24_000.0, ..Machine::USUAL };
     let overloaded = Scenario { machine, nodes: 2, models: 6, may_overload: true, ..router(8) };
-    let scenario = Scenario { duration: seconds(3), deadline: seconds(5), ..overloaded.at_load(3.0) };
+    let scenario = Scenario { duration: seconds(1), deadline: seconds(5), ..overloaded.at_load(3.0) };
     assert_caught(&scenario, Bug::QueuesTooMuch, "queued tokens");
 }
