@@ -113,11 +113,7 @@ impl SparseWorkspace {
             Words::Vocabulary(slices, weights) => self.vocabulary(ops, slices, *weights, hidden, x)?,
             Words::Lexical(skipped) => self.lexical(skipped, hidden, x),
         }
-        for row in &self.rows[..sequences] {
-            out.indices.extend(row.iter().map(|(word, _)| word));
-            out.values.extend(row.iter().map(|(_, weight)| weight));
-            out.indptr.push(out.indices.len() as u32);
-        }
+        self.rows[..sequences].iter().for_each(|row| append(out, row));
         Ok(())
     }
 
@@ -152,13 +148,25 @@ impl SparseWorkspace {
     fn lexical<T>(&mut self, skipped: &[u32], hidden: Hidden<'_, T>, x: &[f32]) {
         for (row, bounds) in self.rows.iter_mut().zip(hidden.cu_seqlens.windows(2)) {
             let tokens = bounds[0] as usize..bounds[1] as usize;
-            let words = hidden.token_ids[tokens.clone()].iter().copied().zip(x[tokens].iter().copied());
-            row.extend(words.filter(|(word, weight)| *weight > 0.0 && skipped.binary_search(word).is_err()));
-            // The greatest of equal words first, which is the one that stays.
-            row.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
-            row.dedup_by_key(|(word, _)| *word);
+            lexical_row(skipped, &hidden.token_ids[tokens.clone()], &x[tokens], row);
         }
     }
+}
+
+/// The words that one sequence's tokens are, ascending, with the greatest weight of each: `x [tokens]`.
+pub(super) fn lexical_row(skipped: &[u32], token_ids: &[u32], x: &[f32], row: &mut Vec<(u32, f32)>) {
+    let words = token_ids.iter().copied().zip(x.iter().copied());
+    row.extend(words.filter(|(word, weight)| *weight > 0.0 && skipped.binary_search(word).is_err()));
+    // The greatest of equal words first, which is the one that stays.
+    row.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    row.dedup_by_key(|(word, _)| *word);
+}
+
+/// Appends a row.
+pub(super) fn append(out: &mut SparseRows, row: &[(u32, f32)]) {
+    out.indices.extend(row.iter().map(|(word, _)| word));
+    out.values.extend(row.iter().map(|(_, weight)| weight));
+    out.indptr.push(out.indices.len() as u32);
 }
 
 /// Room for `len` elements of the activations.

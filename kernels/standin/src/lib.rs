@@ -24,6 +24,6 @@ pub use control::{Planned, hurry, library, plan};
 /// Devices that it has.
 pub const DEVICES: usize = 64;
 /// Memory of each.
-pub const DEVICE_BYTES: usize = 1 << 30;
+pub const DEVICE_BYTES: usize = 128 << 20;
 /// The code of a planned fault that is no error: whatever waits from then on waits for ever.
 pub(crate) const HANG: u32 = u32::MAX;

@@ -15,12 +15,22 @@ use crate::{
     describe::{HeadNames, ModuleWeights},
     dtype::Dtype,
     outputs::{OutputSet, Outputs},
-    plan::{Buffer, ChainPlan, HeadPlan, HeadStep, PooledPlan},
+    plan::{Buffer, ChainPlan, HeadPlan, HeadStep, PooledPlan, SparsePlan, WordsPlan},
     weights::MappedCheckpoint,
 };
 
-/// Heads that a device computes, in the order of [`HeadParts`].
-pub(super) const COUNT: usize = 4;
+/// The heads that a device computes, in the order of [`widths`].
+#[derive(Clone, Copy)]
+enum Head {
+    Dense,
+    Classes,
+    TokenClasses,
+    Multivector,
+    Lexical,
+}
+
+/// So many heads.
+pub(super) const COUNT: usize = 5;
 /// Rows start on 16 bytes where a product reads them.
 const ROW_ELEMENTS: usize = 8;
 
@@ -64,7 +74,16 @@ pub(super) fn widths(plan: &HeadPlan, hidden: usize, wanted: OutputSet) -> [(usi
         (pooled(wanted.classes, &plan.classes), RowsOf::Sequences),
         (of_tokens(wanted.token_classes, plan.token_classes.as_ref()), RowsOf::Tokens),
         (of_tokens(wanted.multivector, multivector), RowsOf::Kept),
+        (of_tokens(wanted.sparse, lexical(plan).map(|(chain, _)| chain)), RowsOf::Tokens),
     ]
+}
+
+/// The steps to a weight for each token, where the model's sparse vectors are made of these, and the ids without one.
+pub(super) fn lexical(plan: &HeadPlan) -> Option<(&ChainPlan, &[u32])> {
+    match plan.sparse.as_ref()? {
+        SparsePlan { chain, words: WordsPlan::Lexical { skipped } } => Some((chain, skipped.as_slice())),
+        SparsePlan { words: WordsPlan::Vocabulary { .. }, .. } => None,
+    }
 }
 
 /// Decides where the weights of every head go.
@@ -87,6 +106,7 @@ pub(super) fn load(
         classes: chain(plan.classes.as_ref().map(|plan| &plan.chain), &names.classes)?,
         token_classes: chain(plan.token_classes.as_ref(), &names.token_classes)?,
         multivector: chain(plan.multivector.as_ref().map(|plan| &plan.chain), &names.multivector)?,
+        lexical: chain(lexical(plan).map(|(chain, _)| chain), &names.sparse)?,
     })
 }
 
@@ -156,31 +176,39 @@ impl Pass<'_> {
             answers.push(Answer { kind, rows_at: at, rows, width, stride });
         };
         if let (true, Some(plan), Some(steps)) = (wanted.dense, &plan.dense, &parts.dense) {
-            answer(|out| &mut out.dense, self.chain(steps, self.pooled(plan, 0)?, 0)?);
+            answer(|out| &mut out.dense, self.chain(steps, self.pooled(plan, Head::Dense)?, Head::Dense)?);
         }
         if let (true, Some(plan), Some(steps)) = (wanted.classes, &plan.classes, &parts.classes) {
-            answer(|out| &mut out.classes, self.chain(steps, self.pooled(plan, 1)?, 1)?);
+            answer(
+                |out| &mut out.classes,
+                self.chain(steps, self.pooled(plan, Head::Classes)?, Head::Classes)?,
+            );
         }
         if let (true, Some(steps)) = (wanted.token_classes, &parts.token_classes) {
-            let rows = self.widened(0, self.tokens, 2)?;
-            answer(|out| &mut out.token_classes, self.chain(steps, rows, 2)?);
+            let rows = self.widened(0, self.tokens, Head::TokenClasses)?;
+            answer(|out| &mut out.token_classes, self.chain(steps, rows, Head::TokenClasses)?);
         }
         if let (true, Some(steps), true) = (wanted.multivector, &parts.multivector, kept > 0) {
-            let rows = self.widened(self.at(self.room.kept), kept, 3)?;
-            answer(|out| &mut out.multivector, self.chain(steps, rows, 3)?);
+            let rows = self.widened(self.at(self.room.kept), kept, Head::Multivector)?;
+            answer(|out| &mut out.multivector, self.chain(steps, rows, Head::Multivector)?);
+        }
+        if let (true, Some(steps)) = (wanted.sparse, &parts.lexical) {
+            // Weights by token; the lane makes rows of words of them.
+            let rows = self.widened(0, self.tokens, Head::Lexical)?;
+            answer(|out| &mut out.sparse.values, self.chain(steps, rows, Head::Lexical)?);
         }
         Ok(answers)
     }
 
     /// The first of a head's two buffers.
-    fn first(&self, head: usize) -> DeviceAddress {
-        self.at(self.room.heads[head].0)
+    fn first(&self, head: Head) -> DeviceAddress {
+        self.at(self.room.heads[head as usize].0)
     }
 
     /// The other one.
-    fn other(&self, head: usize, at: DeviceAddress) -> DeviceAddress {
+    fn other(&self, head: Head, at: DeviceAddress) -> DeviceAddress {
         let first = self.first(head);
-        if at == first { first + self.room.heads[head].1 as u64 } else { first }
+        if at == first { first + self.room.heads[head as usize].1 as u64 } else { first }
     }
 
     fn hidden(&self) -> usize {
@@ -188,7 +216,7 @@ impl Pass<'_> {
     }
 
     /// A row for each sequence: its poolings side by side.
-    fn pooled(&self, plan: &PooledPlan, head: usize) -> Result<Rows, ExecError> {
+    fn pooled(&self, plan: &PooledPlan, head: Head) -> Result<Rows, ExecError> {
         let (at, hidden) = (self.first(head), self.hidden());
         let width = hidden * plan.poolings.len();
         for (index, &pooling) in plan.poolings.iter().enumerate() {
@@ -207,7 +235,7 @@ impl Pass<'_> {
     }
 
     /// A row for each token, or for those that are `kept`.
-    fn widened(&self, kept: DeviceAddress, rows: usize, head: usize) -> Result<Rows, ExecError> {
+    fn widened(&self, kept: DeviceAddress, rows: usize, head: Head) -> Result<Rows, ExecError> {
         let (at, width) = (self.first(head), self.hidden());
         let args = VectorsArgs {
             x: self.buffer(Buffer::Hidden),
@@ -224,14 +252,14 @@ impl Pass<'_> {
         Ok(Rows { at, rows, width, stride: width })
     }
 
-    fn chain(&self, steps: &[HeadStepPart], mut x: Rows, head: usize) -> Result<Rows, ExecError> {
+    fn chain(&self, steps: &[HeadStepPart], mut x: Rows, head: Head) -> Result<Rows, ExecError> {
         for step in steps {
             x = self.head_step(step, x, head)?;
         }
         Ok(x)
     }
 
-    fn head_step(&self, step: &HeadStepPart, x: Rows, head: usize) -> Result<Rows, ExecError> {
+    fn head_step(&self, step: &HeadStepPart, x: Rows, head: Head) -> Result<Rows, ExecError> {
         let (to, rows, kernels) = (self.other(head, x.at), x.rows, &self.model.plan.kernels);
         match *step {
             HeadStepPart::Dense { weight, bias, inputs, outputs, activation } => {

@@ -7,7 +7,9 @@ use super::{
         ExecError,
         check::{check, check_outputs},
         pass,
+        sparse::{append, lexical_row},
     },
+    head,
     model::CudaModel,
     pass::Pass,
     slot::{Answer, Flight, Room, Slot},
@@ -97,8 +99,9 @@ impl CudaLane {
         // What was put in uses the weights until it has ended, whether all of it was put in or not.
         let multivector_bounds = bounds.unwrap_or_else(|| vec![0]);
         let vectors = if wanted.dense { batch.sequences() as u32 } else { 0 };
-        let flight = Flight { _model: Arc::clone(model), answers, vectors, multivector_bounds };
-        self.slots[free].flight = Some(flight);
+        let tokens = wanted.sparse.then(|| (batch.token_ids.clone(), batch.cu_seqlens_q.clone()));
+        let model = Arc::clone(model);
+        self.slots[free].flight = Some(Flight { model, answers, vectors, multivector_bounds, tokens });
         if let Some(error) = failed {
             self.compute.record(&self.slots[free].done)?;
             return Err(error);
@@ -165,7 +168,7 @@ impl CudaLane {
         self.in_flight.pop_front();
         let (Some(flight), Some(results)) = (slot.flight.take(), &slot.results) else { return Ok(()) };
         let mut bytes = results.bytes();
-        for answer in flight.answers {
+        for answer in &flight.answers {
             let (rows, later) = bytes.split_at(answer.bytes());
             bytes = later;
             let rows: &[f32] = bytemuck::cast_slice(rows);
@@ -174,6 +177,16 @@ impl CudaLane {
         }
         out.dense_bounds.extend(1..=flight.vectors);
         out.multivector_bounds = flight.multivector_bounds;
+        if let Some((token_ids, cu_seqlens)) = &flight.tokens {
+            let (_, skipped) = head::lexical(&flight.model.plan().head).ok_or(ExecError::Selection)?;
+            let (weights, mut row) = (std::mem::take(&mut out.sparse.values), Vec::new());
+            for bounds in cu_seqlens.windows(2) {
+                let tokens = bounds[0] as usize..bounds[1] as usize;
+                lexical_row(skipped, &token_ids[tokens.clone()], &weights[tokens], &mut row);
+                append(&mut out.sparse, &row);
+                row.clear();
+            }
+        }
         Ok(())
     }
 

@@ -73,6 +73,7 @@ pub(super) struct HeadParts {
     pub(super) classes: Option<Vec<HeadStepPart>>,
     pub(super) token_classes: Option<Vec<HeadStepPart>>,
     pub(super) multivector: Option<Vec<HeadStepPart>>,
+    pub(super) lexical: Option<Vec<HeadStepPart>>,
 }
 
 pub(super) enum HeadStepPart {
@@ -102,9 +103,9 @@ impl CudaModel {
         self.plan.plan.dims()
     }
 
-    /// The outputs that it can give here: weights of words are a CPU's.
+    /// The outputs that it can give here: weights of a whole vocabulary's words are a CPU's.
     pub fn gives(&self) -> OutputSet {
-        OutputSet { sparse: false, ..self.plan.plan.head.gives }
+        OutputSet { sparse: self.weights.heads.lexical.is_some(), ..self.plan.plan.head.gives }
     }
 
     /// The steps of a forward pass; print it to see them.

@@ -33,9 +33,11 @@ pub(super) struct Flight {
     /// Dense vectors: one a sequence.
     pub(super) vectors: u32,
     /// Its weights must not go before it.
-    pub(super) _model: Arc<CudaModel>,
+    pub(super) model: Arc<CudaModel>,
     pub(super) answers: Vec<Answer>,
     pub(super) multivector_bounds: Vec<u32>,
+    /// The batch's ids and bounds, where weights by token become weights of words.
+    pub(super) tokens: Option<(Vec<u32>, Vec<u32>)>,
 }
 
 /// Rows of f32 that one head left.

@@ -17,9 +17,16 @@ struct Bench {
     lane: CudaLane,
 }
 
+/// More than half of a device: it can be opened again only once all of it was given back.
+const MOST_BYTES: u64 = shoal_standin::DEVICE_BYTES as u64 / 5 * 3;
+
+fn open_most(info: &CudaDeviceInfo) -> Arc<CudaDevice> {
+    CudaDevice::open(host::driver(), info, Some(MOST_BYTES)).expect("it opens")
+}
+
 fn bench() -> Bench {
     let info = host::own_device();
-    let device = host::open(&info);
+    let device = open_most(&info);
     let model = load(&device, &dir("bert", "mean"), Dtype::F16).expect("it loads");
     let lane = CudaLane::new(&device).expect("a lane");
     Bench { info, device, model, lane }
@@ -73,10 +80,8 @@ fn a_device_that_is_lost_under_a_batch_says_so_until_it_is_opened_again() {
     let error = bench.submit(&[2, 9, 3]).expect_err("lost on the way");
     assert!(matches!(&error, ExecError::Device(DeviceError::Lost { .. })), "{error}");
     assert_eq!(bench.submit(&[2, 9, 3]), Err(error));
-    drop(bench.lane);
-    drop(bench.model);
-    drop(bench.device);
-    let device = host::open(&bench.info);
+    drop((bench.lane, bench.model, bench.device));
+    let device = open_most(&bench.info);
     let model = load(&device, &dir("bert", "mean"), Dtype::F16).expect("it loads again");
     let lane = CudaLane::new(&device).expect("a lane");
     let mut again = Bench { info: bench.info, device, model, lane };
@@ -97,6 +102,20 @@ fn a_batch_that_does_not_end_gives_the_device_up() {
     assert_eq!(error, ExecError::Device(DeviceError::Hung));
     assert_eq!(bench.device.lost(), Some(&DeviceError::Hung));
     assert_eq!(bench.submit(&[2, 3]), Err(error));
+    drop((bench.lane, bench.model, bench.device));
+    open_most(&bench.info);
+}
+
+/// A lane that goes before its batches have ended waits for them: they use its memory.
+#[test]
+fn a_lane_may_go_with_batches_on_their_way() {
+    let mut bench = bench();
+    let (_, free_bytes) = bench.device.memory_bytes();
+    bench.submit(&[2, 9, 3]).expect("it is put in");
+    bench.submit(&[2, 3]).expect("it is put in");
+    drop(bench.lane);
+    assert_eq!(bench.device.lost(), None);
+    assert_eq!(bench.device.memory_bytes().1, free_bytes, "and gives its memory back");
 }
 
 #[test]

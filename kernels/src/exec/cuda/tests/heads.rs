@@ -60,3 +60,35 @@ fn token_vectors_are_those_of_the_cpu() {
     let error = lane.run(&model, &query, wanted, &mut host::patient, &mut out).expect_err("not covered");
     assert_eq!(error, crate::exec::ExecError::Keys { sequence: 0, keys: 3, tokens: 5 });
 }
+
+/// BGE-M3's weights of words are those of its tokens.
+#[test]
+fn lexical_weights_are_those_of_the_reference() {
+    let device = host::open(&host::own_device());
+    let dir = dir("heads", "bge-m3");
+    let wanted = OutputSet { sparse: true, ..OutputSet::DENSE };
+    let mut complaints = Vec::new();
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        let model = load(&device, &dir, dtype).expect("it loads");
+        assert!(model.gives().sparse);
+        let (cases, mut lane, mut out) =
+            (golden(&dir), CudaLane::new(&device).expect("a lane"), Outputs::new());
+        lane.run(&model, &batch(&cases), wanted, &mut host::patient, &mut out).expect("it runs");
+        assert_eq!(out.dense.len(), cases.len() * model.dims());
+        let words = 1 + cases.iter().flat_map(|case| &case.ids).max().map_or(0, |id| *id as usize);
+        let (mut found, mut expected) = (vec![0.0; cases.len() * words], vec![0.0; cases.len() * words]);
+        for (index, (case, bounds)) in cases.iter().zip(out.sparse.indptr.windows(2)).enumerate() {
+            let entries = bounds[0] as usize..bounds[1] as usize;
+            let indices = &out.sparse.indices[entries.clone()];
+            assert!(indices.is_sorted_by(|a, b| a < b), "ascending");
+            let words_of = |of: u32| index * words + of as usize;
+            indices
+                .iter()
+                .zip(&out.sparse.values[entries])
+                .for_each(|(&of, &value)| found[words_of(of)] = value);
+            case.indices.iter().zip(&case.values).for_each(|(&of, &value)| expected[words_of(of)] = value);
+        }
+        check("bge-m3", dtype, &found, &expected, &mut complaints);
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}

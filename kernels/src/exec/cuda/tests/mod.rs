@@ -35,6 +35,10 @@ struct Case {
     logits: Vec<f64>,
     #[serde(default)]
     type_ids: Vec<u8>,
+    #[serde(default)]
+    indices: Vec<u32>,
+    #[serde(default)]
+    values: Vec<f64>,
 }
 
 /// Longer sequences take the emulation seconds and the kernels nowhere new.
