@@ -48,9 +48,9 @@ pub use membership::{
 };
 pub use renewal::{Lease, Renewal, Standing};
 pub use router::{
-    Candidate, Choice, Copies, CopyWindow, CopyWish, Decision, DecisionError, Elsewhere, Estimate, Holders,
-    Miss, NoRoute, Probe, Query, Reason, Route, Router, Source, Waiting, elsewhere, further_holder, holders,
-    place_miss, sooner_holder, standing_elsewhere,
+    Candidate, Choice, Copies, CopyWindow, CopyWish, Decision, DecisionError, Elsewhere, Estimate, Further,
+    FurtherWorth, Holders, Miss, NoRoute, Probe, Query, Reason, Route, Router, Source, Waiting, elsewhere,
+    further_holder, holders, place_miss, sooner_holder, standing_elsewhere,
 };
 pub use shared::Shared;
 pub use spec::{CallSpec, Submit, Summary, Target, WhenOverloaded};

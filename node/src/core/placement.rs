@@ -172,6 +172,12 @@ impl Placement {
         elsewhere(&self.view, self.own.node, &arrival.query(), now)
     }
 
+    /// Whether another node that stays holds the model, or loads it.
+    #[must_use]
+    pub fn is_held_elsewhere(&self, model: &str, now: Instant) -> bool {
+        matches!(self.elsewhere(model, &[], now), Elsewhere::Ready | Elsewhere::Loading)
+    }
+
     /// What is left of a model that this node holds once it is gone; nobody of `given_up` is named to load it.
     #[must_use]
     pub fn elsewhere(&self, model: &str, given_up: &[NodeId], now: Instant) -> Elsewhere {

@@ -35,13 +35,16 @@ pub(super) async fn follow(server: Arc<PeerServer>, service: Arc<NodeService>) {
             let deed = service.place().poll_deed();
             match deed {
                 Some(CopyDeed::Ask { to, model }) => {
-                    tracing::info!(%model, node = %to.node, "requests wait long: a further node shall hold it");
+                    tracing::info!(%model, node = %to.node, "it would be sooner elsewhere: a further node shall hold it");
                     server.request_load(to.node, LoadRequest { model, device: to.device }).await;
                 }
                 Some(CopyDeed::GiveBack { model }) => {
                     tracing::info!(%model, "memory is short and others hold it: given back");
                     // A device that is down has given back everything.
                     let _ = service.slot.send(DeviceMsg::GiveBack(model));
+                }
+                Some(CopyDeed::Spare { model, is_spare }) => {
+                    let _ = service.slot.send(DeviceMsg::Spare { model, is_spare });
                 }
                 None => break,
             }
@@ -71,7 +74,8 @@ pub(super) async fn load_asked(mut requests: mpsc::Receiver<LoadRequest>, servic
         match service.fronts.make(&model).await {
             Ok(front) => {
                 // A device that is down loads what it is asked for next.
-                let _ = service.slot.send(DeviceMsg::Preload(front));
+                let is_further = service.place().is_held_elsewhere(&model, clock::now());
+                let _ = service.slot.send(DeviceMsg::Preload { front, is_further });
             }
             Err(error) => {
                 tracing::warn!(%model, %error, "a member asks for a model that is not to be had here")

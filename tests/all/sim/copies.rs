@@ -20,6 +20,7 @@ fn a_hot_model_gets_further_holders_which_stay_while_there_is_room() {
     let sole = u64::from(scenario.models);
     let report = run(scenario.at_load(0.3));
     assert!(report.loads > sole, "somebody else loaded it: {report:?}");
-    assert!(report.loads <= sole + 8 && report.evictions == 0, "each at most once, and for good: {report:?}");
+    let few = report.loads <= 2 * sole && report.evictions == 0;
+    assert!(few, "fewer than one a model, and for good: {report:?}");
     assert!(report.p99 < Duration::from_secs(1), "{report:?}");
 }

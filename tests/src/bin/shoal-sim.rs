@@ -24,6 +24,12 @@ struct Arguments {
     clients: u16,
     #[arg(long, default_value_t = 64)]
     models: u16,
+    /// How steeply the models' popularity falls.
+    #[arg(long, default_value_t = 1.0)]
+    zipf: f64,
+    /// How many times longer texts are than usual.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    text_scale: u16,
     /// Virtual minutes.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
@@ -64,6 +70,8 @@ impl Arguments {
             nodes: self.nodes,
             clients: self.clients,
             models: self.models,
+            zipf: self.zipf,
+            text_scale: self.text_scale,
             load_gossip: !self.no_load_gossip,
             loses_probes: self.no_probes,
             asks_why: self.why,
@@ -84,11 +92,13 @@ impl Arguments {
             None => format!("--load {}", self.load),
         };
         format!(
-            "shoal-sim --seed {} --nodes {} --clients {} --models {} --minutes {} {rate} --policy {}{}{}{}{}",
+            "shoal-sim --seed {} --nodes {} --clients {} --models {} --zipf {} --text-scale {} --minutes {} {rate} --policy {}{}{}{}{}",
             report.seed,
             self.nodes,
             self.clients,
             self.models,
+            self.zipf,
+            self.text_scale,
             self.minutes,
             report.policy.as_str(),
             if self.no_load_gossip { " --no-load-gossip" } else { "" },

@@ -82,8 +82,7 @@ impl Node {
     /// A request was answered: what its model served counts.
     pub(super) fn note_served(&mut self, job: &Job, tokens: u64, queue: Duration, now: Instant) {
         if let Some(model) = model_number(&job.request.model) {
-            let load = self.core.load_time(self.key(model));
-            let served = ServedTokens { tokens, queue, load, bytes: model_bytes().0 };
+            let served = ServedTokens { tokens, queue, bytes: model_bytes().0 };
             self.served[usize::from(model)] += 1;
             self.has_waits |= queue >= WAIT_NOTED;
             self.placement.handle_served(&job.request.model, served, now);
@@ -111,6 +110,11 @@ impl Node {
             self.deeds.extend(match deed {
                 CopyDeed::Ask { to, model } => Some(Deed::Ask(to, model)),
                 CopyDeed::GiveBack { model } => model_number(&model).map(Deed::GiveBack),
+                CopyDeed::Spare { model, is_spare } => {
+                    let model = model_number(&model).map(|model| self.key(model));
+                    model.into_iter().for_each(|model| self.core.handle_spare(model, is_spare));
+                    None
+                }
             });
         }
         if self.bug == Some(Bug::GivesBackUnpressed) {
@@ -129,7 +133,10 @@ impl Node {
     pub(super) fn handle_load_request(&mut self, request: &LoadRequest, now: Instant) {
         if let Some(model) = model_number(&request.model) {
             // A node that is leaving itself, or whose copy is broken, does not; who asked asks another.
-            let _ = self.core.handle_preload(self.key(model), now);
+            let _ = match self.placement.is_held_elsewhere(&request.model, now) {
+                true => self.core.handle_further(self.key(model), now),
+                false => self.core.handle_preload(self.key(model), now),
+            };
             self.settle(now);
         }
     }

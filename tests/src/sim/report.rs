@@ -96,7 +96,7 @@ impl fmt::Display for Report {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         write!(
             f,
-            "{:<14} {:>5} {:>9} {:>7} {:>7.0} {:>8.0} {:>7.2} {:>6} {:>10} {:>8} {:>8}  {:016x}",
+            "{:<14} {:>5} {:>9} {:>7} {:>7.0} {:>8.0} {:>7.4} {:>6} {:>10} {:>8} {:>8}  {:016x}",
             self.policy.as_str(),
             self.seed,
             self.requests,

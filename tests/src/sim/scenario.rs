@@ -52,6 +52,8 @@ pub struct Scenario {
     pub models: u16,
     /// How steeply their popularity falls.
     pub zipf: f64,
+    /// How many times longer texts are than usual.
+    pub text_scale: u16,
     /// Requests per second, in all.
     pub rate_per_s: f64,
     /// How long requests keep coming. What is open then is still answered.
@@ -93,6 +95,7 @@ impl Scenario {
             clients: 32,
             models: 64,
             zipf: 1.0,
+            text_scale: 1,
             rate_per_s: 0.0,
             duration: Duration::from_mins(1),
             warm_up: Duration::from_secs(20),
@@ -121,7 +124,8 @@ impl Scenario {
     /// Requests per second that all nodes can do together, each request a batch of its own.
     #[must_use]
     pub fn capacity_per_s(&self) -> f64 {
-        (0..self.nodes).map(|node| self.machine_of(node).requests_per_s(tokens_mean())).sum()
+        let tokens = tokens_mean(self.text_scale);
+        (0..self.nodes).map(|node| self.machine_of(node).requests_per_s(tokens)).sum()
     }
 
     /// Time that every node takes to load the models that it starts with.

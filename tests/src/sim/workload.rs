@@ -8,6 +8,7 @@ use shoal_mesh::simulation::exponential;
 use shoal_protocol::message::Input;
 
 use super::chance::Weighted;
+use super::scenario::Scenario;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +26,11 @@ const MIX: [Shape; 4] = [
     Shape { weight: 0.02, items: 16, tokens: 64 },
 ];
 
-/// Tokens of a request, on average.
-pub(super) fn tokens_mean() -> f64 {
+/// Tokens of a request, on average, where texts are `scale` times as long.
+pub(super) fn tokens_mean(scale: u16) -> f64 {
     let weights: f64 = MIX.iter().map(|shape| shape.weight).sum();
     let tokens = |shape: &Shape| shape.weight * f64::from(shape.items) * f64::from(shape.tokens);
-    MIX.iter().map(tokens).sum::<f64>() / weights
+    f64::from(scale) * MIX.iter().map(tokens).sum::<f64>() / weights
 }
 
 /// One request of the application.
@@ -47,6 +48,7 @@ pub(super) struct Workload {
     gap: Duration,
     models: Weighted,
     shapes: Weighted,
+    text_scale: u16,
 }
 
 impl Workload {
@@ -59,11 +61,12 @@ impl Workload {
         format!("{items} x {tokens} tokens")
     }
 
-    /// `rate_per_s` requests over all `clients`.
-    pub(super) fn new(rate_per_s: f64, clients: u16, models: u16, zipf: f64) -> Self {
+    /// That of a scenario: its requests over all clients.
+    pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
-            gap: Duration::from_secs_f64(f64::from(clients) / rate_per_s),
-            models: Weighted::zipf(models, zipf),
+            gap: Duration::from_secs_f64(f64::from(scenario.clients) / scenario.rate_per_s),
+            models: Weighted::zipf(scenario.models, scenario.zipf),
+            text_scale: scenario.text_scale,
             shapes: Weighted::new(MIX.iter().map(|shape| shape.weight)),
         }
     }
@@ -77,7 +80,8 @@ impl Workload {
         let drawn = self.shapes.draw(chance);
         let shape = MIX[drawn];
         let item = |number| {
-            let tokens = chance.random_range(shape.tokens / 2..=shape.tokens + shape.tokens / 2);
+            let mean = shape.tokens.saturating_mul(self.text_scale);
+            let tokens = chance.random_range(mean / 2..=mean.saturating_add(mean / 2));
             let mut ids = vec![0; usize::from(tokens)];
             ids[0] = u32::from(number);
             Input::TokenIds(ids)

@@ -192,7 +192,7 @@ impl World {
         let mut timeline = Timeline::new();
         let start = timeline.now();
         let mut chance = SmallRng::seed_from_u64(scenario.seed);
-        let workload = Workload::new(scenario.rate_per_s, scenario.clients, scenario.models, scenario.zipf);
+        let workload = Workload::new(&scenario);
         let opens_at = start + scenario.settling() + JOINING;
         for client in 0..scenario.clients {
             timeline.plan(opens_at + workload.gap(&mut chance), Event::Arrival(client));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use shoal_protocol::message::{LoadRecord, ModelState, Priority};
 
 use super::Query;
-use crate::core::view::{Holding, View};
+use crate::core::view::{Device, Holding, View};
 
 /// What a load on a full device costs others, in loads: what gives way is of the same size and will be wanted again, by
 /// somebody who then waits as well. This is what makes thrashing expensive.
@@ -69,24 +69,42 @@ pub(super) fn estimate(
     if holding.state == ModelState::Failed {
         risk_us += FAILED_US;
     }
-    // The speed is that of all lanes together. An idle device gives them all to one text, a busy one gives each a lane.
-    let running = load.map_or(1, |load| u64::from(load.record.running).max(1));
-    let lanes = query.texts.clamp(1, running);
-    let work_us = query.tokens.saturating_mul(1_000_000) / u64::from(rate.max(1));
-    let load_us = u64::from(holding.load_us);
     let cold_us = match holding.state {
         ModelState::Ready => 0,
-        ModelState::Loading => ready_in_us.unwrap_or(load_us),
-        ModelState::Stored | ModelState::Failed => {
-            let must_evict = load.is_some_and(|load| load.record.free_bytes < holding.bytes());
-            load_us + if must_evict { EVICTION_LOADS * load_us } else { 0 }
-        }
+        ModelState::Loading => ready_in_us.unwrap_or(u64::from(holding.load_us)),
+        ModelState::Stored | ModelState::Failed => price_us(view, holding),
     };
     Estimate {
         wait_us: load.map_or(0, |load| load.wait_us(rate, now)),
-        exec_us: work_us.saturating_mul(running) / lanes,
+        exec_us: exec_us(view, holding, query),
         cold_us,
         net_us: view.node(holding.slot).round_trip().map_or(0, |round_trip| round_trip.as_micros() as u64),
         risk_us,
     }
+}
+
+/// The time on a device.
+pub(super) fn exec_us(view: &View, holding: &Holding, query: &Query<'_>) -> u64 {
+    let device = view.device(holding);
+    let rate = device.map_or(1, Device::tokens_per_s);
+    // The speed is that of all lanes together. An idle device gives them all to one text, a busy one gives each a lane.
+    let running =
+        device.and_then(|device| device.load).map_or(1, |load| u64::from(load.record.running).max(1));
+    let lanes = query.texts.clamp(1, running);
+    let work_us = query.tokens.saturating_mul(1_000_000) / u64::from(rate.max(1));
+    work_us.saturating_mul(running) / lanes
+}
+
+/// What a load costs, with what its room costs others.
+pub(super) fn price_us(view: &View, holding: &Holding) -> u64 {
+    let load = view.device(holding).and_then(|device| device.load);
+    let must_evict = load.is_some_and(|load| load.record.free_bytes < holding.bytes());
+    u64::from(holding.load_us) * if must_evict { 1 + EVICTION_LOADS } else { 1 }
+}
+
+/// What a request takes on a device that has its model ready, on average: it waits as long as the device's last records
+/// said in the mean. `None` where nobody has told its load yet.
+pub(super) fn request_us(view: &View, holding: &Holding, query: &Query<'_>) -> Option<u64> {
+    let load = view.device(holding)?.load?;
+    Some(load.mean_wait_us.saturating_add(exec_us(view, holding, query)))
 }

@@ -25,14 +25,14 @@ use shoal_protocol::{DeviceIndex, NodeId, Place};
 
 use super::chance::Chance;
 use super::view::{Holding, ModelView, Standing, View};
-pub use copies::{Copies, CopyWindow, CopyWish};
+pub use copies::{Copies, CopyWindow, CopyWish, FurtherWorth};
 use decision::CANDIDATES_MAX;
 pub use decision::{Candidate, Decision, DecisionError, Reason, Source};
 pub use estimate::Estimate;
 pub use no_route::NoRoute;
 use offers::{Found, Offer};
 pub use placement::{
-    Elsewhere, Holders, Miss, elsewhere, further_holder, holders, place_miss, sooner_holder,
+    Elsewhere, Further, Holders, Miss, elsewhere, further_holder, holders, place_miss, sooner_holder,
     standing_elsewhere,
 };
 use pool::Pool;

@@ -130,7 +130,8 @@ fn runs_in(holding: &Holding, numerics: Numerics) -> bool {
     [numerics, holding.numerics].contains(&Numerics::Any) || holding.numerics == numerics
 }
 
-fn fits(view: &View, holding: &Holding) -> bool {
+/// Whether the model can be in the device's memory at all.
+pub(super) fn fits(view: &View, holding: &Holding) -> bool {
     view.device(holding).is_none_or(|device| holding.bytes() <= device.budget_bytes)
 }
 

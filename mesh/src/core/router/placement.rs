@@ -7,8 +7,13 @@ use shoal_protocol::message::{Alternative, LoadRecord, ModelState};
 use shoal_protocol::{NodeId, Place};
 
 use super::Query;
+use super::copies::FurtherWorth;
+use super::estimate::{exec_us, price_us, request_us};
 use super::offers::{self, Offer};
-use crate::core::view::{Standing, View};
+use crate::core::view::{Holding, Standing, View};
+
+/// Devices among which the next holder of a model is chosen, the first ones in rendezvous order.
+const FURTHER_CANDIDATES_MAX: usize = 8;
 
 /// What a node does with a request for a model that it does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +78,7 @@ pub fn sooner_holder(
     now: Instant,
 ) -> Option<Alternative> {
     let model = view.model(query.model)?;
-    let open = |holding: &&crate::core::view::Holding| {
+    let open = |holding: &&Holding| {
         holding.state == ModelState::Ready && offers::is_open(view, holding, query, Standing::Good, now)
     };
     // What nobody has told of a device is no reason to send it work.
@@ -86,12 +91,32 @@ pub fn sooner_holder(
     Some(Alternative { node: offer.node, load })
 }
 
-/// Who should hold the model next, when a holder wants help: the first owner among those that have it on disk only.
+/// Who should hold a model next, and what that is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Further {
+    /// The device.
+    pub place: Place,
+    /// What the query would take there.
+    pub worth: FurtherWorth,
+}
+
+/// Who should hold the model next, when a holder wants help: the device on which the query takes least in the mean, of the
+/// first ones in rendezvous order that have it on disk only and could load it. All holders look at the same few, so that two that ask at once
+/// mostly ask the same one.
 #[must_use]
-pub fn further_holder(view: &View, query: &Query<'_>, now: Instant) -> Option<Place> {
+pub fn further_holder(view: &View, query: &Query<'_>, now: Instant) -> Option<Further> {
     let model = view.model(query.model)?;
-    let (holding, _) = offers::owner(view, &model, query, Standing::Good, now)?;
-    Some(Place { node: view.node(holding.slot).id, device: holding.device })
+    let may = |held: &&Holding| {
+        let is_sound = held.state != ModelState::Failed && offers::fits(view, held);
+        is_sound && offers::is_open(view, held, query, Standing::Good, now)
+    };
+    let known = |held: &Holding| {
+        let place = Place { node: view.node(held.slot).id, device: held.device };
+        let request_us = request_us(view, held, query)?;
+        Some(Further { place, worth: FurtherWorth { request_us, price_us: price_us(view, held) } })
+    };
+    let candidates = model.storers.iter().filter(may).take(FURTHER_CANDIDATES_MAX);
+    candidates.filter_map(known).min_by_key(|further| further.worth.request_us)
 }
 
 /// How a model stands beside one of its holders, among the nodes that are there and stay.
@@ -142,17 +167,21 @@ pub struct Holders {
     pub ready: usize,
     /// Devices that load it.
     pub loading: usize,
-    /// Of the others that have it ready, those that ran a batch when they were last heard of.
-    pub others_busy: usize,
+    /// Whether `own` has it ready.
+    pub is_own_ready: bool,
+    /// What the query takes on the device itself, once it runs.
+    pub own_exec_us: u64,
+    /// What it takes at the best of the others that have it ready, in the mean.
+    pub others_us: Option<u64>,
     /// Whether `own` comes last of them in rendezvous order.
     pub is_own_last: bool,
 }
 
 /// Counts them.
 #[must_use]
-pub fn holders(view: &View, own: Place, model: &str, now: Instant) -> Holders {
+pub fn holders(view: &View, own: Place, query: &Query<'_>, now: Instant) -> Holders {
     let mut found = Holders::default();
-    let Some(model) = view.model(model) else {
+    let Some(model) = view.model(query.model) else {
         return found;
     };
     // The index keeps holders in rendezvous order.
@@ -167,9 +196,12 @@ pub fn holders(view: &View, own: Place, model: &str, now: Instant) -> Holders {
         }
         found.ready += 1;
         found.is_own_last = (node.id, holding.device) == (own.node, own.device);
-        let load = view.device(holding).and_then(|device| device.load);
-        found.others_busy +=
-            usize::from(!found.is_own_last && load.is_some_and(|load| load.record.running > 0));
+        if found.is_own_last {
+            found.is_own_ready = true;
+            found.own_exec_us = exec_us(view, holding, query);
+        } else if let Some(took_us) = request_us(view, holding, query) {
+            found.others_us = Some(found.others_us.map_or(took_us, |least_us| least_us.min(took_us)));
+        }
     }
     found
 }

@@ -17,6 +17,9 @@ const TOKENS_PER_S_UNKNOWN: u32 = 1000;
 /// has done is made up for by what others send, all of it where it is fully loaded.
 const DRAINED_PERCENT: u64 = 30;
 
+/// The mean wait of a device follows its records by this part of the difference.
+const MEAN_WAIT_PARTS: u64 = 8;
+
 /// Whether a node may be given work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
@@ -42,6 +45,8 @@ pub(crate) struct Load {
     pub(crate) at: Instant,
     own_tokens: u64,
     own_requests: u32,
+    /// The wait that its records told, in the mean over the last ones.
+    pub(crate) mean_wait_us: u64,
 }
 
 impl Load {
@@ -221,7 +226,10 @@ impl Node {
             order.is_lt() || (order.is_eq() && !is_answer)
         });
         if !is_late {
-            device.load = Some(Load { record: *record, at: now, own_tokens: 0, own_requests: 0 });
+            let former_us = device.load.map_or(record.wait_us, |load| load.mean_wait_us);
+            let mean_wait_us = former_us - former_us / MEAN_WAIT_PARTS + record.wait_us / MEAN_WAIT_PARTS;
+            device.load =
+                Some(Load { record: *record, at: now, own_tokens: 0, own_requests: 0, mean_wait_us });
         }
         !is_late
     }

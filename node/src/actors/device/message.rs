@@ -38,7 +38,19 @@ pub(crate) enum DeviceMsg {
     /// The timer has reached what it was armed for.
     Timeout,
     /// Load a model before anybody asks here.
-    Preload(Arc<Front>),
+    Preload {
+        /// The model.
+        front: Arc<Front>,
+        /// Whether others hold it already: then it takes nobody's sole copy.
+        is_further: bool,
+    },
+    /// Whether others hold a model as well.
+    Spare {
+        /// Canonical name.
+        model: String,
+        /// Whether they do.
+        is_spare: bool,
+    },
     /// Evict a model of this name, unless it is used or pinned: others hold it.
     GiveBack(String),
     /// Leave by `deadline`.

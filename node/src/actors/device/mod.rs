@@ -144,7 +144,7 @@ impl DeviceState {
         }
         let now = clock::now();
         for front in preload {
-            state.preload(&front, now);
+            state.preload(&front, false, now);
         }
         state.settle(now)?;
         Ok(state)
@@ -191,7 +191,12 @@ impl DeviceState {
                     self.beat(now);
                 }
             }
-            DeviceMsg::Preload(front) => self.preload(&front, now),
+            DeviceMsg::Preload { front, is_further } => self.preload(&front, is_further, now),
+            DeviceMsg::Spare { model, is_spare } => {
+                if let Some(model) = self.models.find(&model) {
+                    self.core.handle_spare(model, is_spare);
+                }
+            }
             DeviceMsg::GiveBack(name) => {
                 if let Some(model) = self.models.find(&name) {
                     self.core.handle_given_back(model, now);
@@ -213,9 +218,13 @@ impl DeviceState {
         self.settle(now)
     }
 
-    fn preload(&mut self, front: &Arc<Front>, now: Instant) {
+    fn preload(&mut self, front: &Arc<Front>, is_further: bool, now: Instant) {
         let model = self.models.register(&mut self.core, front);
-        if let Err(error) = self.core.handle_preload(model, now) {
+        let wanted = match is_further {
+            true => self.core.handle_further(model, now),
+            false => self.core.handle_preload(model, now),
+        };
+        if let Err(error) = wanted {
             tracing::warn!(model = %front.name, %error, "not preloaded");
         }
     }

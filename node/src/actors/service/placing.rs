@@ -90,7 +90,7 @@ impl NodeService {
     pub(super) fn note_served(&self, model: &str, tokens: u64, queue: Duration) {
         let shelf: &Shelf = &self.published.shelf();
         if let Some(standing) = shelf.models.get(model) {
-            let served = ServedTokens { tokens, queue, load: standing.load_time, bytes: standing.bytes.0 };
+            let served = ServedTokens { tokens, queue, bytes: standing.bytes.0 };
             self.place().handle_served(model, served, clock::now());
         }
     }

@@ -32,6 +32,25 @@ impl DeviceCore {
         Ok(())
     }
 
+    /// The same of a model that others hold already: only where nobody suffers for it, see
+    /// [`handle_spare`](Self::handle_spare). Who asked asks again while it still wants it.
+    ///
+    /// # Errors
+    /// As those of [`handle_preload`](Self::handle_preload).
+    pub fn handle_further(&mut self, model: ModelKey, now: Instant) -> Result<(), RequestError> {
+        self.residency.check(model, now)?;
+        if self.residency.has_spare_room(model, now) {
+            self.handle_preload(model, now)
+        } else {
+            self.check_open()
+        }
+    }
+
+    /// Whether others hold the model as well: it is then evicted before a sole copy, and for a further copy of another.
+    pub fn handle_spare(&mut self, model: ModelKey, is_spare: bool) {
+        self.residency.handle_spare(model, is_spare);
+    }
+
     /// Others hold the model: it goes, unless it is pinned, in use, or has not been resident for long.
     pub fn handle_given_back(&mut self, model: ModelKey, now: Instant) {
         self.residency.handle_given_back(model, now);

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use shoal_mesh::core::{Copies, CopyWindow, CopyWish, Query, further_holder, holders};
+use shoal_mesh::core::{Copies, CopyWindow, CopyWish, Further, Holders, Query, further_holder, holders};
+use shoal_protocol::Place;
 use shoal_protocol::message::LoadRecord;
-use shoal_protocol::{NodeId, Place};
 
 use super::Placement;
 
-/// Over which waits and use are measured: some batches of the slowest device, and short against a load's use. Two must agree:
-/// a hot model gets a further holder 2.5 to 5 s after it became hot, and after that one's load.
+/// Over which times are measured: some batches of the slowest device, and short against a load's use. Two must agree, so that
+/// a model which became hot gets a further holder 2.5 to 5 s later, and after a load; the less it matters, the later.
 const WINDOW: Duration = Duration::from_millis(2500);
 /// Models judged at once; further ones wait until one of these was given up or went unused.
 const MODELS_MAX: usize = 256;
@@ -24,8 +24,6 @@ pub struct ServedTokens {
     pub tokens: u64,
     /// Its time in the queue, once the model was resident.
     pub queue: Duration,
-    /// The time of a load of its model.
-    pub load: Duration,
     /// Resident bytes of its model.
     pub bytes: u64,
 }
@@ -45,6 +43,13 @@ pub enum CopyDeed {
         /// Canonical name.
         model: String,
     },
+    /// Tell the device whether others hold a model that it has served: what it evicts depends on that.
+    Spare {
+        /// Canonical name.
+        model: String,
+        /// Whether they do.
+        is_spare: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -53,9 +58,10 @@ struct Watched {
     requests: u64,
     tokens: u64,
     queue: Duration,
-    load: Duration,
     bytes: u64,
     used_at: Instant,
+    /// Whether others hold it, as the device was told last.
+    is_spare: bool,
 }
 
 /// The models that the node served lately.
@@ -80,9 +86,9 @@ impl Placement {
                 requests: 0,
                 tokens: 0,
                 queue: Duration::ZERO,
-                load: served.load,
                 bytes: served.bytes,
                 used_at: now,
+                is_spare: false,
             };
             windows.models.insert(model.to_owned(), watched);
             windows.ends.get_or_insert(now + WINDOW);
@@ -91,7 +97,7 @@ impl Placement {
             watched.requests += 1;
             watched.tokens += served.tokens;
             watched.queue = watched.queue.saturating_add(served.queue);
-            (watched.load, watched.bytes, watched.used_at) = (served.load, served.bytes, now);
+            (watched.bytes, watched.used_at) = (served.bytes, now);
         }
     }
 
@@ -106,13 +112,11 @@ impl Placement {
         if self.windows.ends.is_none_or(|ends| now < ends) {
             return;
         }
-        let tokens: u64 = self.windows.models.values().map(|watched| watched.tokens).sum();
-        let capacity = u64::from(own.tokens_per_s).saturating_mul(WINDOW.as_millis() as u64) / 1000;
-        let use_percent = (tokens.saturating_mul(100)).checked_div(capacity).unwrap_or(0).min(100);
+        self.view.handle_load(self.own.node, own, now);
         let mut models = std::mem::take(&mut self.windows.models);
         for (model, watched) in &mut models {
-            let deed = self.judge(model, watched, use_percent, own, now);
-            self.windows.deeds.extend(deed);
+            let deeds = self.judge(model, watched, own, now);
+            self.windows.deeds.extend(deeds);
             (watched.requests, watched.tokens, watched.queue) = (0, 0, Duration::ZERO);
         }
         models.retain(|_, watched| now.saturating_duration_since(watched.used_at) < UNUSED_AFTER);
@@ -124,43 +128,58 @@ impl Placement {
         &self,
         model: &str,
         watched: &mut Watched,
-        own_use: u64,
         own: &LoadRecord,
         now: Instant,
-    ) -> Option<CopyDeed> {
-        let holders = holders(&self.view, self.own, model, now);
+    ) -> impl Iterator<Item = CopyDeed> + use<> {
+        let excluded = [self.own.node];
+        let tokens = watched.tokens.checked_div(watched.requests).unwrap_or_default();
+        let query = Query { tokens, ..Query::of_any(model, &excluded) };
+        let holders = holders(&self.view, self.own, &query, now);
+        let is_spare = holders.ready > usize::from(holders.is_own_ready);
+        // Said again while it is served: the device may be a new one.
+        let tells = watched.requests > 0 || watched.is_spare != is_spare;
+        let told = tells.then(|| CopyDeed::Spare { model: model.to_owned(), is_spare });
+        watched.is_spare = is_spare;
+        let mut deed = None;
         if holders.loading > 0 {
             // One at a time: what it changes is not measured yet.
             watched.copies = Copies::default();
-            return None;
+        } else {
+            let further = further_holder(&self.view, &query, now);
+            let wish = watched.copies.handle_window(&self.window(watched, &holders, further, own, now));
+            deed = match (wish, further) {
+                (CopyWish::Further, Some(further)) => {
+                    Some(CopyDeed::Ask { to: further.place, model: model.to_owned() })
+                }
+                (CopyWish::GiveBack, _) => Some(CopyDeed::GiveBack { model: model.to_owned() }),
+                (CopyWish::Keep | CopyWish::Further, _) => None,
+            };
         }
-        let ready = holders.ready.max(1);
-        let busy = own_use + 100 * holders.others_busy as u64;
-        let requests = u32::try_from(watched.requests).unwrap_or(u32::MAX);
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let wish = watched.copies.handle_window(&CopyWindow {
-            wait_us: micros(watched.queue.checked_div(requests).unwrap_or_default()),
-            load_us: micros(watched.load),
-            use_percent: u32::try_from(busy / ready as u64).unwrap_or(u32::MAX),
-            holders: ready,
+        told.into_iter().chain(deed)
+    }
+
+    /// What was measured of a model.
+    fn window(
+        &self,
+        watched: &Watched,
+        holders: &Holders,
+        further: Option<Further>,
+        own: &LoadRecord,
+        now: Instant,
+    ) -> CopyWindow {
+        let queue_us = u64::try_from(watched.queue.as_micros()).unwrap_or(u64::MAX);
+        let wait_us = queue_us.checked_div(watched.requests).unwrap_or_default();
+        let took_us = wait_us.saturating_add(holders.own_exec_us);
+        CopyWindow {
+            requests: watched.requests,
+            request_us: holders.others_us.map_or(took_us, |others_us| took_us.min(others_us)),
+            further: further.map(|further| further.worth),
+            holders: holders.ready,
             is_worst_placed: holders.is_own_last,
             // A full memory is no pressure as long as nobody wants any of it.
             is_pressed: self.is_loading && own.free_bytes < watched.bytes,
             idle: now.saturating_duration_since(watched.used_at),
-        });
-        match wish {
-            CopyWish::Keep => None,
-            CopyWish::GiveBack => Some(CopyDeed::GiveBack { model: model.to_owned() }),
-            CopyWish::Further => {
-                self.next_holder(model, now).map(|to| CopyDeed::Ask { to, model: model.to_owned() })
-            }
         }
-    }
-
-    /// Who holds the model next, where another node has it and could.
-    fn next_holder(&self, model: &str, now: Instant) -> Option<Place> {
-        let excluded: [NodeId; 1] = [self.own.node];
-        further_holder(&self.view, &Query::of_any(model, &excluded), now)
     }
 
     /// The next thing to do about copies.

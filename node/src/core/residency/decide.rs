@@ -49,7 +49,7 @@ impl Residency {
         }
     }
 
-    fn candidates(&self, now: Instant) -> impl Iterator<Item = Candidate> {
+    pub(super) fn candidates(&self, now: Instant) -> impl Iterator<Item = Candidate> {
         (0..).map(ModelKey).zip(&self.models).filter_map(move |(key, model)| {
             let State::Ready { since } = model.state else {
                 return None;
@@ -60,6 +60,7 @@ impl Residency {
                 bytes: model.bytes,
                 evictable_at: since + self.residency_min,
                 in_use: model.users > 0,
+                is_spare: model.is_spare,
                 cost: reload_s * model.demand(now),
                 last_used: model.last_used.unwrap_or(since),
             })

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use shoal_protocol::{Bytes, ErrorCode};
 
 use self::model::{Model, State};
+use self::victims::Candidate;
 use super::config::CoreConfig;
 use super::error::RequestError;
 use super::event::ModelSpec;
@@ -153,6 +154,24 @@ impl Residency {
     pub(super) fn handle_preload(&mut self, model: ModelKey) {
         self.models[model.index()].preload = true;
         self.want(model);
+    }
+
+    /// Whether others hold the model as well.
+    pub(super) fn handle_spare(&mut self, model: ModelKey, is_spare: bool) {
+        if let Some(model) = self.models.get_mut(model.index()) {
+            model.is_spare = is_spare;
+        }
+    }
+
+    /// Whether it could be loaded now without harm to anybody: what would have to go is unused, and others hold it.
+    pub(super) fn has_spare_room(&self, wanted: ModelKey, now: Instant) -> bool {
+        let free = self.budget.saturating_sub(self.held() + self.set_aside_absent(wanted));
+        let is_spare = |model: &Candidate| model.is_spare && !model.in_use && model.evictable_at <= now;
+        let spare: u64 = self.candidates(now).filter(is_spare).map(|model| model.bytes).sum();
+        // What waits for a load has the first claim.
+        let is_idle = self.wanted.is_empty()
+            && !self.models.iter().any(|model| matches!(model.state, State::Loading { .. }));
+        is_idle && self.models[wanted.index()].bytes <= free.saturating_add(spare)
     }
 
     /// Evicts a model that others hold, where nothing here speaks for it.

@@ -53,6 +53,8 @@ pub(super) struct Model {
     pub(super) load_time: Option<Duration>,
     pub(super) last_used: Option<Instant>,
     pub(super) demand: f64,
+    /// Whether other devices hold it as well, by the last that was heard.
+    pub(super) is_spare: bool,
 }
 
 impl Model {
@@ -69,6 +71,7 @@ impl Model {
             load_time: None,
             last_used: None,
             demand: 0.0,
+            is_spare: false,
         }
     }
 

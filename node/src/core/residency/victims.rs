@@ -13,6 +13,8 @@ pub(super) struct Candidate {
     pub(super) evictable_at: Instant,
     /// Whether requests wait for it or run on it: to evict it is to load it again for certain.
     pub(super) in_use: bool,
+    /// Whether others hold it as well: who wants it next need not wait for a load.
+    pub(super) is_spare: bool,
     /// Expected cost of its absence: time of a reload x rate of requests.
     pub(super) cost: f64,
     pub(super) last_used: Instant,
@@ -24,8 +26,8 @@ impl Candidate {
     }
 }
 
-/// The models to evict so that at least `bytes` come free: unused before used, then the cheapest per byte, then
-/// least recently used; a victim that the others make superfluous is spared, the dearest first.
+/// The models to evict so that at least `bytes` come free: unused before used, then those that others hold, then the
+/// cheapest per byte, then least recently used; a victim that the others make superfluous is spared, the dearest first.
 ///
 /// # Errors
 /// When to ask again: enough bytes will then have passed their minimum residency. `None` if all of them together
@@ -40,6 +42,7 @@ pub(super) fn choose_victims(
     evictable.sort_by(|a, b| {
         a.in_use
             .cmp(&b.in_use)
+            .then(b.is_spare.cmp(&a.is_spare))
             .then(a.cost_per_byte().total_cmp(&b.cost_per_byte()))
             .then(a.last_used.cmp(&b.last_used))
     });
@@ -83,7 +86,15 @@ mod tests {
     use super::*;
 
     fn candidate(key: u32, bytes: u64, cost: f64, now: Instant) -> Candidate {
-        Candidate { key: ModelKey(key), bytes, evictable_at: now, in_use: false, cost, last_used: now }
+        Candidate {
+            key: ModelKey(key),
+            bytes,
+            evictable_at: now,
+            in_use: false,
+            is_spare: false,
+            cost,
+            last_used: now,
+        }
     }
 
     fn keys(chosen: Result<Vec<ModelKey>, Option<Instant>>) -> Vec<u32> {
@@ -111,6 +122,17 @@ mod tests {
         models[0].in_use = true;
         models[1].in_use = true;
         assert_eq!(keys(choose_victims(&models, 50, now)), [2]);
+    }
+
+    #[test]
+    fn a_sole_copy_goes_after_one_that_others_hold_and_before_one_in_use() {
+        let now = origin();
+        let mut models =
+            [candidate(0, 100, 1.0, now), candidate(1, 100, 9.0, now), candidate(2, 100, 0.0, now)];
+        models[1].is_spare = true;
+        (models[2].is_spare, models[2].in_use) = (true, true);
+        assert_eq!(keys(choose_victims(&models, 100, now)), [1]);
+        assert_eq!(keys(choose_victims(&models, 200, now)), [1, 0]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use shoal_protocol::limits::{DECISION_BYTES_MAX, REDIRECTS_MAX};
-use shoal_protocol::message::ModelState;
+use shoal_protocol::message::{LoadRecord, ModelState};
 use shoal_protocol::{DeviceIndex, NodeId, Place};
 
 use super::*;
@@ -14,7 +14,7 @@ use crate::core::fleet::{load, node, origin};
 fn a_miss_is_loaded_by_its_owner_and_redirected_by_all_others() {
     let now = origin();
     let cold = view(&[STORED; 5], now);
-    let owner = further_holder(&cold, &query("m"), now).expect("five have it");
+    let owner = further_holder(&cold, &query("m"), now).expect("five have it").place;
     let loads: Vec<_> = (0..5)
         .filter(|number| place_miss(&cold, node(*number), &query("m"), 0, now) == Miss::Load)
         .map(node)
@@ -30,7 +30,7 @@ fn a_miss_is_loaded_by_its_owner_and_redirected_by_all_others() {
     assert_eq!(place_miss(&cold, other, &query("unknown"), 0, now), Miss::Load);
     let mut held = view(&[READY, READY, STORED, STORED], now);
     held.handle_load(node(0), &load(2, 80), now);
-    let owner = further_holder(&held, &query("m"), now).expect("two have it on disk");
+    let owner = further_holder(&held, &query("m"), now).expect("two have it on disk").place;
     let other = if owner.node == node(2) { node(3) } else { node(2) };
     let Miss::Redirect(places) = place_miss(&held, other, &query("m"), 1, now) else {
         panic!("holders are sooner");
@@ -44,27 +44,55 @@ fn a_holder_counts_the_others_and_knows_who_is_sooner() {
     let now = origin();
     let mut view = view(&[READY, READY, LOADING, STORED], now);
     let place = |number| Place { node: node(number), device: DeviceIndex(0) };
-    let of = |view: &View, number| holders(view, place(number), "m", now);
-    assert_eq!((of(&view, 0).ready, of(&view, 0).loading, of(&view, 0).others_busy), (2, 1, 0));
+    let of = |view: &View, number| holders(view, place(number), &query("m"), now);
+    assert_eq!((of(&view, 0).ready, of(&view, 0).loading, of(&view, 0).is_own_ready), (2, 1, true));
     assert_ne!(of(&view, 0).is_own_last, of(&view, 1).is_own_last, "one of the two gives back first");
-    assert!(!of(&view, 3).is_own_last);
-    let busy = |wait_ms, sequence| LoadRecord { running: 1, ..load(sequence, wait_ms) };
-    view.handle_load(node(1), &busy(80, 3), now);
-    assert_eq!((of(&view, 0).others_busy, of(&view, 1).others_busy), (1, 0));
+    assert!(!of(&view, 3).is_own_last && !of(&view, 3).is_own_ready);
+    // 100 tokens at 10,000 a second.
+    assert_eq!((of(&view, 0).own_exec_us, of(&view, 0).others_us), (10_000, Some(10_000)));
+    view.handle_load(node(1), &load(3, 80), now);
+    assert_eq!(of(&view, 0).others_us, Some(20_000), "an eighth of what is new");
+    assert_eq!(of(&view, 3).others_us, Some(10_000), "the best of the two");
     let sooner = |view: &View, limit_us| sooner_holder(view, node(0), &query("m"), limit_us, now);
     assert_eq!(sooner(&view, 80_000), None);
     assert_eq!(sooner(&view, 500_000).map(|place| place.node), Some(node(1)));
     view.handle_draining(node(1));
     assert_eq!((sooner(&view, 500_000), of(&view, 0).ready), (None, 1));
+    assert_eq!(of(&view, 0).others_us, None);
 }
 
 #[test]
-fn copies_come_on_measured_waits_and_go_under_pressure_only() {
-    let busy = CopyWindow {
-        wait_us: 60_000,
-        load_us: 100_000,
-        use_percent: 90,
-        holders: 1,
+fn the_next_holder_is_the_least_busy_of_the_first_in_order() {
+    let now = origin();
+    let mut view = view(&[READY, STORED, STORED, STORED], now);
+    let next = |view: &View| further_holder(view, &query("m"), now).expect("somebody");
+    let first = next(&view);
+    assert_eq!(first.worth, FurtherWorth { request_us: 10_000, price_us: 100_000 });
+    let first_number =
+        (1..4).find(|number| node(*number) == first.place.node).expect("one that has it on disk");
+    view.handle_load(first.place.node, &load(3, 800), now);
+    assert_ne!(next(&view).place, first.place);
+    for number in (1..4).filter(|number| *number != first_number) {
+        view.handle_load(node(number), &LoadRecord { free_bytes: 0, ..load(3, 1600) }, now);
+    }
+    assert_eq!(next(&view).place, first.place, "the others are busier");
+    view.handle_draining(first.place.node);
+    let full = next(&view).worth;
+    assert_eq!(
+        full,
+        FurtherWorth { request_us: 210_000, price_us: 300_000 },
+        "what gives way is loaded again"
+    );
+}
+
+#[test]
+fn copies_come_where_a_further_holder_is_sooner_and_go_under_pressure_only() {
+    let further = FurtherWorth { request_us: 50_000, price_us: 2_100_000 };
+    let hot = CopyWindow {
+        requests: 25,
+        request_us: 200_000,
+        further: Some(further),
+        holders: 2,
         is_worst_placed: true,
         is_pressed: false,
         idle: Duration::ZERO,
@@ -73,14 +101,22 @@ fn copies_come_on_measured_waits_and_go_under_pressure_only() {
         let mut copies = Copies::default();
         windows.iter().map(|window| copies.handle_window(window)).collect::<Vec<_>>()
     };
-    let calm = CopyWindow { wait_us: 40_000, ..busy };
+    let [warm, even, calm] = [100_000, 75_000, 50_000].map(|request_us| CopyWindow { request_us, ..hot });
     use CopyWish::{Further, GiveBack, Keep};
-    assert_eq!(wishes(&[busy, busy, busy, busy]), [Keep, Further, Keep, Further]);
-    assert_eq!(wishes(&[busy, calm, busy, calm]), [Keep; 4], "one window is an accident");
-    assert_eq!(wishes(&[CopyWindow { use_percent: 70, ..busy }; 3]), [Keep; 3], "capacity is there");
-    let idle = CopyWindow { wait_us: 30_000, holders: 2, is_pressed: true, ..busy };
+    assert_eq!(wishes(&[hot, hot, hot, hot]), [Keep, Further, Keep, Further]);
+    assert_eq!(wishes(&[warm; 6]), [Keep, Keep, Keep, Keep, Keep, Further], "the less, the later");
+    assert_eq!(wishes(&[even; 20]), [Keep; 20], "no better than chance");
+    assert_eq!(wishes(&[hot, calm, calm, calm, hot]), [Keep; 5], "one window is an accident");
+    let busy = FurtherWorth { request_us: 200_000, ..further };
+    assert_eq!(wishes(&[CopyWindow { further: Some(busy), ..hot }; 9]), [Keep; 9], "all are busy");
+    assert_eq!(wishes(&[CopyWindow { further: None, ..hot }; 9]), [Keep; 9], "there is nobody");
+    assert_eq!(wishes(&[CopyWindow { requests: 0, ..hot }; 9]), [Keep; 9]);
+    let rare =
+        CopyWindow { requests: 1, further: Some(FurtherWorth { price_us: 4_000_000, ..further }), ..hot };
+    assert_eq!(wishes(&[rare, rare, rare, hot]), [Keep, Keep, Keep, Further], "it must pay");
+    let idle = CopyWindow { is_pressed: true, ..calm };
     assert_eq!(wishes(&[idle, idle]), [Keep, GiveBack]);
-    assert_eq!(wishes(&[CopyWindow { wait_us: 34_000, ..idle }; 3]), [Keep; 3], "between the thresholds");
+    assert_eq!(wishes(&[hot, idle, idle, idle, idle]), [Keep, Keep, Keep, Keep, GiveBack]);
     assert_eq!(wishes(&[CopyWindow { is_pressed: false, ..idle }; 3]), [Keep; 3]);
     assert_eq!(wishes(&[CopyWindow { is_worst_placed: false, ..idle }; 3]), [Keep; 3]);
     let last = CopyWindow { holders: 1, ..idle };

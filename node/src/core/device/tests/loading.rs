@@ -103,6 +103,31 @@ fn an_unused_model_goes_before_one_with_waiting_requests_however_popular_it_was(
 }
 
 #[test]
+fn a_further_copy_takes_free_room_or_that_of_an_unused_spare_one() {
+    let mut device = device();
+    let [first, second, further] = [0; 3].map(|_| device.model(Behaviour::default()));
+    for model in [first, second] {
+        ask(&mut device, model);
+        device.run_until_idle();
+    }
+    device.run_for(11 * SECOND);
+    let wish = |device: &mut VirtualDevice| {
+        device.handle(|core, now| core.handle_further(further, now).expect("it is open"));
+        device.core.model_state(further)
+    };
+    assert_eq!(wish(&mut device), ModelState::Stored, "nobody else holds the two");
+    device.handle(|core, _| core.handle_spare(second, true));
+    let request = ask(&mut device, second);
+    assert_eq!(wish(&mut device), ModelState::Stored, "it is in use");
+    device.run_until_idle();
+    assert!(matches!(device.outcome(request), Some(Outcome::Finished(_))));
+    wish(&mut device);
+    device.run_until_idle();
+    assert_eq!((evictions(&device, first), evictions(&device, second)), (0, 1));
+    assert_eq!(device.core.model_state(further), ModelState::Ready);
+}
+
+#[test]
 fn a_pinned_model_is_nobodys_victim() {
     let mut device = device();
     let pinned =
