@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use self::callers::{Asked, Callers, Phase};
 use self::ground::{Ground, Plan};
-use self::report::{Parts, Report};
+use self::report::{Parts, Report, Setup};
 use self::watch::{Seen, watch};
 use crate::embed::read_texts;
 use crate::pipeline::{AnyError, Work};
@@ -86,9 +86,9 @@ async fn measure(arguments: &Arguments, texts: Vec<String>) -> Result<Report, An
         asked = callers.open(&phases, began) => asked,
         () = watch(&ground, began, &mut seen) => Asked::default(),
     };
-    let parts = Parts { overload: calm, after: calm + overload };
+    let parts = Parts { overload: calm, after: calm + overload, end: 2 * calm + overload };
     let rates = (peak, arguments.factor * peak);
-    let setup = (arguments.nodes, arguments.cap);
+    let setup = Setup { nodes: arguments.nodes, tokens_per_s_max: arguments.cap, batch: ground.batch };
     let mut report = Report::new(setup, rates, &outcomes, seen, parts);
     (report.calls_max, report.first_failure) = (calls_max, callers.take_failure());
     Ok(report)

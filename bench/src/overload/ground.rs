@@ -34,6 +34,8 @@ pub(super) struct Plan<'a> {
 pub(super) struct Ground {
     pub(super) client: Client,
     pub(super) nodes: Vec<Node>,
+    /// How long a batch is meant to take.
+    pub(super) batch: Duration,
     edges: Vec<HttpEdge>,
     _nets: Vec<NetThread>,
     _scratch: TempDir,
@@ -44,9 +46,11 @@ impl Ground {
         let scratch = tempfile::tempdir()?;
         let issuer = Authority::create()?.issuer()?;
         let (mut nodes, mut edges, mut nets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut batch = Duration::ZERO;
         for number in 0..plan.nodes {
             let seeds = nodes.first().and_then(Node::mesh_addr).into_iter().collect();
             let config = config(plan, &issuer, &scratch.path().join(number.to_string()), seeds)?;
+            batch = config.device.batch_target;
             let http = config.http.as_ref().ok_or("no HTTP port")?;
             let options = EdgeOptions::from_config(http, &config.models);
             let net = NetThread::start()?;
@@ -58,7 +62,7 @@ impl Ground {
         let entries: Vec<SocketAddr> = nodes.iter().filter_map(Node::quic_addr).collect();
         let client =
             Client::connect(ConnectOptions::new(entries, issuer.issue(Role::Client, "bench")?)).await?;
-        let ground = Self { client, nodes, edges, _nets: nets, _scratch: scratch };
+        let ground = Self { client, nodes, batch, edges, _nets: nets, _scratch: scratch };
         tokio::time::timeout(MEET_WAIT, ground.meet())
             .await
             .map_err(|_| "the nodes do not find each other")?;
