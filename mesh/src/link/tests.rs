@@ -2,6 +2,7 @@
 
 mod follow;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use quinn::{Connection, ConnectionError, Endpoint, RecvStream};
 use shoal_protocol::header::Header;
 use shoal_protocol::limits::REQUEST_BODY_BYTES_MAX;
 use shoal_protocol::message::{Failure, Hello, Input, Priority, Role, StatusRequest, Task, TaskRequest};
-use shoal_protocol::{ErrorCode, Frame, Kind, Message, NodeId, RequestId, WIRE_VERSION, encode};
+use shoal_protocol::{
+    ErrorCode, Frame, Kind, Message, NodeId, RequestId, VersionRange, WIRE_VERSION, encode,
+};
 use tokio::runtime::Handle;
 
 use super::codes::Code;
@@ -302,14 +305,18 @@ async fn connections_beyond_the_limit_are_told_so() {
     first.status(false).await.expect("the first is not harmed");
 }
 
-/// A node that greets properly and answers every request with `answer`.
-async fn hostile_node(answer: Vec<u8>) -> (Client, tokio::task::JoinSet<()>) {
+/// A node that greets in these versions and answers every request with `answer`.
+fn hostile_node(
+    version_min: u16,
+    version_max: u16,
+    answer: Vec<u8>,
+) -> (SocketAddr, tokio::task::JoinSet<()>) {
     let own = identity(Role::Node);
     let listening = endpoint(&own, Some(server_config(&own.clone().into(), Door::Clients).unwrap()));
     let addr = listening.local_addr().unwrap();
     let mut node = tokio::task::JoinSet::new();
     node.spawn(async move {
-        let greeting = bytes_of(hello(own.node_id(), WIRE_VERSION, WIRE_VERSION));
+        let greeting = bytes_of(hello(own.node_id(), version_min, version_max));
         while let Some(incoming) = listening.accept().await {
             let connection = incoming.await.expect("mutual trust");
             let mut answer_next = greeting.clone();
@@ -321,7 +328,52 @@ async fn hostile_node(answer: Vec<u8>) -> (Client, tokio::task::JoinSet<()>) {
             }
         }
     });
-    (connect(addr).await, node)
+    (addr, node)
+}
+
+#[tokio::test]
+async fn a_node_of_another_age_is_refused_with_both_ranges_of_versions() {
+    let (addr, _node) = hostile_node(WIRE_VERSION + 2, WIRE_VERSION + 3, Vec::new());
+    let options = ConnectOptions::new([addr], identity(Role::Client));
+    let refused = Client::connect(options).await.map(drop);
+    let Err(ConnectError::Version { what, .. }) = &refused else { panic!("{refused:?}") };
+    let ranges = [VersionRange { min: WIRE_VERSION + 2, max: WIRE_VERSION + 3 }, VersionRange::OURS];
+    assert!(ranges.iter().all(|range| what.contains(&format!("{range:?}"))), "{what}");
+    // One that is only somewhat newer speaks our version, too.
+    let (addr, _node) = hostile_node(WIRE_VERSION, WIRE_VERSION + 1, Vec::new());
+    connect(addr).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_handshakes_and_noise_harms_nobody_who_is_in() {
+    let limits = LinkLimits { handshakes_max: 8, ..LinkLimits::default() };
+    let options = QuicServerOptions::new(LOOPBACK, identity(Role::Node)).limits(limits);
+    let server = QuicServer::bind(options, TestService::new()).unwrap();
+    let inside = connect(server.local_addr()).await;
+    let stranger = std::net::UdpSocket::bind(LOOPBACK).unwrap();
+    for length in 0..500 {
+        stranger.send_to(&vec![length as u8; length], server.local_addr()).unwrap();
+    }
+    let own = identity(Role::Client);
+    let (flood, config) = (endpoint(&own, None), client_config(&own.clone().into(), Door::Clients).unwrap());
+    let mut knocks = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let knock = flood.connect_with(config.clone(), server.local_addr(), NODE_SERVER_NAME).unwrap();
+        knocks.spawn(async move { knock.await.ok() });
+    }
+    let silent: Vec<_> = knocks.join_all().await.into_iter().flatten().collect();
+    assert!((1..=8).contains(&silent.len()), "{} of 100 handshakes", silent.len());
+    inside.status(false).await.expect("who is in is served");
+    silent.iter().for_each(|connection| connection.close(0_u32.into(), b""));
+    let others = async {
+        let options = || ConnectOptions::new([server.local_addr()], identity(Role::Client));
+        while Client::connect(options()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(4), others)
+        .await
+        .expect("others come in once the flood is over");
 }
 
 #[tokio::test]
@@ -338,7 +390,8 @@ async fn answers_that_are_none_end_as_typed_errors_by_the_deadline() {
         ("a hello", bytes_of(hello(NodeId([3; 16]), 1, 1)), ErrorCode::Unavailable),
     ];
     for (what, answer, expected) in answers {
-        let (client, _node) = hostile_node(answer).await;
+        let (addr, _node) = hostile_node(WIRE_VERSION, WIRE_VERSION, answer);
+        let client = connect(addr).await;
         let call = Encode::new("m", ["a"]).deadline(Duration::from_secs(2));
         let error = client.encode(call).await.expect_err("no answer");
         assert_eq!(error.code(), expected, "{what}: {error}");
