@@ -93,6 +93,7 @@ fn status_tells_devices_with_their_reasons() {
     assert_eq!(ready.map(|model| &model["state"]), Some(&"ready".into()), "{models}");
     let table = home.run(["status", "--mesh", &quic]).expect(0).out;
     assert!(table.contains("WHY") && table.contains(MODEL), "{table}");
+    assert!(table.contains(" more by name") && !table.contains("bge-m3"), "not loaded: {table}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use shoal_mesh::Client;
 use super::args::StatusArgs;
 use super::census::Census;
 use super::exit::{Exit, Stop};
-use super::output::Output;
+use super::output::{Output, tell};
 use super::runtime::run_interruptible;
 use super::target::Target;
 
@@ -16,6 +16,9 @@ pub(super) use table::{model_state_name, state_of};
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Stop> {
     run_interruptible(async {
+        if args.mesh.mesh.is_empty() {
+            tell("shoal: no --mesh HOST:PORT is named: this is what a node here would be");
+        }
         let target = Target::open_any(&args.mesh, &args.device).await?;
         let census = Census::take(target.client(), false).await?;
         target.close().await;

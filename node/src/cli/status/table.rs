@@ -38,7 +38,13 @@ fn one_node(output: &mut Output, status: &Status) -> Result<(), Stop> {
         .collect();
     output.table(&["DEVICE", "THREADS", "SPEED", "QUEUE", "RUNNING", "MODELS", "WHY"], &devices)?;
     output.line("")?;
-    models(output, &status.models)
+    let is_idle = |model: &&ModelStatus| model.state == ModelState::Stored && model.requests == 0;
+    let (idle, used): (Vec<_>, Vec<_>) = status.models.iter().partition(is_idle);
+    models(output, used)?;
+    if !idle.is_empty() {
+        output.line(&format!("and {} more by name, not loaded: `shoal models` lists them", idle.len()))?;
+    }
+    Ok(())
 }
 
 fn mesh(output: &mut Output, census: &Census) -> Result<(), Stop> {
@@ -60,6 +66,12 @@ fn mesh(output: &mut Output, census: &Census) -> Result<(), Stop> {
     let rows: Vec<_> = census.heard.iter().flat_map(member_rows).collect();
     let header = ["NODE", "ADDRESS", "STATE", "UP", "DEVICE", "SPEED", "QUEUE", "RUNNING", "MODELS"];
     output.table(&header, &rows)?;
+    // In a line of its own: it may be longer than all of the table.
+    for Heard { member, status } in &census.heard {
+        if let Err(why) = status {
+            output.line(&format!("not heard: node {}: {why}", member.node))?;
+        }
+    }
     output.line("")?;
     let hot: Vec<_> = census
         .hot_models()
@@ -90,7 +102,7 @@ fn member_rows(heard: &Heard) -> Vec<Vec<String>> {
             })
             .collect(),
         Ok(_) => vec![[own(String::new()), vec!["(restarting)".to_owned()]].concat()],
-        Err(why) => vec![[own(String::new()), vec![format!("(not heard: {why})")]].concat()],
+        Err(_) => vec![own(String::new())],
     }
 }
 
@@ -108,9 +120,12 @@ fn load_cells(device: &DeviceStatus) -> [String; 4] {
     ]
 }
 
-pub(super) fn models(output: &mut Output, models: &[ModelStatus]) -> Result<(), Stop> {
+pub(super) fn models<'a>(
+    output: &mut Output,
+    models: impl IntoIterator<Item = &'a ModelStatus>,
+) -> Result<(), Stop> {
     let rows: Vec<_> = models
-        .iter()
+        .into_iter()
         .map(|model| {
             vec![
                 model.name.clone(),
