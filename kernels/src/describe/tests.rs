@@ -184,7 +184,7 @@ fn what_is_not_covered_is_named_with_its_file() {
         "DIR/modules.json: the chain of modules Transformer, Pooling, LSTM, Normalize is not covered; \
          covered: Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout; \
          Transformer for sequence-classification; Transformer for fill-mask, SpladePooling; \
-         Transformer, then any of Dense, Normalize, MultiVectorMask for tokens"
+         Transformer for text-generation, LogitScore; Transformer, then any of Dense, Normalize, MultiVectorMask for tokens"
     );
     assert!(refusal(&[modules(&["Transformer"])]).contains("the chain of modules Transformer is not"));
     let own = json!([{"path": "", "type": "custom_st.Transformer"}]);
