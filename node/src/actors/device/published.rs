@@ -50,7 +50,7 @@ impl ModelStanding {
 pub(crate) struct Shelf {
     /// Those that it was asked for, by canonical name.
     pub(crate) models: BTreeMap<Arc<str>, ModelStanding>,
-    /// Speed of its loads: what the load of any other is estimated by.
+    /// Speed of its loads, by which the load of any other is estimated; 0 until the device has said anything.
     pub(crate) load_bytes_per_s: u64,
 }
 
@@ -86,7 +86,9 @@ impl Published {
                     standing.state == core.model_state(key) && standing.failure.as_ref() == failure
                 })
             };
-            shelf.models.len() != models.len() || !models.iter().all(known)
+            // A device says how fast it loads before anybody asks it for a model: others weigh its loads by that.
+            let is_first = shelf.load_bytes_per_s == 0;
+            is_first || shelf.models.len() != models.len() || !models.iter().all(known)
         };
         if is_news {
             let standings = models

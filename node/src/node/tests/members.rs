@@ -102,6 +102,9 @@ async fn a_loaded_model_and_its_nodes_load_are_known_everywhere_at_once() {
     let who = mesh.nodes[2].id();
     let stored = |mesh: &MeshState| stands(mesh, who, "mean") == Some(ModelState::Stored);
     mesh.everybody("on disk", stored).await;
+    // Not an hour, by a speed that nobody has told.
+    let soon = |mesh: &MeshState| mesh.facts[&who].models.iter().all(|fact| fact.load_us.0 < 60_000_000);
+    mesh.everybody("how long a load would take", soon).await;
     mesh.ask_only(2, "mean").await;
     let ready = |mesh: &MeshState| stands(mesh, who, "mean") == Some(ModelState::Ready);
     mesh.everybody("loaded", ready).await;
