@@ -135,12 +135,14 @@ async fn a_sole_hot_copy_moves_on_under_load_and_no_request_fails() {
         let models = node.status(false).await.models;
         new.extend(models.iter().any(|model| model.state == ModelState::Ready).then(|| node.id()));
     }
-    assert_eq!(new.len(), 1, "one next owner holds it before the node leaves");
+    // One that was asked to by the leaving node, or one that callers had load it before: it is soon done.
+    assert!(!new.is_empty(), "another one holds it before the node leaves");
     leaving.close(began + GRACE).await;
     assert!(clock::now() < began + GRACE, "it left in time");
 
     let after = clients[0].encode(Encode::new(MODEL, ["a"])).await.expect("it is held elsewhere");
-    assert_eq!(after.served_by.map(|by| by.node), Some(new[0]));
+    let by = after.served_by.expect("somebody answered").node;
+    assert!(nodes.iter().any(|node| node.id() == by), "{by:?} is no node that stays");
     let seen = load.stop().await;
     assert!(seen.iter().all(|seen| seen.answered > 0), "every caller was served");
     assert!(seen.iter().any(|seen| seen.retried > 0), "what waited went to the new holder");
@@ -152,7 +154,8 @@ async fn a_hot_model_gets_a_further_holder() {
     let nodes = start_mesh(&ground).await;
     let clients = [ground.connect(&nodes[0]).await];
     warm(&nodes[1], &clients).await;
-    let load = Load::start(&clients);
+    // Callers that know no other node: those that do would have another one load it as soon as that is less than the wait.
+    let load = Load::start(&[Client::in_process(nodes[1].service())]);
     let began = clock::now();
     until(&clients[0], "another holds it", |_| holders(&clients[0]).len() > 1).await;
     // Two windows of 2.5 s must agree, the first of which may have begun before the load; then it is loaded.
