@@ -1,5 +1,7 @@
 //! The packed batch: every sequence's tokens end to end, no padding anywhere.
 
+use std::ops::Range;
+
 /// Sequences packed into `[tokens]` arrays, with the cumulative lengths that tell them apart.
 ///
 /// Sequence `i` owns the query rows `cu_seqlens_q[i]..cu_seqlens_q[i + 1]` and attends to the key rows
@@ -127,6 +129,31 @@ impl PackedBatch {
         }
     }
 
+    /// Some of its sequences as a batch of their own.
+    ///
+    /// # Panics
+    /// The range is not one of sequences of the batch.
+    #[must_use]
+    pub fn sequences_of(&self, sequences: Range<usize>) -> Self {
+        fn from_zero(bounds: &[u32], sequences: &Range<usize>) -> Vec<u32> {
+            let own = bounds.get(sequences.start..=sequences.end).unwrap_or_default();
+            own.iter().map(|bound| bound - own[0]).collect()
+        }
+        let part = |bounds: &[u32]| bounds[sequences.start] as usize..bounds[sequences.end] as usize;
+        let tokens = part(&self.cu_seqlens_q);
+        let ranges = if self.range_bounds.is_empty() { 0..0 } else { part(&self.range_bounds) };
+        Self {
+            token_ids: self.token_ids[tokens.clone()].to_vec(),
+            positions: self.positions[tokens.clone()].to_vec(),
+            type_ids: self.type_ids.get(tokens.clone()).unwrap_or_default().to_vec(),
+            skipped: self.skipped.get(tokens).unwrap_or_default().to_vec(),
+            ranges: self.ranges[ranges].to_vec(),
+            range_bounds: from_zero(&self.range_bounds, &sequences),
+            cu_seqlens_q: from_zero(&self.cu_seqlens_q, &sequences),
+            cu_seqlens_k: from_zero(&self.cu_seqlens_k, &sequences),
+        }
+    }
+
     /// The number of sequences.
     pub fn sequences(&self) -> usize {
         self.cu_seqlens_q.len().saturating_sub(1)
@@ -159,6 +186,23 @@ mod tests {
         assert_eq!(batch.cu_seqlens_q, [0, 3, 4]);
         assert_eq!(batch.cu_seqlens_k, batch.cu_seqlens_q);
         assert!(batch.type_ids.is_empty());
+    }
+
+    #[test]
+    fn a_part_is_as_if_it_had_been_packed_alone() {
+        let (mut all, mut part) = (PackedBatch::new(), PackedBatch::new());
+        all.push(&[1, 2]);
+        for batch in [&mut all, &mut part] {
+            batch.push_pair(&[3, 4, 5], 1);
+            batch.skip(|id| id == 4);
+            batch.push_expanded(&[6, 7], 1);
+        }
+        all.push(&[8]);
+        assert_eq!(all.sequences_of(1..3), part);
+        all.pool_from([[0, 1]]);
+        assert_eq!(all.sequences_of(3..4).ranges, [[0, 1]]);
+        assert_eq!(all.sequences_of(0..4), all);
+        assert_eq!(all.sequences_of(2..2), PackedBatch { range_bounds: vec![0], ..PackedBatch::new() });
     }
 
     #[test]

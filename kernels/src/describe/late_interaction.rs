@@ -21,7 +21,7 @@ pub struct MultivectorTexts {
 
 impl MultivectorTexts {
     /// How long texts with tokens that no other sees may become; 0 where there are none.
-    pub(super) fn unseen_up_to(&self) -> usize {
+    pub(crate) fn unseen_up_to(&self) -> usize {
         let unseen = |text: &MultivectorText| text.expansion.filter(|expansion| !expansion.attended);
         let tokens = [&self.query, &self.document].map(|text| unseen(text).map_or(0, |own| own.tokens));
         tokens.into_iter().max().unwrap_or(0) as usize

@@ -149,6 +149,24 @@ pub enum ExecError {
     /// As many batches as a lane takes are on their way: finish one first.
     #[error("the lane is busy: a batch must be finished first")]
     Busy,
+    /// A batch is more than a lane has room for on its device; where it is one sequence alone, it cannot be cut.
+    #[error(
+        "{bytes} bytes of device memory are needed for this batch and {room_bytes} are set aside for one; shorten or split \
+         its texts, or set more aside"
+    )]
+    Room {
+        /// What the batch needs.
+        bytes: u64,
+        /// What there is.
+        room_bytes: u64,
+    },
+    /// An answer is not a number: the format of the activations could not hold one of them.
+    #[error("the answers are not numbers: an activation is more than {dtype} holds; load the model as {}",
+        if *dtype == Dtype::F16 { "bf16" } else { "f32, on the CPU" })]
+    NotFinite {
+        /// The format.
+        dtype: Dtype,
+    },
     /// No batch is on its way.
     #[error("no batch was put into the lane")]
     Idle,

@@ -1,6 +1,6 @@
 //! What a device cannot do for a model.
 
-use crate::{cpu::CpuIsa, cuda::KernelError, dtype::Dtype};
+use crate::{cpu::CpuIsa, cuda::KernelError, dtype::Dtype, outputs::OutputSet};
 
 /// The device has no kernels for the model as it was asked for. Nothing was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,15 @@ pub enum PlanError {
         /// The widest.
         max: usize,
     },
+    /// CUDA devices leave out some of what the model is for.
+    #[error("CUDA devices do not compute its {missing} outputs; run the model on the CPU")]
+    CudaOutputs {
+        /// What they leave out.
+        missing: OutputSet,
+    },
+    /// Attention on CUDA devices takes all tokens of a sequence.
+    #[error("CUDA devices do not expand its queries by tokens that no other sees; run the model on the CPU")]
+    CudaUnseen,
     /// CUDA devices have no kernel for it.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -30,7 +30,7 @@ fn the_real_model_answers_on_a_cuda_device() {
     assert_eq!(texts.len(), 4);
     let mut batch = PackedBatch::new();
     texts.iter().for_each(|(text, _)| batch.push(&text.ids));
-    let (mut lane, mut out) = (CudaLane::new(&device).expect("a lane"), Outputs::new());
+    let (mut lane, mut out) = (CudaLane::new(&device, 1, 16 << 20).expect("a lane"), Outputs::new());
     lane.run(&model, &batch, OutputSet::DENSE, &mut || true, &mut out).expect("it runs");
     for ((text, truth), answer) in texts.into_iter().zip(out.dense.chunks_exact(model.dims())) {
         let cosine = cosine(answer, truth);

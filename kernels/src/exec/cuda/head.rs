@@ -5,7 +5,7 @@ use super::{
     model::{HeadParts, HeadStepPart, NormPart},
     parts::Parts,
     pass::Pass,
-    slot::Answer,
+    results::{Answer, Kind},
 };
 use crate::{
     cuda::{
@@ -14,7 +14,7 @@ use crate::{
     },
     describe::{HeadNames, ModuleWeights},
     dtype::Dtype,
-    outputs::{OutputSet, Outputs},
+    outputs::OutputSet,
     plan::{Buffer, ChainPlan, HeadPlan, HeadStep, PooledPlan, SparsePlan, WordsPlan},
     weights::MappedCheckpoint,
 };
@@ -171,31 +171,28 @@ impl Pass<'_> {
     pub(super) fn heads(&self, wanted: OutputSet, kept: usize) -> Result<Vec<Answer>, ExecError> {
         let (plan, parts) = (&self.model.plan.plan.head, &self.model.weights.heads);
         let mut answers = Vec::with_capacity(COUNT);
-        let mut answer = |kind: fn(&mut Outputs) -> &mut Vec<f32>, rows: Rows| {
+        let mut answer = |kind: Kind, rows: Rows| {
             let Rows { at, rows, width, stride } = rows;
             answers.push(Answer { kind, rows_at: at, rows, width, stride });
         };
         if let (true, Some(plan), Some(steps)) = (wanted.dense, &plan.dense, &parts.dense) {
-            answer(|out| &mut out.dense, self.chain(steps, self.pooled(plan, Head::Dense)?, Head::Dense)?);
+            answer(Kind::Dense, self.chain(steps, self.pooled(plan, Head::Dense)?, Head::Dense)?);
         }
         if let (true, Some(plan), Some(steps)) = (wanted.classes, &plan.classes, &parts.classes) {
-            answer(
-                |out| &mut out.classes,
-                self.chain(steps, self.pooled(plan, Head::Classes)?, Head::Classes)?,
-            );
+            answer(Kind::Classes, self.chain(steps, self.pooled(plan, Head::Classes)?, Head::Classes)?);
         }
         if let (true, Some(steps)) = (wanted.token_classes, &parts.token_classes) {
             let rows = self.widened(0, self.tokens, Head::TokenClasses)?;
-            answer(|out| &mut out.token_classes, self.chain(steps, rows, Head::TokenClasses)?);
+            answer(Kind::TokenClasses, self.chain(steps, rows, Head::TokenClasses)?);
         }
         if let (true, Some(steps), true) = (wanted.multivector, &parts.multivector, kept > 0) {
             let rows = self.widened(self.at(self.room.kept), kept, Head::Multivector)?;
-            answer(|out| &mut out.multivector, self.chain(steps, rows, Head::Multivector)?);
+            answer(Kind::Multivector, self.chain(steps, rows, Head::Multivector)?);
         }
         if let (true, Some(steps)) = (wanted.sparse, &parts.lexical) {
             // Weights by token; the lane makes rows of words of them.
             let rows = self.widened(0, self.tokens, Head::Lexical)?;
-            answer(|out| &mut out.sparse.values, self.chain(steps, rows, Head::Lexical)?);
+            answer(Kind::TokenWeights, self.chain(steps, rows, Head::Lexical)?);
         }
         Ok(answers)
     }

@@ -7,17 +7,17 @@ use super::{
         ExecError,
         check::{check, check_outputs},
         pass,
-        sparse::{append, lexical_row},
     },
-    head,
     model::CudaModel,
     pass::Pass,
-    slot::{Answer, Flight, Room, Slot},
+    results::{Answer, Flight},
+    slot::{Room, Shape, Slot},
 };
 use crate::{
     batch::PackedBatch,
-    cuda::{CudaDevice, DeviceAddress, DeviceError, Stream},
+    cuda::{CudaDevice, DeviceError, Stream},
     outputs::{OutputSet, Outputs},
+    plan::Plan,
 };
 
 /// Batches that a lane has on their way at once.
@@ -29,7 +29,9 @@ pub struct CudaLane {
     copies: Stream,
     compute: Stream,
     results: Stream,
-    slots: [Slot; BATCHES_MAX],
+    slots: Vec<Slot>,
+    /// Of the device's memory, for each.
+    room_bytes: u64,
     /// Slots on their way, oldest first.
     in_flight: VecDeque<usize>,
     /// Of the batch that is put in: tokens with a vector of their own.
@@ -37,16 +39,19 @@ pub struct CudaLane {
 }
 
 impl CudaLane {
-    /// A lane without memory; it grows to what its batches need.
+    /// A lane for `batches` on their way at once, at most [`BATCHES_MAX`], with so many bytes of the device's memory for each:
+    /// taken now, so that no model takes them later, and where they are for as long as the lane is.
     ///
     /// # Errors
-    /// The device was lost.
-    pub fn new(device: &Arc<CudaDevice>) -> Result<Self, DeviceError> {
+    /// The device has no room for them, or was lost.
+    pub fn new(device: &Arc<CudaDevice>, batches: usize, room_bytes: u64) -> Result<Self, DeviceError> {
+        let slots = (0..batches.clamp(1, BATCHES_MAX)).map(|_| Slot::new(device, room_bytes));
         Ok(Self {
             copies: Stream::new(device)?,
             compute: Stream::new(device)?,
             results: Stream::new(device)?,
-            slots: [Slot::new(device)?, Slot::new(device)?],
+            slots: slots.collect::<Result<_, _>>()?,
+            room_bytes,
             in_flight: VecDeque::with_capacity(BATCHES_MAX),
             kept: Vec::new(),
             device: Arc::clone(device),
@@ -63,22 +68,34 @@ impl CudaLane {
     /// The same sequence gives the same bits whatever shares its batch.
     ///
     /// # Errors
-    /// [`ExecError::Busy`] while [`BATCHES_MAX`] are on their way; the batch does not fit the model; no memory, or the device
-    /// was lost.
+    /// [`ExecError::Busy`] while as many are on their way as the lane takes, [`ExecError::Room`] where one is more than it has
+    /// room for; the batch does not fit the model; the host has no pinned memory, or the device was lost.
     pub fn submit(
         &mut self,
         model: &Arc<CudaModel>,
         batch: &PackedBatch,
         wanted: OutputSet,
     ) -> Result<(), ExecError> {
+        self.check(model, batch, wanted)?;
+        self.submit_checked(model, batch, wanted)
+    }
+
+    fn check(&self, model: &CudaModel, batch: &PackedBatch, wanted: OutputSet) -> Result<(), ExecError> {
         check_outputs(wanted, model.gives())?;
         check(model.plan(), batch)?;
         check_keys(batch)?;
         check_ranges(batch)?;
-        if !Arc::ptr_eq(&self.device, model.device()) {
-            return Err(ExecError::OtherDevice);
-        }
-        let free = (0..BATCHES_MAX).find(|slot| !self.in_flight.contains(slot)).ok_or(ExecError::Busy)?;
+        if Arc::ptr_eq(&self.device, model.device()) { Ok(()) } else { Err(ExecError::OtherDevice) }
+    }
+
+    fn submit_checked(
+        &mut self,
+        model: &Arc<CudaModel>,
+        batch: &PackedBatch,
+        wanted: OutputSet,
+    ) -> Result<(), ExecError> {
+        let free = (0..self.slots.len()).find(|slot| !self.in_flight.contains(slot));
+        let free = free.ok_or(ExecError::Busy)?;
         // A batch that failed while it was put in may have left work.
         if !self.slots[free].done.is_done()? {
             return Err(ExecError::Busy);
@@ -89,9 +106,10 @@ impl CudaLane {
         if bounds.is_none() {
             self.kept.clear();
         }
-        let room = Room::new(plan, batch, self.kept.len(), wanted);
-        let address = self.slots[free].reserve(&self.device, &room)?;
-        let put_in = self.put_in((free, address), &room, model, batch, wanted);
+        let room = Room::new(plan, Shape::of(batch, self.kept.len()), wanted);
+        self.check_room(&room)?;
+        self.slots[free].reserve_input(&self.device, &room)?;
+        let put_in = self.put_in(free, &room, model, batch, wanted);
         let (answers, failed) = match put_in {
             Ok(answers) => (answers, None),
             Err(error) => (Vec::new(), Some(error)),
@@ -112,13 +130,14 @@ impl CudaLane {
 
     fn put_in(
         &mut self,
-        (slot, address): (usize, DeviceAddress),
+        slot: usize,
         room: &Room,
         model: &CudaModel,
         batch: &PackedBatch,
         wanted: OutputSet,
     ) -> Result<Vec<Answer>, ExecError> {
         let slot = &mut self.slots[slot];
+        let address = slot.address();
         if let Some((input, bytes)) = slot.write(room, batch, &self.kept) {
             // SAFETY: the room is the slot's alone; its input is written again after its last event only.
             unsafe { self.copies.copy_in(address, input, bytes)? };
@@ -162,38 +181,24 @@ impl CudaLane {
     /// [`ExecError::Idle`]: none is on its way; or the device was lost, and every batch on it.
     pub fn finish(&mut self, goes_on: &mut dyn FnMut() -> bool, out: &mut Outputs) -> Result<(), ExecError> {
         out.clear();
+        self.finish_into(goes_on, out).inspect_err(|_| out.clear())
+    }
+
+    /// Appends what the oldest batch left to what is there.
+    fn finish_into(&mut self, goes_on: &mut dyn FnMut() -> bool, out: &mut Outputs) -> Result<(), ExecError> {
         let slot = self.in_flight.front().copied().ok_or(ExecError::Idle)?;
         let slot = &mut self.slots[slot];
         slot.done.wait(goes_on)?;
         self.in_flight.pop_front();
         let (Some(flight), Some(results)) = (slot.flight.take(), &slot.results) else { return Ok(()) };
-        let mut bytes = results.bytes();
-        for answer in &flight.answers {
-            let (rows, later) = bytes.split_at(answer.bytes());
-            bytes = later;
-            let rows: &[f32] = bytemuck::cast_slice(rows);
-            let to = (answer.kind)(out);
-            rows.chunks_exact(answer.stride).for_each(|row| to.extend_from_slice(&row[..answer.width]));
-        }
-        out.dense_bounds.extend(1..=flight.vectors);
-        out.multivector_bounds = flight.multivector_bounds;
-        if let Some((token_ids, cu_seqlens)) = &flight.tokens {
-            let (_, skipped) = head::lexical(&flight.model.plan().head).ok_or(ExecError::Selection)?;
-            let (weights, mut row) = (std::mem::take(&mut out.sparse.values), Vec::new());
-            for bounds in cu_seqlens.windows(2) {
-                let tokens = bounds[0] as usize..bounds[1] as usize;
-                lexical_row(skipped, &token_ids[tokens.clone()], &weights[tokens], &mut row);
-                append(&mut out.sparse, &row);
-                row.clear();
-            }
-        }
-        Ok(())
+        flight.append(results.bytes(), out)
     }
 
-    /// Runs one batch from its beginning to its end, behind those on their way.
+    /// Runs one batch from its beginning to its end. One that is more than the lane has room for runs in parts, as many on
+    /// their way as the lane takes; how many they are is what comes back.
     ///
     /// # Errors
-    /// As [`Self::submit`] and [`Self::finish`].
+    /// As [`Self::submit`] and [`Self::finish`]; [`ExecError::Room`] where one sequence alone is more than there is room for.
     pub fn run(
         &mut self,
         model: &Arc<CudaModel>,
@@ -201,13 +206,72 @@ impl CudaLane {
         wanted: OutputSet,
         goes_on: &mut dyn FnMut() -> bool,
         out: &mut Outputs,
-    ) -> Result<(), ExecError> {
+    ) -> Result<usize, ExecError> {
         out.clear();
         if !self.in_flight.is_empty() {
             return Err(ExecError::Busy);
         }
-        self.submit(model, batch, wanted)?;
-        self.finish(goes_on, out)
+        self.check(model, batch, wanted)?;
+        let ran = self.run_parts(model, batch, wanted, goes_on, out);
+        if ran.is_err() {
+            out.clear();
+            // Parts that are still on their way are nobody's any more.
+            while !self.in_flight.is_empty() {
+                let mut dropped = Outputs::new();
+                if let Err(ExecError::Device(_)) = self.finish_into(goes_on, &mut dropped) {
+                    self.in_flight.clear();
+                }
+            }
+        }
+        ran
+    }
+
+    fn run_parts(
+        &mut self,
+        model: &Arc<CudaModel>,
+        batch: &PackedBatch,
+        wanted: OutputSet,
+        goes_on: &mut dyn FnMut() -> bool,
+        out: &mut Outputs,
+    ) -> Result<usize, ExecError> {
+        let (mut next, mut parts) = (0, 0);
+        while next < batch.sequences() || parts == 0 {
+            let end = self.fitting(model.plan(), batch, next, wanted);
+            if self.in_flight.len() == self.slots.len() {
+                self.finish_into(goes_on, out)?;
+            }
+            let is_whole = next == 0 && end == batch.sequences();
+            let part = (!is_whole).then(|| batch.sequences_of(next..end));
+            self.submit_checked(model, part.as_ref().unwrap_or(batch), wanted)?;
+            (next, parts) = (end, parts + 1);
+        }
+        while !self.in_flight.is_empty() {
+            self.finish_into(goes_on, out)?;
+        }
+        Ok(parts)
+    }
+
+    /// The end of the most sequences from `first` on that there is room for; at least one.
+    fn fitting(&self, plan: &Plan, batch: &PackedBatch, first: usize, wanted: OutputSet) -> usize {
+        let fits = |end: usize| {
+            let tokens = (batch.cu_seqlens_q[end] - batch.cu_seqlens_q[first]) as usize;
+            // As if all tokens had vectors of their own: what is left out is not worth counting twice.
+            let (sequences, has_types) = (end - first, !batch.type_ids.is_empty());
+            let kept = if wanted.multivector { tokens } else { 0 };
+            let room = Room::new(plan, Shape { tokens, sequences, kept, has_types }, wanted);
+            room.bytes() <= self.room_bytes
+        };
+        let (mut least, mut most) = ((first + 1).min(batch.sequences()), batch.sequences());
+        while least < most {
+            let middle = (least + most).div_ceil(2);
+            if fits(middle) { least = middle } else { most = middle - 1 }
+        }
+        least
+    }
+
+    fn check_room(&self, room: &Room) -> Result<(), ExecError> {
+        let (bytes, room_bytes) = (room.bytes(), self.room_bytes);
+        if bytes <= room_bytes { Ok(()) } else { Err(ExecError::Room { bytes, room_bytes }) }
     }
 }
 

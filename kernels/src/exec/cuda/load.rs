@@ -42,16 +42,37 @@ impl CudaModel {
         plan.kernels.all().try_for_each(|kernel| device.prepare(kernel))?;
         let checkpoint = MappedCheckpoint::open(&description.dir)?;
         let reader = Reader::new(&checkpoint, &description.names, progress);
-        let mut loader =
-            Loader { plan: &plan.plan, names: &description.names, reader: &reader, parts: Parts::default() };
-        let weights = loader.weights(&description.head_names)?;
-        let parts = loader.parts;
+        let (weights, parts) = lay_out(&plan.plan, description, &reader)?;
         let memory = device.allocate(parts.bytes())?;
         let upload = Upload::new(device, (memory.address(), parts.bytes()), goes_on)?;
         fill(parts, &reader, upload)?;
         let device_name = device.name();
         Ok(Self { device: Arc::clone(device), plan, weights, memory, device_name })
     }
+
+    /// The device memory that the weights of a model would hold, to the byte: they are laid out, and not read.
+    ///
+    /// # Errors
+    /// What devices have no kernel for, or what became of the files since they were described.
+    pub fn weight_bytes(description: &ModelDescription, dtype: DtypePolicy) -> Result<u64, LoadError> {
+        let plan = CudaPlan::new(&description.spec, dtype)?;
+        let checkpoint = MappedCheckpoint::open(&description.dir)?;
+        let mut untold = |_, _| {};
+        let reader = Reader::new(&checkpoint, &description.names, &mut untold);
+        let (_, parts) = lay_out(&plan.plan, description, &reader)?;
+        Ok(parts.bytes())
+    }
+}
+
+/// Decides where each weight goes.
+fn lay_out<'a>(
+    plan: &'a Plan,
+    description: &'a ModelDescription,
+    reader: &'a Reader<'a>,
+) -> Result<(CudaWeights, Parts<'a>), LoadError> {
+    let mut loader = Loader { plan, names: &description.names, reader, parts: Parts::default() };
+    let weights = loader.weights(&description.head_names)?;
+    Ok((weights, loader.parts))
 }
 
 /// Uploads every part in order.

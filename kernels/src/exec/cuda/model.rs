@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::parts::Part;
+use super::{head, parts::Part};
 use crate::{
     cpu::Activation,
     cuda::{AddNormKernel, CudaDevice, DeviceMemory},
-    dtype::Dtype,
+    describe::ModelDescription,
+    dtype::{Dtype, DtypePolicy},
     outputs::OutputSet,
-    plan::{CudaPlan, Plan},
+    plan::{CudaPlan, Plan, PlanError},
 };
 
 /// A loaded model: its plan and its weights. Shared by every lane of its device.
@@ -82,7 +83,28 @@ pub(super) enum HeadStepPart {
     L2 { width: usize },
 }
 
+/// What devices compute of a model's heads: weights of a whole vocabulary's words are a CPU's.
+fn given(plan: &Plan) -> OutputSet {
+    OutputSet { sparse: head::lexical(&plan.head).is_some(), ..plan.head.gives }
+}
+
 impl CudaModel {
+    /// The format that a model would get on a device, without reading its weights.
+    ///
+    /// # Errors
+    /// What no device has a kernel for, of all that the model is for; a CPU may have one.
+    pub fn dtype_of(description: &ModelDescription, policy: DtypePolicy) -> Result<Dtype, PlanError> {
+        let plan = CudaPlan::new(&description.spec, policy)?.plan;
+        let missing = plan.head.gives.without(given(&plan));
+        if !missing.is_empty() {
+            return Err(PlanError::CudaOutputs { missing });
+        }
+        match &description.multivector {
+            Some(texts) if texts.unseen_up_to() > 0 => Err(PlanError::CudaUnseen),
+            _ => Ok(plan.dtype()),
+        }
+    }
+
     /// The device memory that the weights hold.
     pub fn bytes(&self) -> u64 {
         self.memory.bytes()
@@ -103,9 +125,9 @@ impl CudaModel {
         self.plan.plan.dims()
     }
 
-    /// The outputs that it can give here: weights of a whole vocabulary's words are a CPU's.
+    /// The outputs that it can give here.
     pub fn gives(&self) -> OutputSet {
-        OutputSet { sparse: self.weights.heads.lexical.is_some(), ..self.plan.plan.head.gives }
+        given(&self.plan.plan)
     }
 
     /// The steps of a forward pass; print it to see them.

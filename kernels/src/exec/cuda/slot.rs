@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{head, model::CudaModel};
+use super::{head, results::Flight};
 use crate::{
     batch::PackedBatch,
     cuda::{CudaDevice, DeviceAddress, DeviceError, DeviceMemory, Event, Pinned},
-    outputs::{OutputSet, Outputs},
+    outputs::OutputSet,
     plan::{Buffer, Plan},
 };
 
 /// Operands start on whole multiples.
 const ALIGNMENT: usize = 256;
 
-/// One batch's memory, which grows to the largest that it was used for, and the events between its streams.
+/// One batch's memory and the events between its streams. What is on the device stays where it is; pinned memory grows to the
+/// largest batch that it was used for.
 pub(super) struct Slot {
-    memory: Option<DeviceMemory>,
+    memory: DeviceMemory,
     input: Option<Pinned>,
     pub(super) results: Option<Pinned>,
     /// The input is on the device.
@@ -28,33 +29,20 @@ pub(super) struct Slot {
     pub(super) flight: Option<Flight>,
 }
 
-/// A batch that was put in.
-pub(super) struct Flight {
-    /// Dense vectors: one a sequence.
-    pub(super) vectors: u32,
-    /// Its weights must not go before it.
-    pub(super) model: Arc<CudaModel>,
-    pub(super) answers: Vec<Answer>,
-    pub(super) multivector_bounds: Vec<u32>,
-    /// The batch's ids and bounds, where weights by token become weights of words.
-    pub(super) tokens: Option<(Vec<u32>, Vec<u32>)>,
-}
-
-/// Rows of f32 that one head left.
+/// What decides how much room a batch needs.
 #[derive(Clone, Copy)]
-pub(super) struct Answer {
-    pub(super) kind: fn(&mut Outputs) -> &mut Vec<f32>,
-    /// On the device.
-    pub(super) rows_at: DeviceAddress,
-    pub(super) rows: usize,
-    pub(super) width: usize,
-    /// Elements from a row to the next.
-    pub(super) stride: usize,
+pub(super) struct Shape {
+    pub(super) tokens: usize,
+    pub(super) sequences: usize,
+    /// Tokens that get a vector of their own.
+    pub(super) kept: usize,
+    pub(super) has_types: bool,
 }
 
-impl Answer {
-    pub(super) fn bytes(&self) -> usize {
-        self.rows * self.stride * size_of::<f32>()
+impl Shape {
+    pub(super) fn of(batch: &PackedBatch, kept: usize) -> Self {
+        let has_types = !batch.type_ids.is_empty();
+        Self { tokens: batch.tokens(), sequences: batch.sequences(), kept, has_types }
     }
 }
 
@@ -75,18 +63,18 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(plan: &Plan, batch: &PackedBatch, kept: usize, wanted: OutputSet) -> Self {
+    pub(super) fn new(plan: &Plan, shape: Shape, wanted: OutputSet) -> Self {
         let mut bytes = 0;
         let mut take = |count: usize| {
             let start = bytes;
             bytes += count.next_multiple_of(ALIGNMENT);
             start
         };
-        let (tokens, sequences) = (batch.tokens(), batch.sequences());
+        let Shape { tokens, sequences, kept, has_types } = shape;
         let token_ids = take(4 * tokens);
         let positions = take(4 * tokens);
         let cu_seqlens = take(4 * (sequences + 1));
-        let type_ids = (!batch.type_ids.is_empty()).then(|| take(tokens));
+        let type_ids = has_types.then(|| take(tokens));
         let kept_at = take(4 * kept);
         let input_bytes = take(0);
         let buffers = take(plan.workspace_bytes(tokens));
@@ -99,6 +87,11 @@ impl Room {
         Self { token_ids, positions, cu_seqlens, type_ids, kept: kept_at, input_bytes, buffers, heads, bytes }
     }
 
+    /// All of it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
     /// A buffer of the plan.
     pub(super) fn buffer(&self, plan: &Plan, buffer: Buffer, tokens: usize) -> usize {
         self.buffers + plan.starts[buffer as usize] * tokens * plan.activations.bytes()
@@ -106,24 +99,20 @@ impl Room {
 }
 
 impl Slot {
-    pub(super) fn new(device: &Arc<CudaDevice>) -> Result<Self, DeviceError> {
+    pub(super) fn new(device: &Arc<CudaDevice>, bytes: u64) -> Result<Self, DeviceError> {
         let [arrived, computed, done] = [Event::new(device)?, Event::new(device)?, Event::new(device)?];
-        Ok(Self { memory: None, input: None, results: None, arrived, computed, done, flight: None })
+        let memory = device.allocate(bytes)?;
+        Ok(Self { memory, input: None, results: None, arrived, computed, done, flight: None })
     }
 
-    /// Makes room on the device; nothing of the slot is in use.
-    pub(super) fn reserve(
-        &mut self,
-        device: &Arc<CudaDevice>,
-        room: &Room,
-    ) -> Result<DeviceAddress, DeviceError> {
-        if self.memory.as_ref().is_none_or(|memory| memory.bytes() < room.bytes as u64) {
-            // What is too small is given back first: both may not fit.
-            self.memory = None;
-            self.memory = Some(device.allocate(room.bytes as u64)?);
-        }
-        grow(&mut self.input, room.input_bytes, |bytes| Pinned::for_uploads(device, bytes))?;
-        Ok(self.memory.as_ref().map_or(0, DeviceMemory::address))
+    /// The first byte on the device.
+    pub(super) fn address(&self) -> DeviceAddress {
+        self.memory.address()
+    }
+
+    /// Makes room for the input; nothing of the slot is in use.
+    pub(super) fn reserve_input(&mut self, device: &Arc<CudaDevice>, room: &Room) -> Result<(), DeviceError> {
+        grow(&mut self.input, room.input_bytes, |bytes| Pinned::for_uploads(device, bytes))
     }
 
     pub(super) fn reserve_results(

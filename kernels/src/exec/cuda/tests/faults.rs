@@ -28,7 +28,7 @@ fn bench() -> Bench {
     let info = host::own_device();
     let device = open_most(&info);
     let model = load(&device, &dir("bert", "mean"), Dtype::F16).expect("it loads");
-    let lane = CudaLane::new(&device).expect("a lane");
+    let lane = lane(&device);
     Bench { info, device, model, lane }
 }
 
@@ -83,7 +83,7 @@ fn a_device_that_is_lost_under_a_batch_says_so_until_it_is_opened_again() {
     drop((bench.lane, bench.model, bench.device));
     let device = open_most(&bench.info);
     let model = load(&device, &dir("bert", "mean"), Dtype::F16).expect("it loads again");
-    let lane = CudaLane::new(&device).expect("a lane");
+    let lane = lane(&device);
     let mut again = Bench { info: bench.info, device, model, lane };
     assert_eq!(again.answer(&[2, 9, 3]), before);
 }
@@ -115,7 +115,8 @@ fn a_lane_may_go_with_batches_on_their_way() {
     bench.submit(&[2, 3]).expect("it is put in");
     drop(bench.lane);
     assert_eq!(bench.device.lost(), None);
-    assert_eq!(bench.device.memory_bytes().1, free_bytes, "and gives its memory back");
+    let given_back = bench.device.memory_bytes().1 - free_bytes;
+    assert_eq!(given_back, BATCHES_MAX as u64 * ROOM_BYTES, "and gives its memory back");
 }
 
 #[test]
@@ -127,21 +128,81 @@ fn a_model_that_does_not_fit_leaves_the_device_as_it_was() {
     assert_eq!(device.memory_bytes(), (4096, 4096));
 }
 
+/// A batch that is more than a lane has room for runs in parts, with the same bits; one text that is more is refused.
 #[test]
-fn a_batch_that_does_not_fit_is_refused_and_a_smaller_one_runs() {
-    let info = host::own_device();
-    let model_bytes = load(&host::open(&info), &dir("bert", "mean"), Dtype::F16).expect("it loads").bytes();
-    let device = CudaDevice::open(host::driver(), &info, Some(model_bytes + (32 << 10))).expect("it opens");
+fn a_batch_that_does_not_fit_runs_in_parts() {
+    let device = host::open(&host::own_device());
     let model = load(&device, &dir("bert", "mean"), Dtype::F16).expect("it loads");
-    let mut lane = CudaLane::new(&device).expect("a lane");
+    let (wanted, mut whole, mut cut) = (OutputSet::DENSE, Outputs::new(), Outputs::new());
     let mut large = PackedBatch::new();
-    (0..40).for_each(|_| large.push(&[2, 9, 8, 7, 3]));
-    let error = lane.submit(&model, &large, OutputSet::DENSE).expect_err("no room");
-    assert!(matches!(&error, ExecError::Device(DeviceError::Memory { .. })), "{error}");
-    let mut out = Outputs::new();
-    let small = text(&[2, 9, 3]);
-    lane.run(&model, &small, OutputSet::DENSE, &mut host::patient, &mut out).expect("a smaller one fits");
-    assert_eq!(out.dense.len(), model.dims());
+    (1..40).for_each(|length| large.push(&(0..length).map(|at| 2 + at % 9).collect::<Vec<_>>()));
+    let parts = lane(&device).run(&model, &large, wanted, &mut host::patient, &mut whole).expect("it runs");
+    assert_eq!(parts, 1);
+    for batches in [1, 2] {
+        let mut narrow = CudaLane::new(&device, batches, 64 << 10).expect("a lane");
+        let error = narrow.submit(&model, &large, wanted).expect_err("no room");
+        assert!(matches!(error, ExecError::Room { room_bytes: 65_536, .. }), "{error}");
+        let parts = narrow.run(&model, &large, wanted, &mut host::patient, &mut cut).expect("it runs");
+        assert!((3..39).contains(&parts), "{parts} parts");
+        assert_eq!(cut, whole, "with {batches} on their way");
+    }
+    let mut narrow = CudaLane::new(&device, 2, 12 << 10).expect("a lane");
+    let error = narrow.run(&model, &large, wanted, &mut host::patient, &mut cut).expect_err("a long text");
+    assert!(matches!(error, ExecError::Room { .. }), "{error}");
+    assert_eq!((&cut, narrow.in_flight()), (&Outputs::new(), 0), "short ones before it are dropped");
+    let one = narrow.run(&model, &text(&[2, 9, 3]), wanted, &mut host::patient, &mut cut);
+    assert_eq!(one.expect("a short one fits"), 1);
+}
+
+#[test]
+fn a_lane_without_room_is_not_made() {
+    let device = host::open(&host::own_device());
+    let error = CudaLane::new(&device, 2, host::BUDGET_BYTES).expect_err("no room for two");
+    assert!(matches!(error, DeviceError::Memory { .. }), "{error}");
+    assert_eq!(device.memory_bytes(), (host::BUDGET_BYTES, host::BUDGET_BYTES));
+}
+
+/// A copy of a checkpoint, pipeline left out, in which one f32 tensor holds one value.
+fn with_tensor(from: &Path, tensor: &str, value: f32) -> tempfile::TempDir {
+    let to = tempfile::tempdir().expect("a directory");
+    for file in std::fs::read_dir(from).expect("a checkpoint").map(|file| file.expect("a file").path()) {
+        if file.is_file() && !file.ends_with("modules.json") {
+            std::fs::copy(&file, to.path().join(file.file_name().expect("a name"))).expect("copied");
+        }
+    }
+    let path = to.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("weights");
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).expect("a header");
+    let at = |index: usize| header[tensor]["data_offsets"][index].as_u64().expect("an offset") as usize;
+    let data = 8 + header_bytes + at(0)..8 + header_bytes + at(1);
+    bytes[data].chunks_exact_mut(4).for_each(|word| word.copy_from_slice(&value.to_le_bytes()));
+    std::fs::write(&path, bytes).expect("written");
+    to
+}
+
+#[test]
+fn what_its_format_cannot_hold_is_an_error_that_names_it() {
+    let device = host::open(&host::own_device());
+    let bias = "encoder.layer.0.intermediate.dense.bias";
+    let dir = with_tensor(&dir("bert", "mean"), bias, 1e6);
+    let (wanted, mut out, mut lane) = (OutputSet::DENSE, Outputs::new(), lane(&device));
+    for (dtype, overflows) in [(Dtype::F16, true), (Dtype::Bf16, false)] {
+        let model = load(&device, dir.path(), dtype).expect("it loads");
+        let ran = lane.run(&model, &text(&[2, 9, 3]), wanted, &mut host::patient, &mut out);
+        assert_eq!(ran.err(), overflows.then_some(ExecError::NotFinite { dtype }));
+        assert_eq!(out.dense.is_empty(), overflows);
+    }
+}
+
+#[test]
+fn what_devices_leave_out_is_said_without_loading() {
+    let of = |kind: &str, name: &str| CudaModel::dtype_of(&describe(&dir(kind, name)), DtypePolicy::Auto);
+    assert_eq!(of("bert", "mean"), Ok(Dtype::F16));
+    assert_eq!(of("heads", "bge-m3"), Ok(Dtype::F16), "weights of its tokens");
+    let error = of("heads", "splade-log-6").expect_err("weights of all words").to_string();
+    assert_eq!(error, "CUDA devices do not compute its sparse outputs; run the model on the CPU");
+    assert_eq!(of("heads", "colbert-pylate"), Err(PlanError::CudaUnseen));
 }
 
 #[test]

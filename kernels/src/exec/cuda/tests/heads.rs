@@ -7,8 +7,7 @@ fn logits(name: &str, wanted: OutputSet, of: fn(&Outputs) -> &Vec<f32>, complain
     let dir = dir("heads", name);
     for dtype in [Dtype::F16, Dtype::Bf16] {
         let model = load(&device, &dir, dtype).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let (cases, mut lane, mut out) =
-            (golden(&dir), CudaLane::new(&device).expect("a lane"), Outputs::new());
+        let (cases, mut lane, mut out) = (golden(&dir), lane(&device), Outputs::new());
         lane.run(&model, &batch(&cases), wanted, &mut host::patient, &mut out).expect("it runs");
         let expected: Vec<f64> = cases.iter().flat_map(|case| case.logits.iter().copied()).collect();
         check(name, dtype, of(&out), &expected, complaints);
@@ -47,7 +46,7 @@ fn token_vectors_are_those_of_the_cpu() {
 
     let device = host::open(&host::own_device());
     let model = load(&device, &dir, Dtype::F16).expect("it loads");
-    let (mut lane, mut out) = (CudaLane::new(&device).expect("a lane"), Outputs::new());
+    let (mut lane, mut out) = (lane(&device), Outputs::new());
     lane.run(&model, &batch, wanted, &mut host::patient, &mut out).expect("it runs");
     assert_eq!(out.multivector_bounds, expected.multivector_bounds);
     let mut complaints = Vec::new();
@@ -71,8 +70,7 @@ fn lexical_weights_are_those_of_the_reference() {
     for dtype in [Dtype::F16, Dtype::Bf16] {
         let model = load(&device, &dir, dtype).expect("it loads");
         assert!(model.gives().sparse);
-        let (cases, mut lane, mut out) =
-            (golden(&dir), CudaLane::new(&device).expect("a lane"), Outputs::new());
+        let (cases, mut lane, mut out) = (golden(&dir), lane(&device), Outputs::new());
         lane.run(&model, &batch(&cases), wanted, &mut host::patient, &mut out).expect("it runs");
         assert_eq!(out.dense.len(), cases.len() * model.dims());
         let words = 1 + cases.iter().flat_map(|case| &case.ids).max().map_or(0, |id| *id as usize);

@@ -71,7 +71,15 @@ fn load(device: &Arc<CudaDevice>, dir: &Path, dtype: Dtype) -> Result<Arc<CudaMo
     let policy = DtypePolicy::Exact(dtype);
     let model = CudaModel::load(&describe(dir), device, policy, &mut host::patient, &mut tell)?;
     assert!(told.0 > 0 && told.0 == told.1, "all is told to be done in the end, not {told:?}");
+    assert_eq!(CudaModel::weight_bytes(&describe(dir), policy).expect("laid out"), model.bytes());
     Ok(Arc::new(model))
+}
+
+/// Of the device's memory, for each batch on its way: enough for the cases.
+const ROOM_BYTES: u64 = 4 << 20;
+
+fn lane(device: &Arc<CudaDevice>) -> CudaLane {
+    CudaLane::new(device, BATCHES_MAX, ROOM_BYTES).expect("a lane")
 }
 
 fn batch(cases: &[Case]) -> PackedBatch {
@@ -108,7 +116,7 @@ fn run(device: &Arc<CudaDevice>, dir: &Path, dtype: Dtype, complaints: &mut Vec<
         Ok(model) => model,
         Err(error) => return complaints.push(format!("{name} {dtype}: {error}")),
     };
-    let (cases, mut lane, mut out) = (golden(dir), CudaLane::new(device).expect("a lane"), Outputs::new());
+    let (cases, mut lane, mut out) = (golden(dir), lane(device), Outputs::new());
     let wanted = OutputSet::DENSE;
     let run = lane.run(&model, &batch(&cases), wanted, &mut host::patient, &mut out);
     run.unwrap_or_else(|error| panic!("{name} {dtype}: {error}"));
