@@ -61,15 +61,16 @@ def attention(config: dict, weights: Weights, at: str, x: torch.Tensor) -> torch
     return linear(mixed, weights[f"{at}.output.dense.weight"], weights[f"{at}.output.dense.bias"])
 
 
-def hidden_states(config: dict, weights: Weights, ids: list[int]) -> torch.Tensor:
-    """`[tokens, hidden]` in the format of the weights."""
+def hidden_states(config: dict, weights: Weights, ids: list[int], type_ids: list[int] | None = None) -> torch.Tensor:
+    """`[tokens, hidden]` in the format of the weights; all tokens of the first segment where none are told."""
 
     def norm(name: str, x: torch.Tensor) -> torch.Tensor:
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         return layer_norm(x, weight.shape, weight, bias, config["layer_norm_eps"])
 
     tokens = weights["embeddings.word_embeddings.weight"][torch.tensor(ids)]
-    x = norm("embeddings.LayerNorm", tokens + weights["embeddings.token_type_embeddings.weight"][0])
+    segments = weights["embeddings.token_type_embeddings.weight"][torch.tensor(type_ids or [0] * len(ids))]
+    x = norm("embeddings.LayerNorm", tokens + segments)
     for layer in range(config["num_hidden_layers"]):
         at = f"encoder.layer.{layer}"
         x = norm(f"{at}.attention.output.LayerNorm", x + attention(config, weights, f"{at}.attention", x))

@@ -85,6 +85,12 @@ JINA_V3 = Layout(jina_v3, (
     (r"^embeddings\.LayerNorm", "emb_ln"), (r"^layers", "encoder.layers"), (r"self_attn\.o_proj", "mixer.out_proj"),
     (r"post_attention_layernorm", "norm1"), (r"post_mlp_layernorm", "norm2"),
 ), (("mixer.Wqkv", QKV),))
+# jina-reranker-v2 has XLM-RoBERTa's own positions, and these names for the rest.
+FLASH = Layout(lambda config: config, (
+    (r"embeddings\.LayerNorm", "emb_ln"), (r"encoder\.layer\.", "encoder.layers."),
+    (r"attention\.output\.dense", "mixer.out_proj"), (r"attention\.output\.LayerNorm", "norm1"),
+    (r"intermediate\.dense", "mlp.fc1"), (r"output\.dense", "mlp.fc2"), (r"output\.LayerNorm", "norm2"),
+), (("mixer.Wqkv", (r"attention\.self\.query", r"attention\.self\.key", r"attention\.self\.value")),))
 # Every matrix stands beside the adapters that may be added to it.
 ADAPTED = ".parametrizations.weight.original"
 JINA_V3_ADAPTED = Layout(

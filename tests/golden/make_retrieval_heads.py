@@ -12,6 +12,7 @@ import json
 import shutil
 import string
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,9 @@ import sentence_transformers
 import torch
 import transformers
 import wordpiece
+from exact import in_f64
+from families_encoder import JINA_V3_FLASH
+from layouts import JINA_V3
 from make_families import ROBERTA, SIZES, SIZES_DISTIL
 from make_heads import random_weights
 from safetensors.numpy import save_file
@@ -46,7 +50,7 @@ class Variant:
     seed: int
     model_type: str
     architecture: str
-    # `splade`, `multivector` or `bge-m3`
+    # `splade`, `multivector`, `flash-colbert` or `bge-m3`
     kind: str
     offset: int = 0
     sizes: dict = field(default_factory=lambda: SIZES | {"num_hidden_layers": 1})
@@ -68,6 +72,7 @@ def splade(strategy: str, activation: str = "relu") -> list[tuple[str, dict]]:
     ]
 
 
+OF_VARIANT = {"architectures", "model_type", "vocab_size", "pad_token_id", "max_position_embeddings", "num_hidden_layers"}
 ST6, OF_TOKENS = "sentence_transformers.", {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
 PROJECTION = {"in_features": 32, "out_features": DIMS, "bias": False,
               "activation_function": "torch.nn.modules.linear.Identity"}
@@ -97,6 +102,11 @@ VARIANTS = [
     Variant("colbert-stanford", 73, "bert", "HF_ColBERT", "multivector", added=("[unused0]", "[unused1]"),
             metadata={"query_token_id": "[unused0]", "doc_token_id": "[unused1]", "query_maxlen": 20, "doc_maxlen": 48,
                       "mask_punctuation": True, "attend_to_mask_tokens": False, "dim": DIMS}),
+    # jina-colbert-v2: Stanford's layout around XLM-R-flash with rotations.
+    Variant("colbert-flash", 76, "xlm-roberta", "HF_ColBERT", "flash-colbert", added=("[QueryMarker]", "[DocumentMarker]"),
+            config={name: value for name, value in JINA_V3_FLASH.items() if name not in OF_VARIANT},
+            metadata={"query_token_id": "[QueryMarker]", "doc_token_id": "[DocumentMarker]", "query_maxlen": 20,
+                      "doc_maxlen": 48, "mask_punctuation": False, "attend_to_mask_tokens": True, "dim": DIMS}),
     Variant("multivector-6", 74, "bert", "BertModel", "multivector",
             pipeline={"model_type": "MultiVectorEncoder", "prompts": {"query": "query: ", "document": ""}},
             transformer={
@@ -143,14 +153,17 @@ def write(v: Variant, directory: Path) -> None:
     }
     act = {} if v.model_type == "distilbert" else {"hidden_act": "gelu"}
     write_json(directory / "config.json", document | act | v.sizes | v.config)
-    config = transformers.AutoConfig.from_pretrained(directory)
+    config = reference_config(v, directory)
     auto = transformers.AutoModelForMaskedLM if v.kind == "splade" else transformers.AutoModel
     weights = random_weights(v.seed, auto.from_config(config))
     if not v.untied:
         weights = {name: value for name, value in weights.items() if "decoder" not in name and name != "vocab_projector.weight"}
     if v.metadata is not None:
         rng = np.random.default_rng(v.seed + 1)
-        weights = {f"bert.{name}": value for name, value in weights.items()}
+        if v.kind == "flash-colbert":
+            weights = {f"roberta.{name}": value for name, value in JINA_V3.publish(weights).items()}
+        else:
+            weights = {f"bert.{name}": value for name, value in weights.items()}
         weights["linear.weight"] = (0.3 * rng.standard_normal((DIMS, 32))).astype(np.float16)
         write_json(directory / "artifact.metadata", v.metadata)
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
@@ -161,6 +174,15 @@ def write(v: Variant, directory: Path) -> None:
             bias = (mean + 0.1 * rng.standard_normal(rows)).astype(np.float16)
             save_file({"weight": weight, "bias": bias}, directory / f"{name}.safetensors", metadata={"format": "pt"})
     write_pipeline(v, directory)
+
+
+def reference_config(v: Variant, directory: Path) -> transformers.PreTrainedConfig:
+    """What transformers is told."""
+    if v.kind != "flash-colbert":
+        return transformers.AutoConfig.from_pretrained(directory)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_json(Path(scratch) / "config.json", JINA_V3.reference(json.loads((directory / "config.json").read_text())))
+        return transformers.AutoConfig.from_pretrained(scratch)
 
 
 def write_pipeline(v: Variant, directory: Path) -> None:
@@ -219,6 +241,41 @@ def golden_multivector(directory: Path) -> tuple[list[dict], float]:
     return cases, error
 
 
+def golden_flash_colbert(directory: Path) -> tuple[list[dict], float]:
+    """Stanford's preparation of texts (Khattab and Zaharia 2020): the marker behind the first token, queries filled up with
+    masks, which are seen; then its projection of every token, scaled to length 1."""
+    v = next(v for v in VARIANTS if v.name == directory.name)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
+    marker = [tokenizer.convert_tokens_to_ids(token) for token in v.added]
+    mask = wordpiece.SPECIALS.index("[MASK]")
+    with tempfile.TemporaryDirectory() as scratch:
+        reference_config(v, directory).save_pretrained(scratch)
+        linear = load_file(directory / "model.safetensors").pop("linear.weight")
+        shutil.copy(directory / "model.safetensors", scratch)
+        load = transformers.AutoModel.from_pretrained
+        narrow = load(scratch, dtype=torch.float32, attn_implementation="eager").eval()
+        with in_f64():
+            wide = load(scratch, dtype=torch.float32, attn_implementation="eager").to(torch.float64).eval()
+
+    def vectors(model: torch.nn.Module, ids: list[int]) -> np.ndarray:
+        with torch.no_grad():
+            hidden = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+            rows = torch.nn.functional.linear(hidden, linear.to(hidden.dtype))
+            return torch.nn.functional.normalize(rows, dim=-1).double().numpy()
+
+    cases, error = [], 0.0
+    for task, length, own in (("query", v.metadata["query_maxlen"], marker[0]), ("document", v.metadata["doc_maxlen"], marker[1])):
+        for text in TEXTS:
+            first, *rest, last = tokenizer(text)["input_ids"]
+            ids = [first, own, *rest[: length - 3], last]
+            ids += [mask] * (length - len(ids)) if task == "query" else []
+            with in_f64():
+                truth = vectors(wide, ids)
+            error = max(error, np.abs(vectors(narrow, ids) - truth).max())
+            cases.append({"task": task, "text": text, "ids": ids, "seen": len(ids), "rows": len(ids), "vectors": twelve(truth)})
+    return cases, error
+
+
 def bge_m3(directory: Path, ids: list[int], dtype: torch.dtype) -> tuple[np.ndarray, dict, np.ndarray]:
     """BGE-M3's three answers, as its paper (Chen et al. 2024) and the published FlagEmbedding describe them: the first
     token's hidden state scaled to length 1; for each word the greatest `relu` of a projection, without the tokens that
@@ -262,7 +319,8 @@ def main() -> None:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         write(v, directory)
-        makers = {"splade": golden_sparse, "multivector": golden_multivector, "bge-m3": golden_bge_m3}
+        makers = {"splade": golden_sparse, "multivector": golden_multivector, "bge-m3": golden_bge_m3,
+                  "flash-colbert": golden_flash_colbert}
         cases, error = makers[v.kind](directory)
         packages = (torch, transformers, sentence_transformers, safetensors, np)
         document = {"tokens_max": POSITIONS, "f32_error_max": float(f"{error:.3g}"),

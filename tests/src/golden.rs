@@ -39,7 +39,7 @@ pub const TINY_FAMILIES: [&str; 22] = [
 ];
 
 /// The tiny checkpoints with a head that classifies sequences or tokens.
-pub const TINY_CLASSIFIERS: [&str; 16] = [
+pub const TINY_CLASSIFIERS: [&str; 21] = [
     "bert-score",
     "bert-nli",
     "bert-score-6",
@@ -49,6 +49,10 @@ pub const TINY_CLASSIFIERS: [&str; 16] = [
     "electra-score",
     "mpnet-labels",
     "modernbert-score",
+    "ettin-score",
+    "gte-score",
+    "jina-bert-score",
+    "jina-flash-score",
     "qwen3-score",
     "qwen2-labels",
     "bert-ner",
@@ -56,14 +60,15 @@ pub const TINY_CLASSIFIERS: [&str; 16] = [
     "distilbert-ner",
     "electra-ner",
     "modernbert-ner",
+    "gte-ner",
 ];
 
 /// The tiny checkpoints that answer weights of words.
 pub const TINY_SPARSE: [&str; 4] = ["splade-max", "splade-sum", "splade-log-6", "splade-roberta"];
 
 /// The tiny checkpoints that answer a vector per token.
-pub const TINY_MULTIVECTOR: [&str; 4] =
-    ["colbert-pylate", "colbert-attend", "colbert-stanford", "multivector-6"];
+pub const TINY_MULTIVECTOR: [&str; 5] =
+    ["colbert-pylate", "colbert-attend", "colbert-stanford", "colbert-flash", "multivector-6"];
 
 /// One text and what the reference answers.
 #[derive(Debug, Deserialize)]

@@ -1,5 +1,6 @@
-//! What the scenarios in `all/` share: golden data, the real model, the simulated world, and chaos on real processes.
+//! What the scenarios in `all/` share: golden data, damaged copies, the real model, the simulated world, and chaos on real processes.
 
+pub mod changed;
 pub mod chaos;
 pub mod golden;
 pub mod serving;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     DescribeError, Labels, MultivectorTexts, json, late_interaction,
-    modules::{self, HeadNames, ModuleWeights, TableRows, ValueOf, VocabularyWeights},
+    modules::{self, FromTo, HeadNames, ModuleWeights, TableRows, ValueOf, VocabularyWeights},
     reranker::{self, LogitScore, PairTemplate},
     sentence_transformers::{Chain, LateInteraction, Pipeline},
     vocabulary::Vocabulary,
@@ -82,6 +82,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Found, DescribeError> {
             let mean = || PooledHead { poolings: Poolings(vec![Pooling::Mean]), modules: Vec::new() };
             Ok(classifier(source)?.unwrap_or_else(|| Found::dense(mean(), Vec::new(), true)))
         }
+        Chain::Scored { poolings, modules } => scored(source, poolings, modules),
         Chain::Classifier => classifier(source)?.ok_or_else(|| {
             source.contradiction(
                 "modules.json describes a cross-encoder, but the architecture has no head of labels",
@@ -123,13 +124,38 @@ pub(super) fn texts(
 
 /// Modules behind the pooling, each of which gets what the one before gives.
 fn pooled(poolings: &Poolings, modules: &[(String, PathBuf)], hidden: usize) -> Result<Found, DescribeError> {
-    let (modules, weights) = chain(modules, hidden * poolings.0.len(), ValueOf::Sentence)?;
+    let sentence = (ValueOf::Sentence, ValueOf::Sentence);
+    let (modules, weights) = chain(modules, hidden * poolings.0.len(), sentence)?;
     Ok(Found::dense(PooledHead { poolings: poolings.clone(), modules }, weights, false))
+}
+
+/// The same, of which the last module gives logits of labels, whatever labels `config.json` has.
+fn scored(
+    source: &Source<'_>,
+    poolings: &Poolings,
+    modules: &[(String, PathBuf)],
+) -> Result<Found, DescribeError> {
+    if modules.last().is_none_or(|(kind, _)| kind != "Dense") {
+        return Err(
+            source.contradiction("modules.json describes a cross-encoder, but no module gives scores")
+        );
+    }
+    let pooled = source.encoder.spec.hidden * poolings.0.len();
+    let (modules, weights) = chain(modules, pooled, (ValueOf::Sentence, ValueOf::Scores))?;
+    let classes = PooledHead { poolings: poolings.clone(), modules };
+    let outputs = classes.outputs(source.encoder.spec.hidden);
+    Ok(Found {
+        head: Head { classes: Some(classes), ..Head::default() },
+        names: HeadNames { classes: weights, ..HeadNames::default() },
+        labels: Labels::of_modules(source.path, outputs, source.pipeline.score_activation.as_deref())?,
+        pooling_assumed: false,
+        template: None,
+    })
 }
 
 /// Modules on the vectors of tokens. Each is scaled to length 1 in the end, whether a module says so or not.
 fn multivector(modules: &[(String, PathBuf)], hidden: usize) -> Result<Found, DescribeError> {
-    let (mut modules, mut weights) = chain(modules, hidden, ValueOf::Tokens)?;
+    let (mut modules, mut weights) = chain(modules, hidden, (ValueOf::Tokens, ValueOf::Tokens))?;
     if modules.last() != Some(&HeadModule::Normalize) {
         modules.push(HeadModule::Normalize);
         weights.push(None);
@@ -174,15 +200,16 @@ fn stanford(source: &Source<'_>) -> Result<Found, DescribeError> {
     Ok(Found::multivector(MultivectorHead { modules, skipped_first: 0 }, vec![Some(weights), None]))
 }
 
-/// Modules with their weights, each of which gets what the one before gives.
+/// Modules with their weights, each of which gets what the one before gives; only the last one writes another value.
 fn chain(
     modules: &[(String, PathBuf)],
     mut width: usize,
-    of: ValueOf,
+    (from, to): FromTo,
 ) -> Result<(Vec<HeadModule>, Vec<Option<ModuleWeights>>), DescribeError> {
     let (mut chain, mut weights) = (Vec::new(), Vec::new());
-    for (kind, dir) in modules {
-        let Some((module, of_module)) = modules::read(kind, dir, width, of)? else {
+    for (index, (kind, dir)) in modules.iter().enumerate() {
+        let to = if index + 1 == modules.len() { to } else { from };
+        let Some((module, of_module)) = modules::read(kind, dir, width, (from, to))? else {
             continue;
         };
         width = module.outputs(width);
@@ -195,10 +222,12 @@ fn chain(
 /// The classifier of the class that `config.json` names; `None` for a bare encoder.
 fn classifier(source: &Source<'_>) -> Result<Option<Found>, DescribeError> {
     // A bare encoder's labels mean nothing, and may contradict each other.
-    if !families::has_label_head(source.config).map_err(|error| source.family(error))? {
+    let outputs = families::label_outputs(source.config, source.checkpoint, source.encoder);
+    let Some(outputs) = outputs.map_err(|error| source.family(error))? else {
         return Ok(None);
-    }
-    let labels = Labels::of_config(source.path, source.config, source.pipeline.score_activation.as_deref())?;
+    };
+    let activation = source.pipeline.score_activation.as_deref();
+    let labels = Labels::of_config(source.path, source.config, outputs, activation)?;
     let (head, names) = match source.named(HeadOf::Labels(labels.names.len()))? {
         Some(NamedHead::Sequence(head, names)) => (
             Head { classes: Some(head), ..Head::default() },

@@ -47,15 +47,16 @@ struct SentenceTransformers {
     activation_fn: Option<String>,
 }
 
-/// As many as `transformers` gives a classifier that is told nothing.
-const LABELS_DEFAULT: usize = 2;
+/// More than any real classifier has; as many names are made where a configuration tells only how many there are.
+const LABELS_MAX: usize = 65_536;
 
 impl Labels {
     /// What `config.json`, which was read from `path`, says; `activation` is what a file of the pipeline says, which goes
-    /// first.
+    /// first. A configuration may leave it to the weights how many labels there are: `outputs` of the last layer.
     pub(super) fn of_config(
         path: &Path,
         config: &Value,
+        outputs: usize,
         activation: Option<&str>,
     ) -> Result<Self, DescribeError> {
         let refuse = |reason: String| DescribeError::Contradiction { path: path.to_owned(), reason };
@@ -63,9 +64,7 @@ impl Labels {
             .map_err(|error| DescribeError::Json { path: path.to_owned(), reason: error.to_string() })?;
         let names = match &config.id2label {
             Some(labels) => in_order(labels).map_err(refuse)?,
-            None => {
-                (0..config.num_labels.unwrap_or(LABELS_DEFAULT)).map(|id| format!("LABEL_{id}")).collect()
-            }
+            None => numbered(config.num_labels.unwrap_or(outputs)).map_err(refuse)?,
         };
         if let Some(count) = config.num_labels.filter(|count| *count != names.len()) {
             return Err(refuse(format!("num_labels is {count}, but id2label names {} labels", names.len())));
@@ -76,23 +75,42 @@ impl Labels {
         let older = config.sentence_transformers.and_then(|own| own.activation_fn);
         let oldest = config.sbert_ce_default_activation_function;
         let told = activation.or(older.as_deref()).or(oldest.as_deref());
-        let activation = match told {
+        let multi_label = config.problem_type.as_deref() == Some("multi_label_classification");
+        Ok(Self { multi_label, ..Self::new(path, names, told)? })
+    }
+
+    /// Of a language model that answers yes or no.
+    pub(super) fn of_judgement(path: &Path, activation: Option<&str>) -> Result<Self, DescribeError> {
+        Self::new(path, vec!["yes".into()], activation)
+    }
+
+    /// Of as many logits as a chain of modules gives.
+    pub(super) fn of_modules(
+        path: &Path,
+        outputs: usize,
+        activation: Option<&str>,
+    ) -> Result<Self, DescribeError> {
+        let refuse = |reason| DescribeError::Contradiction { path: path.to_owned(), reason };
+        Self::new(path, numbered(outputs).map_err(refuse)?, activation)
+    }
+
+    /// A score lies in 0..1 where nothing else is told, logits of several labels are left as they are.
+    fn new(path: &Path, names: Vec<String>, activation: Option<&str>) -> Result<Self, DescribeError> {
+        let activation = match activation {
             Some(class) => ScoreActivation::of_class(path, class)?,
             None if names.len() == 1 => ScoreActivation::Sigmoid,
             None => ScoreActivation::Identity,
         };
-        let multi_label = config.problem_type.as_deref() == Some("multi_label_classification");
-        Ok(Self { names, multi_label, activation })
+        Ok(Self { names, multi_label: false, activation })
     }
 }
 
-impl Labels {
-    /// Of a language model that answers yes or no.
-    pub(super) fn of_judgement(path: &Path, activation: Option<&str>) -> Result<Self, DescribeError> {
-        let told = activation.map(|class| ScoreActivation::of_class(path, class)).transpose()?;
-        let activation = told.unwrap_or(ScoreActivation::Sigmoid);
-        Ok(Self { names: vec!["yes".into()], multi_label: false, activation })
+/// What labels are called that nobody named.
+fn numbered(labels: usize) -> Result<Vec<String>, String> {
+    if labels > LABELS_MAX {
+        return Err(format!("{labels} labels; there may be {LABELS_MAX}"));
     }
+    Ok((0..labels).map(|id| format!("LABEL_{id}")).collect())
 }
 
 /// The labels by their ids, which must be 0, 1, 2, …
@@ -125,7 +143,7 @@ mod tests {
     use super::*;
 
     fn read(config: &Value) -> Result<Labels, String> {
-        Labels::of_config(Path::new("config.json"), config, None).map_err(|error| error.to_string())
+        Labels::of_config(Path::new("config.json"), config, 2, None).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -151,6 +169,10 @@ mod tests {
             "config.json: num_labels is 3, but id2label names 1 labels"
         );
         assert_eq!(told(json!({"id2label": {}})), "config.json: a classifier without labels");
+        assert_eq!(
+            told(json!({"num_labels": u64::MAX})),
+            "config.json: 18446744073709551615 labels; there may be 65536"
+        );
         assert!(told(json!({"id2label": ["a"]})).starts_with("config.json: invalid type"));
     }
 
@@ -158,7 +180,7 @@ mod tests {
     fn the_activation_is_told_in_three_places() {
         let one = |mut config: Value, pipeline: Option<&str>| {
             config["num_labels"] = 1.into();
-            Labels::of_config(Path::new("config.json"), &config, pipeline).map(|labels| labels.activation)
+            Labels::of_config(Path::new("config.json"), &config, 1, pipeline).map(|labels| labels.activation)
         };
         let identity = "torch.nn.modules.linear.Identity";
         assert_eq!(one(json!({}), None).expect("sound"), ScoreActivation::Sigmoid);

@@ -7,6 +7,7 @@ mod labels;
 mod late_interaction;
 mod matryoshka;
 mod modules;
+mod pooling;
 mod reranker;
 mod sentence_transformers;
 mod vocabulary;

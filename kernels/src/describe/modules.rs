@@ -57,6 +57,8 @@ pub(super) enum ValueOf {
     Sentence,
     /// The vectors of the tokens.
     Tokens,
+    /// The logits of labels.
+    Scores,
 }
 
 impl ValueOf {
@@ -64,21 +66,26 @@ impl ValueOf {
         match self {
             Self::Sentence => "sentence_embedding",
             Self::Tokens => "token_embeddings",
+            Self::Scores => "scores",
         }
     }
 }
 
-pub(super) const COVERED: &str = "Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout; \
+pub(super) const COVERED: &str = "Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout, the last of which may \
+                                  give scores; \
                                   Transformer for sequence-classification; Transformer for fill-mask, SpladePooling; \
                                   Transformer for text-generation, LogitScore; \
                                   Transformer, then any of Dense, Normalize, MultiVectorMask for tokens";
+
+/// What a module reads, and what it writes.
+pub(super) type FromTo = (ValueOf, ValueOf);
 
 /// Reads the module of class `kind` in `dir`, which gets vectors of `width`. `None` for one that does nothing here.
 pub(super) fn read(
     kind: &str,
     dir: &Path,
     width: usize,
-    of: ValueOf,
+    of: FromTo,
 ) -> Result<Option<(HeadModule, Option<ModuleWeights>)>, DescribeError> {
     let path = dir.join("config.json");
     match kind {
@@ -110,14 +117,15 @@ struct Names {
 }
 
 impl Names {
-    /// Older files do not say it.
-    fn check(self, path: &Path, of: ValueOf) -> Result<(), DescribeError> {
-        let names = [self.module_input_name, self.module_output_name];
-        match names.into_iter().flatten().find(|name| name != of.name()) {
-            Some(name) => Err(DescribeError::NotCovered {
+    /// Older files do not say it; a module writes what it reads where it says no more.
+    fn check(self, path: &Path, (from, to): FromTo) -> Result<(), DescribeError> {
+        let read = self.module_input_name.unwrap_or_else(|| from.name().to_owned());
+        let written = self.module_output_name.unwrap_or_else(|| from.name().to_owned());
+        match [(read, from), (written, to)].into_iter().find(|(name, value)| name != value.name()) {
+            Some((name, value)) => Err(DescribeError::NotCovered {
                 path: path.to_owned(),
                 found: format!("a module for {name:?}"),
-                covered: of.name(),
+                covered: value.name(),
             }),
             None => Ok(()),
         }
@@ -147,7 +155,7 @@ impl Dense {
         self,
         path: &Path,
         width: usize,
-        of: ValueOf,
+        of: FromTo,
     ) -> Result<(HeadModule, Option<ModuleWeights>), DescribeError> {
         let not_covered =
             |found, covered| DescribeError::NotCovered { path: path.to_owned(), found, covered };

@@ -10,13 +10,10 @@ use serde::Deserialize;
 use super::{
     DescribeError, Prompts, json,
     late_interaction::{PylateConfig, TransformerTexts},
-    modules,
+    modules, pooling,
     reranker::LogitScore,
 };
-use crate::{
-    cpu::{WordPooling, WordWeights},
-    spec::{Pooling, Poolings},
-};
+use crate::{cpu::WordWeights, spec::Poolings};
 
 /// What the files around the encoder say.
 #[derive(Debug)]
@@ -47,6 +44,8 @@ pub(super) enum Chain {
     Bare,
     /// Pooling, then modules: the class and the directory of each.
     Pooled { poolings: Poolings, modules: Vec<(String, PathBuf)> },
+    /// The same, of which the last one gives logits of labels.
+    Scored { poolings: Poolings, modules: Vec<(String, PathBuf)> },
     /// The head of the class in `config.json`.
     Classifier,
     /// The logits of a masked language model, pooled.
@@ -76,33 +75,9 @@ impl Pipeline {
         let transformer = read_transformer(&dir)?;
         let chain = match modules.as_deref() {
             None => Chain::Bare,
-            Some([first]) if first.kind() == "Transformer" && transformer.classifies() => Chain::Classifier,
-            Some([first, pooling, rest @ ..])
-                if first.kind() == "Transformer"
-                    && pooling.kind() == "Pooling"
-                    && rest.iter().all(is_covered) =>
-            {
-                let pooling_dir = pooling.dir(root, &modules_path)?;
-                let named =
-                    |module: &Module| Ok((module.kind().to_owned(), module.dir(root, &modules_path)?));
-                let modules = rest.iter().map(named).collect::<Result<_, DescribeError>>()?;
-                Chain::Pooled { poolings: read_pooling(&pooling_dir, &prompts)?, modules }
+            Some(modules) => {
+                Listed { root, path: &modules_path, modules }.chain(&transformer, &prompts, &config)?
             }
-            Some([first, pooling]) if transformer.fills_masks(first) && pooling.kind() == "SpladePooling" => {
-                Chain::Words(read_splade_pooling(&pooling.dir(root, &modules_path)?)?)
-            }
-            Some([first, score]) if transformer.generates(first) && score.kind() == "LogitScore" => {
-                let path = score.dir(root, &modules_path)?.join("config.json");
-                Chain::Judgement(json::required(&path, json::BYTES_MAX)?)
-            }
-            Some([first, rest @ ..])
-                if first.kind() == "Transformer" && !rest.is_empty() && rest.iter().all(is_of_tokens) =>
-            {
-                let named =
-                    |module: &Module| Ok((module.kind().to_owned(), module.dir(root, &modules_path)?));
-                Chain::Tokens { modules: rest.iter().map(named).collect::<Result<_, DescribeError>>()? }
-            }
-            Some(other) => return Err(refuse_chain(modules_path, other)),
         };
         let PipelineConfig { model_type, activation_fn, pylate, .. } = config;
         let is_pylate = model_type.as_deref() != Some("MultiVectorEncoder");
@@ -124,29 +99,71 @@ impl Pipeline {
     }
 }
 
-fn is_covered(module: &Module) -> bool {
-    HEAD_MODULES.contains(&module.kind())
+/// What `modules.json` lists.
+struct Listed<'a> {
+    /// Of the model.
+    root: &'a Path,
+    path: &'a Path,
+    modules: &'a [Module],
+}
+
+impl Listed<'_> {
+    fn chain(
+        &self,
+        transformer: &TransformerConfig,
+        prompts: &Prompts,
+        config: &PipelineConfig,
+    ) -> Result<Chain, DescribeError> {
+        let refused = || {
+            let kinds = self.modules.iter().map(Module::kind).collect::<Vec<_>>();
+            let found = format!("the chain of modules {}", kinds.join(", "));
+            DescribeError::NotCovered { path: self.path.to_owned(), found, covered: modules::COVERED }
+        };
+        let [first, rest @ ..] = self.modules else { return Err(refused()) };
+        let is_plain = first.kind() == "Transformer";
+        match rest {
+            [] if is_plain && transformer.classifies() => Ok(Chain::Classifier),
+            [pooling, rest @ ..]
+                if is_plain && pooling.kind() == "Pooling" && rest.iter().all(is_of_sentences) =>
+            {
+                let poolings = pooling::read(&self.dir(pooling)?, prompts)?;
+                let modules = self.named(rest)?;
+                Ok(match config.model_type.as_deref() {
+                    Some("CrossEncoder") => Chain::Scored { poolings, modules },
+                    _ => Chain::Pooled { poolings, modules },
+                })
+            }
+            [pooling] if transformer.fills_masks(first) && pooling.kind() == "SpladePooling" => {
+                Ok(Chain::Words(pooling::read_of_words(&self.dir(pooling)?)?))
+            }
+            [score] if transformer.generates(first) && score.kind() == "LogitScore" => {
+                let path = self.dir(score)?.join("config.json");
+                Ok(Chain::Judgement(json::required(&path, json::BYTES_MAX)?))
+            }
+            [_, ..] if is_plain && rest.iter().all(is_of_tokens) => {
+                Ok(Chain::Tokens { modules: self.named(rest)? })
+            }
+            _ => Err(refused()),
+        }
+    }
+
+    fn dir(&self, module: &Module) -> Result<PathBuf, DescribeError> {
+        module.dir(self.root, self.path)
+    }
+
+    fn named(&self, modules: &[Module]) -> Result<Vec<(String, PathBuf)>, DescribeError> {
+        modules.iter().map(|module| Ok((module.kind().to_owned(), self.dir(module)?))).collect()
+    }
+}
+
+/// Modules that may follow the pooling.
+fn is_of_sentences(module: &Module) -> bool {
+    matches!(module.kind(), "Dense" | "LayerNorm" | "Normalize" | "Dropout")
 }
 
 /// Modules that may follow the encoder where each token gets a vector.
 fn is_of_tokens(module: &Module) -> bool {
     matches!(module.kind(), "Dense" | "pylate.models.Dense.Dense" | "Normalize" | "MultiVectorMask")
-}
-
-fn refuse_chain(path: PathBuf, modules: &[Module]) -> DescribeError {
-    let kinds = modules.iter().map(Module::kind).collect::<Vec<_>>();
-    let found = format!("the chain of modules {}", kinds.join(", "));
-    DescribeError::NotCovered { path, found, covered: modules::COVERED }
-}
-
-fn read_pooling(dir: &Path, prompts: &Prompts) -> Result<Poolings, DescribeError> {
-    let path = dir.join("config.json");
-    let pooling = json::required::<PoolingConfig>(&path, json::BYTES_MAX)?;
-    if !pooling.include_prompt && prompts.by_name.values().any(|prompt| !prompt.is_empty()) {
-        let found = "a pooling that leaves the prompt out (include_prompt: false)".into();
-        return Err(DescribeError::NotCovered { path, found, covered: "include_prompt: true" });
-    }
-    pooling.modes(&path)
 }
 
 impl Chain {
@@ -155,7 +172,7 @@ impl Chain {
         let covered = match self {
             Self::Bare => "SentenceTransformer, CrossEncoder",
             Self::Pooled { .. } => "SentenceTransformer",
-            Self::Classifier | Self::Judgement(_) => "CrossEncoder",
+            Self::Scored { .. } | Self::Classifier | Self::Judgement(_) => "CrossEncoder",
             Self::Words(_) => "SparseEncoder",
             Self::Tokens { .. } => "ColBERT, MultiVectorEncoder",
         };
@@ -239,116 +256,6 @@ fn read_transformer(dir: &Path) -> Result<TransformerConfig, DescribeError> {
         return Ok(config);
     }
     Ok(TransformerConfig::default())
-}
-
-#[derive(Deserialize)]
-struct SpladePooling {
-    #[serde(default = "max")]
-    pooling_strategy: String,
-    #[serde(default = "relu")]
-    activation_function: String,
-}
-
-fn max() -> String {
-    "max".into()
-}
-
-fn relu() -> String {
-    "relu".into()
-}
-
-fn read_splade_pooling(dir: &Path) -> Result<WordWeights, DescribeError> {
-    let path = dir.join("config.json");
-    let config = json::required::<SpladePooling>(&path, json::BYTES_MAX)?;
-    let refuse = |found, covered| Err(DescribeError::NotCovered { path: path.clone(), found, covered });
-    let pooling = match config.pooling_strategy.as_str() {
-        "max" => WordPooling::Max,
-        "sum" => WordPooling::Sum,
-        other => return refuse(format!("pooling by {other:?}"), "max, sum"),
-    };
-    let logarithms = match config.activation_function.as_str() {
-        "relu" => 1,
-        "log1p_relu" => 2,
-        other => return refuse(format!("the activation {other:?}"), "relu, log1p_relu"),
-    };
-    Ok(WordWeights { pooling, logarithms })
-}
-
-/// One boolean per mode until version 5, then one field with a name or a list of names.
-#[derive(Deserialize)]
-struct PoolingConfig {
-    #[serde(default)]
-    pooling_mode: Option<OneOrMore>,
-    #[serde(default = "yes")]
-    include_prompt: bool,
-    #[serde(flatten)]
-    booleans: BTreeMap<String, serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
-const fn yes() -> bool {
-    true
-}
-
-/// The boolean's name, the name since version 5, the mode.
-const MODES: [(&str, &str, Pooling); 6] = [
-    ("pooling_mode_cls_token", "cls", Pooling::Cls),
-    ("pooling_mode_max_tokens", "max", Pooling::Max),
-    ("pooling_mode_mean_tokens", "mean", Pooling::Mean),
-    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
-    ("pooling_mode_weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
-    ("pooling_mode_lasttoken", "lasttoken", Pooling::LastToken),
-];
-/// Classes that may follow the pooling.
-const HEAD_MODULES: [&str; 4] = ["Dense", "LayerNorm", "Normalize", "Dropout"];
-const MODES_COVERED: &str = "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken";
-
-impl PoolingConfig {
-    /// In the order in which their vectors stand side by side: that of the list, or of [`MODES`].
-    fn modes(self, path: &Path) -> Result<Poolings, DescribeError> {
-        let names = match self.pooling_mode {
-            Some(OneOrMore::One(name)) => vec![name],
-            Some(OneOrMore::More(names)) => names,
-            None => {
-                let mut names: Vec<_> = self.booleans.into_iter().filter_map(active).collect();
-                names.sort_by_key(|name| MODES.iter().position(|(_, current, _)| current == name));
-                names
-            }
-        };
-        let mut modes = Vec::with_capacity(names.len());
-        for name in &names {
-            let mode = MODES.iter().find(|(_, current, _)| current == name);
-            let (.., mode) = mode.ok_or_else(|| not_covered(path, format!("pooling by {name:?}")))?;
-            if modes.contains(mode) {
-                return Err(not_covered(path, format!("pooling by {name:?} twice")));
-            }
-            modes.push(*mode);
-        }
-        // With no mode set, sentence-transformers takes the mean.
-        if modes.is_empty() {
-            modes.push(Pooling::Mean);
-        }
-        Ok(Poolings(modes))
-    }
-}
-
-/// The mode that a boolean of the older layout turns on; an unknown one keeps its name, to be refused by it.
-fn active((field, value): (String, serde_json::Value)) -> Option<String> {
-    if !field.starts_with("pooling_mode_") || value != serde_json::Value::Bool(true) {
-        return None;
-    }
-    let known = MODES.iter().find(|(boolean, ..)| *boolean == field);
-    Some(known.map_or(field, |(_, current, _)| (*current).to_owned()))
-}
-
-fn not_covered(path: &Path, found: String) -> DescribeError {
-    DescribeError::NotCovered { path: path.to_owned(), found, covered: MODES_COVERED }
 }
 
 const PIPELINE_FILE: &str = "config_sentence_transformers.json";

@@ -182,7 +182,7 @@ fn what_is_not_covered_is_named_with_its_file() {
     assert_eq!(
         chain,
         "DIR/modules.json: the chain of modules Transformer, Pooling, LSTM, Normalize is not covered; \
-         covered: Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout; \
+         covered: Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout, the last of which may give scores; \
          Transformer for sequence-classification; Transformer for fill-mask, SpladePooling; \
          Transformer for text-generation, LogitScore; Transformer, then any of Dense, Normalize, MultiVectorMask for tokens"
     );

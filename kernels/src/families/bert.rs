@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use super::{
     Family, FamilyError,
-    heads::{HeadClass, HeadKind, HeadLayer, TOKEN_CLASSIFIER, VocabularyNaming},
+    heads::{HeadClass, HeadKind, POOLER_CLASSIFIER, TOKEN_CLASSIFIER, VocabularyNaming},
     names::Naming,
     post_norm::{PostNorm, refuse},
 };
-use crate::spec::{Activation, EncoderSpec, Head, Pooling, Position};
+use crate::spec::{EncoderSpec, Head, Position};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["bert"],
@@ -22,16 +22,7 @@ pub(super) const FAMILY: Family = Family {
     },
     naming: &NAMING,
     heads: &[
-        HeadClass {
-            architectures: &["BertForSequenceClassification"],
-            kind: HeadKind::Sequence(
-                Pooling::Cls,
-                &[
-                    HeadLayer::hidden("pooler.dense", Activation::Tanh).in_encoder(),
-                    HeadLayer::labels("classifier"),
-                ],
-            ),
-        },
+        HeadClass { architectures: &["BertForSequenceClassification"], kind: POOLER_CLASSIFIER },
         HeadClass {
             architectures: &["BertForMaskedLM", "BertForPreTraining"],
             kind: HeadKind::Vocabulary(VocabularyNaming {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{
     Family, FamilyError, bert,
+    heads::{HeadClass, HeadKind, POOLER_CLASSIFIER, TOKEN_CLASSIFIER, VocabularyNaming},
     names::Naming,
     post_norm::{PostNorm, ROTARY, refuse_unless},
     rope::RopeParameters,
@@ -16,8 +17,14 @@ use crate::spec::{EncoderSpec, Gate, Head, Position, QkvLayout};
 
 pub(super) const PUBLISHED: Family = Family {
     model_types: &["new", "gte"],
-    architectures: &["NewModel", "NewForMaskedLM", "GteModel", "GteForMaskedLM"],
-    own_code: &["modeling.NewModel", "modeling_hf_alibaba_nlp_gte.GteModel"],
+    architectures: &["NewModel", "GteModel"],
+    own_code: &[
+        "modeling.NewModel",
+        "modeling.NewForSequenceClassification",
+        "modeling.NewForTokenClassification",
+        "modeling.NewForMaskedLM",
+        "modeling_hf_alibaba_nlp_gte.GteModel",
+    ],
     spec: |config, head| super::from_value::<GteConfig>(config)?.spec(QkvLayout::Fused, Gate::UpGate, head),
     naming: &Naming {
         prefixes: &["", "new.", "gte."],
@@ -29,8 +36,30 @@ pub(super) const PUBLISHED: Family = Family {
         ffn_norm: "mlp_ln",
         ..bert::NAMING
     },
-    heads: &[],
+    heads: &[
+        HeadClass {
+            architectures: &["NewForSequenceClassification", "GteForSequenceClassification"],
+            kind: POOLER_CLASSIFIER,
+        },
+        HeadClass {
+            architectures: &["NewForTokenClassification", "GteForTokenClassification"],
+            kind: TOKEN_CLASSIFIER,
+        },
+        HeadClass {
+            architectures: &["NewForMaskedLM"],
+            kind: HeadKind::Vocabulary(VocabularyNaming {
+                norm: "lm_head.norm",
+                activation: None,
+                ..LM_HEAD
+            }),
+        },
+        HeadClass { architectures: &["GteForMaskedLM"], kind: HeadKind::Vocabulary(LM_HEAD) },
+    ],
 };
+
+/// The bias is the table's own.
+const LM_HEAD: VocabularyNaming =
+    VocabularyNaming { bias: "lm_head.decoder.bias", ..VocabularyNaming::LM_HEAD };
 
 /// As transformers calls the tensors.
 pub(super) const CURRENT: Family = Family {

@@ -110,6 +110,12 @@ pub(super) const TOKEN_CLASSIFIER: HeadKind = HeadKind::Token(&[HeadLayer::label
 pub(super) const SCORE_CLASSIFIER: HeadKind =
     HeadKind::Sequence(Pooling::LastToken, &[HeadLayer::labels_without_bias("score")]);
 
+/// BERT's pooler, which is saved as a part of the encoder, and one layer behind it: BERT, and those that follow it.
+pub(super) const POOLER_CLASSIFIER: HeadKind = HeadKind::Sequence(
+    Pooling::Cls,
+    &[HeadLayer::hidden("pooler.dense", Activation::Tanh).in_encoder(), HeadLayer::labels("classifier")],
+);
+
 /// Two layers on the first token with `tanh` between them: RoBERTa, and those that follow it.
 pub(super) const TANH_CLASSIFIER: HeadKind = HeadKind::Sequence(
     Pooling::Cls,
@@ -172,7 +178,17 @@ impl Told {
     }
 }
 
+/// As many labels as `transformers` gives a classifier that is told nothing.
+const LABELS_DEFAULT: usize = 2;
+
 impl HeadKind {
+    /// How many labels the weights have: the rows of the last layer, if it is there.
+    pub(super) fn label_outputs(&self, encoder: &Described, checkpoint: &Checkpoint) -> usize {
+        let (Self::Sequence(_, [.., last]) | Self::Token([.., last])) = self else { return LABELS_DEFAULT };
+        let name = Affine::linear(&format!("{}{}", last.prefix(encoder), last.name));
+        checkpoint.rows(&name.weight).unwrap_or(LABELS_DEFAULT)
+    }
+
     pub(super) fn is_of(&self, of: HeadOf) -> bool {
         matches!(self, Self::Vocabulary(_)) == (of == HeadOf::Words)
     }

@@ -1,4 +1,4 @@
-//! JinaBERT (Günther et al. 2023): jina-embeddings-v2: BERT with slopes in place of positions and a gated network.
+//! JinaBERT (Günther et al. 2023): jina-embeddings-v2 and jina-reranker-v1: BERT with slopes in place of positions and a gated network.
 //!
 //! Fields and names: `configuration_bert.py` and `modeling_bert.py` of jinaai/jina-bert-implementation.
 
@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{
     Family, bert,
     bert::BertConfig,
+    heads::{HeadClass, POOLER_CLASSIFIER},
     names::Naming,
     post_norm::{refuse, refuse_unless},
 };
@@ -15,7 +16,11 @@ use crate::spec::{Activation, Gate, Position, PositionBias};
 pub(super) const FAMILY: Family = Family {
     model_types: &[],
     architectures: &["JinaBertModel", "JinaBertForMaskedLM"],
-    own_code: &["modeling_bert.JinaBertModel"],
+    own_code: &[
+        "modeling_bert.JinaBertModel",
+        "modeling_bert.JinaBertForMaskedLM",
+        "modeling_bert.JinaBertForSequenceClassification",
+    ],
     spec: |config, head| {
         let JinaConfig { position_embedding_type, feed_forward_type, bert } = super::from_value(config)?;
         refuse_unless("position_embedding_type", position_embedding_type.as_str(), "alibi", "alibi")?;
@@ -39,7 +44,7 @@ pub(super) const FAMILY: Family = Family {
         ffn_norm: "mlp.layernorm",
         ..bert::NAMING
     },
-    heads: &[],
+    heads: &[HeadClass { architectures: &["JinaBertForSequenceClassification"], kind: POOLER_CLASSIFIER }],
 };
 
 #[derive(Deserialize)]

@@ -197,23 +197,39 @@ impl Identity {
         Ok(families)
     }
 
-    /// The code that loading the bare model would run, or any other if none is named for that.
+    /// The code that loading the bare model would run, or that of the class that the configuration names, or any other if none
+    /// is named for these.
     fn own_code(&self) -> Option<String> {
         let map = self.auto_map.as_ref()?;
-        let class = map.get("AutoModel").or_else(|| map.values().next())?;
-        Some(class.as_str().map_or_else(|| class.to_string(), str::to_owned))
+        let class =
+            |class: &serde_json::Value| class.as_str().map_or_else(|| class.to_string(), str::to_owned);
+        let architecture = self.architectures.as_ref().and_then(|all| all.first());
+        let is_named =
+            |class: &String| architecture.is_some_and(|own| class.rsplit('.').next() == Some(own.as_str()));
+        let bare = map.get("AutoModel").map(class);
+        bare.or_else(|| map.values().map(class).find(is_named)).or_else(|| map.values().next().map(class))
     }
 }
 
-/// Whether the class that `config.json` names has a head of labels.
-pub(crate) fn has_label_head(config: &serde_json::Value) -> Result<bool, FamilyError> {
+/// The class that `config.json` names, where it has a head of the kind that is looked for.
+fn head_class(config: &serde_json::Value, of: HeadOf) -> Result<Option<&'static HeadClass>, FamilyError> {
     let Identity { architectures, .. } = from_value(config)?;
-    let first = architectures.and_then(|all| all.into_iter().next());
-    let is_it = |class: &HeadClass| {
-        class.kind.is_of(HeadOf::Labels(0))
-            && first.as_deref().is_some_and(|own| class.architectures.contains(&own))
+    let Some(architecture) = architectures.and_then(|all| all.into_iter().next()) else {
+        return Ok(None);
     };
-    Ok(FAMILIES.iter().flat_map(|family| family.heads).any(is_it))
+    let is_it =
+        |class: &&HeadClass| class.architectures.contains(&architecture.as_str()) && class.kind.is_of(of);
+    Ok(FAMILIES.iter().flat_map(|family| family.heads).find(is_it))
+}
+
+/// How many labels the weights have, where the class that `config.json` names has a head of labels.
+pub(crate) fn label_outputs(
+    config: &serde_json::Value,
+    checkpoint: &Checkpoint,
+    encoder: &Described,
+) -> Result<Option<usize>, FamilyError> {
+    let class = head_class(config, HeadOf::Labels(0))?;
+    Ok(class.map(|class| class.kind.label_outputs(encoder, checkpoint)))
 }
 
 /// The head of the class that `config.json` names, where it has one of the kind that is looked for.
@@ -223,14 +239,8 @@ pub(crate) fn named_head(
     encoder: &Described,
     of: HeadOf,
 ) -> Result<Option<NamedHead>, FamilyError> {
-    let Identity { architectures, .. } = from_value(config)?;
-    let Some(architecture) = architectures.and_then(|all| all.into_iter().next()) else {
-        return Ok(None);
-    };
-    let mut heads = FAMILIES.iter().flat_map(|family| family.heads);
-    let is_it =
-        |class: &&HeadClass| class.architectures.contains(&architecture.as_str()) && class.kind.is_of(of);
-    heads.find(is_it).map(|class| class.kind.named(config, encoder, of, checkpoint)).transpose()
+    let class = head_class(config, of)?;
+    class.map(|class| class.kind.named(config, encoder, of, checkpoint)).transpose()
 }
 
 impl Family {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use shoal_tests::changed::copy;
 
 use super::{Home, MODEL, golden, golden_cases};
 
@@ -25,19 +26,6 @@ fn with_golden(home: &Home, spoil: f64) -> String {
     fs::write(dir.join("shoal.golden.json"), json!({ "made_by": "a test", "cases": whole }).to_string())
         .expect("write");
     dir.display().to_string()
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    fs::create_dir_all(to).expect("create");
-    for entry in fs::read_dir(from).expect("read") {
-        let entry = entry.expect("entry");
-        let to = to.join(entry.file_name());
-        if entry.file_type().expect("type").is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).expect("copy");
-        }
-    }
 }
 
 #[test]

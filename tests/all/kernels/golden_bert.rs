@@ -1,11 +1,14 @@
 //! Tiny random checkpoints in every layout that BERT models are published in.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use shoal_kernels::{
     CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, OutputSet, Outputs, PackedBatch, spec::Pooling,
 };
-use shoal_tests::golden::{self, Case, TINY_BERTS, TinyBert, cosine, error_max};
+use shoal_tests::{
+    changed,
+    golden::{self, Case, TINY_BERTS, TinyBert, cosine, error_max},
+};
 
 use super::{describe, devices, load, run};
 
@@ -81,8 +84,7 @@ fn descriptions_are_what_the_files_say() {
 
 /// A copy of `mean` that pools as told and does not normalise.
 fn pooled_by(mode: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    copy_files(&golden::tiny_bert_dir("mean"), dir.path());
+    let dir = changed::copy_of(&golden::tiny_bert_dir("mean"));
     let module = |path: &str, class: &str| serde_json::json!({"path": path, "type": class});
     let modules = serde_json::json!([
         module("", "sentence_transformers.models.Transformer"),
@@ -90,17 +92,8 @@ fn pooled_by(mode: &str) -> tempfile::TempDir {
     ]);
     let pooling = serde_json::json!({"pooling_mode": mode});
     fs::write(dir.path().join("modules.json"), modules.to_string()).expect("written");
-    fs::create_dir(dir.path().join("1_Pooling")).expect("created");
     fs::write(dir.path().join("1_Pooling/config.json"), pooling.to_string()).expect("written");
     dir
-}
-
-fn copy_files(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).expect("golden data is there").filter_map(Result::ok) {
-        if entry.path().is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
-        }
-    }
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Tiny random checkpoints whose heads classify sequences or tokens, and what a head may get wrong.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::{Value, json};
 use shoal_kernels::{
     CpuIsa, CpuLane, CpuModel, Dtype, ExecError, ModelDescription, ModelTask, OutputSet, Outputs,
     PackedBatch, ScoreActivation,
 };
-use shoal_tests::golden::{self, Logits, TINY_CLASSIFIERS, cosine, error_max};
+use shoal_tests::{
+    changed,
+    golden::{self, Logits, TINY_CLASSIFIERS, cosine, error_max},
+};
 
 use super::{bits, describe, devices, load};
 
@@ -100,19 +103,7 @@ fn a_model_is_not_asked_for_what_it_does_not_give() {
 
 /// What describing a copy of a checkpoint says after its configuration was changed.
 fn refusal(name: &str, change: impl FnOnce(&mut Value)) -> String {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let from = golden::tiny_head_dir(name);
-    fs::copy(from.join("model.safetensors"), dir.path().join("model.safetensors")).expect("copied");
-    let config = fs::read(from.join("config.json")).expect("golden data is there");
-    let mut config = serde_json::from_slice(&config).expect("JSON");
-    change(&mut config);
-    fs::write(dir.path().join("config.json"), config.to_string()).expect("written");
-    told(dir.path())
-}
-
-fn told(dir: &Path) -> String {
-    let error = ModelDescription::from_dir(dir).expect_err("the head does not fit").to_string();
-    error.replace(dir.to_str().expect("UTF-8"), "DIR")
+    changed::refusal(&golden::tiny_head_dir(name), "config.json", change)
 }
 
 #[test]
@@ -146,16 +137,34 @@ fn labels_and_tensors_must_fit_each_other() {
 
 #[test]
 fn a_cross_encoder_needs_a_head() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    for entry in fs::read_dir(golden::tiny_head_dir("bert-score-6")).expect("golden data is there") {
-        let from = entry.expect("an entry").path();
-        fs::copy(&from, dir.path().join(from.file_name().expect("a file"))).expect("copied");
-    }
-    let path = dir.path().join("config.json");
-    let config = fs::read_to_string(&path).expect("golden data is there");
-    fs::write(&path, config.replace("BertForSequenceClassification", "BertModel")).expect("written");
+    let bare = refusal("bert-score-6", |config| config["architectures"] = json!(["BertModel"]));
     assert!(
-        told(dir.path()).ends_with("describes a cross-encoder, but the architecture has no head of labels")
+        bare.ends_with("describes a cross-encoder, but the architecture has no head of labels"),
+        "{bare}"
+    );
+}
+
+#[test]
+fn a_cross_encoder_of_modules_ends_with_scores() {
+    let told = |file: &str, change: &dyn Fn(&mut Value)| {
+        changed::refusal(&golden::tiny_head_dir("ettin-score"), file, change)
+    };
+    assert_eq!(
+        told("4_Dense/config.json", &|module| module["module_output_name"] = "sentence_embedding".into()),
+        "DIR/4_Dense/config.json: a module for \"sentence_embedding\" is not covered; covered: scores"
+    );
+    let early = told("2_Dense/config.json", &|module| module["module_output_name"] = "scores".into());
+    assert!(
+        early.ends_with("a module for \"scores\" is not covered; covered: sentence_embedding"),
+        "{early}"
+    );
+    let none = told("modules.json", &|modules| modules.as_array_mut().expect("a list").truncate(4));
+    assert!(none.ends_with("describes a cross-encoder, but no module gives scores"), "{none}");
+    let pipeline = "config_sentence_transformers.json";
+    let embeds = told(pipeline, &|pipeline| pipeline["model_type"] = "SentenceTransformer".into());
+    assert!(
+        embeds.ends_with("a module for \"scores\" is not covered; covered: sentence_embedding"),
+        "{embeds}"
     );
 }
 
