@@ -85,6 +85,21 @@ JINA_V3_LORA = JINA_V3_FLASH | {
 }
 LORA = "roberta.encoder.layers.0.mixer.Wqkv.parametrizations.weight.0.lora_"
 
+# As microsoft/deberta-v3-* are published: no architecture is named.
+DEBERTA_V3 = SIZES | {
+    "model_type": "deberta-v2", "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+    "initializer_range": 0.02, "max_position_embeddings": 512, "relative_attention": True, "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": "p2c|c2p", "layer_norm_eps": 1e-7,
+    "max_relative_positions": -1, "position_biased_input": False, "type_vocab_size": 0, "vocab_size": VOCAB,
+}
+# What DeBERTa-v3 leaves out: projections of their own for positions, a table of positions, segments.
+DEBERTA_V2 = TRANSFORMERS_5 | SIZES | {
+    "architectures": ["DebertaV2Model"], "model_type": "deberta-v2", "hidden_act": "gelu", "layer_norm_eps": 1e-7,
+    "max_position_embeddings": 180, "relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "none",
+    "share_att_key": False, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 60, "position_biased_input": True,
+    "type_vocab_size": 2, "pad_token_id": 0, "legacy": True,
+}
+
 ENCODERS = [
     Variant("modernbert", 31, MODERNBERT, prefix="model.", decoys=("head.dense.weight", "decoder.bias")),
     Variant("modernbert-current", 32, MODERNBERT_5, pooling="cls"),
@@ -96,4 +111,9 @@ ENCODERS = [
     Variant("jina-v3", 38, JINA_V3_FLASH, JINA_V3, limit=8194, prefix="roberta."),
     Variant("jina-v3-adapted", 39, JINA_V3_LORA, JINA_V3_ADAPTED, limit=8194, prefix="roberta.",
             decoys=(f"{LORA}A", f"{LORA}B"), longest=False),
+    Variant("deberta-v3", 61, DEBERTA_V3, limit=512, prefix="deberta.",
+            decoys=("deberta.embeddings.position_embeddings.weight", "lm_predictions.lm_head.dense.weight")),
+    Variant("deberta-v2", 62, DEBERTA_V2, limit=180),
+    Variant("deberta-v2-c2p", 63, DEBERTA_V2 | {"pos_att_type": ["c2p"], "position_biased_input": False,
+                                                "num_hidden_layers": 1}, limit=180),
 ]

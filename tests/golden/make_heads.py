@@ -99,6 +99,9 @@ ETTIN = [
 QWEN2 = {"num_key_value_heads": 1, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True,
          "pad_token_id": 0, "hidden_act": "silu"}
 QWEN3 = QWEN2 | {"head_dim": 16, "attention_bias": False}
+DEBERTA = {"relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+           "pos_att_type": ["p2c", "c2p"], "layer_norm_eps": 1e-7, "max_relative_positions": -1, "type_vocab_size": 0,
+           "position_biased_input": False, "pooler_dropout": 0, "pooler_hidden_act": "gelu", "pooler_hidden_size": 32}
 VARIANTS = [
     Variant("bert-score", 41, "bert", "BertForSequenceClassification", ONE,
             config={"sbert_ce_default_activation_function": IDENTITY}),
@@ -129,6 +132,10 @@ VARIANTS = [
             config=FLASH_CONFIG, layout=FLASH),
     Variant("qwen3-score", 56, "qwen3", "Qwen3ForSequenceClassification", ONE, "sigmoid", config=QWEN3),
     Variant("qwen2-labels", 57, "qwen2", "Qwen2ForSequenceClassification", ["x", "y", "z"], config=QWEN2),
+    Variant("deberta-score", 58, "deberta-v2", "DebertaV2ForSequenceClassification", ONE, "sigmoid", config=DEBERTA),
+    Variant("deberta-nli", 59, "deberta-v2", "DebertaV2ForSequenceClassification",
+            ["entailment", "neutral", "contradiction"], config=DEBERTA | {"pos_att_type": "p2c|c2p"}),
+    Variant("deberta-ner", 60, "deberta-v2", "DebertaV2ForTokenClassification", BIO, config=DEBERTA),
     Variant("bert-ner", 51, "bert", "BertForTokenClassification", BIO),
     Variant("xlm-roberta-ner", 52, "xlm-roberta", "XLMRobertaForTokenClassification", BIO, offset=2, config=ROBERTA),
     Variant("distilbert-ner", 53, "distilbert", "DistilBertForTokenClassification", BIO[:3],

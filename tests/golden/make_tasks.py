@@ -1,9 +1,9 @@
 """Makes the tiny models in tasks/ that are read from text to answer, and what transformers answers.
 
     bench/peers/setup.sh
-    bench/peers/.venv/bin/python tests/golden/make_tasks.py
+    bench/peers/.venv/bin/python tests/golden/make_tasks.py [NAME...]   # all of them without a name
 
-The tokenizer is the one of bert/mean. Weights are random (seeded). Scores are those of `sentence_transformers`'
+The tokenizer is the one of bert/mean, or tokenizers/unigram-deberta-v3. Weights are random (seeded). Scores are those of `sentence_transformers`'
 CrossEncoder, pairs cut by the tokenizer itself (longest first); spans are those of transformers' token classification
 pipeline with `aggregation_strategy="simple"`; classes those of its text classification. The format is described in
 README.md beside this file.
@@ -11,23 +11,32 @@ README.md beside this file.
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 import transformers
-from make_heads import random_weights
+from make_heads import DEBERTA, random_weights
 from safetensors.numpy import save_file
 from sentence_transformers import CrossEncoder
 
 ROOT = Path(__file__).parent
 TASKS = ROOT / "tasks"
-VOCAB, POSITIONS = 570, 64
+POSITIONS = 64
 BIO = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 MODELS = {
     "rerank": (71, "BertForSequenceClassification", ["LABEL_0"]),
     "ner": (72, "BertForTokenClassification", BIO),
     "classes": (73, "BertForSequenceClassification", ["spam", "ham", "neither"]),
     "nli": (74, "BertForSequenceClassification", ["contradiction", "neutral", "entailment"]),
+    "rerank-deberta": (75, "DebertaV2ForSequenceClassification", ["LABEL_0"]),
+    "ner-deberta": (76, "DebertaV2ForTokenClassification", BIO),
+    "nli-deberta": (77, "DebertaV2ForSequenceClassification", ["entailment", "neutral", "contradiction"]),
+}
+# By the first word of a class: the rest of its configuration, and its tokenizer.
+KINDS = {
+    "Bert": ({"model_type": "bert", "vocab_size": 570, "type_vocab_size": 2}, "bert/mean/tokenizer.json"),
+    "Deberta": ({"model_type": "deberta-v2", "vocab_size": 641} | DEBERTA, "tokenizers/unigram-deberta-v3.tokenizer.json"),
 }
 QUERY = "where does the river meet the sea?"
 DOCUMENTS = [
@@ -44,12 +53,15 @@ def write_json(path: Path, document) -> None:
     path.write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
 
 
+def kind(architecture: str) -> tuple[dict, str]:
+    return next(kind for name, kind in KINDS.items() if architecture.startswith(name))
+
+
 def config(architecture: str, labels: list[str]) -> dict:
-    return {
-        "architectures": [architecture], "model_type": "bert", "vocab_size": VOCAB, "hidden_act": "gelu",
+    return kind(architecture)[0] | {
+        "architectures": [architecture], "hidden_act": "gelu",
         "max_position_embeddings": POSITIONS, "torch_dtype": "float16", "transformers_version": "4.41.0",
         "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
-        "type_vocab_size": 2,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
     }
@@ -64,7 +76,7 @@ def write(name: str) -> Path:
     empty = getattr(transformers, architecture)(transformers.AutoConfig.from_pretrained(directory))
     save_file(random_weights(seed, empty), directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "model.safetensors").chmod(0o644)
-    shutil.copy(ROOT / "bert/mean/tokenizer.json", directory)
+    shutil.copy(ROOT / kind(architecture)[1], directory / "tokenizer.json")
     limit = {
         "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": POSITIONS,
         # As BertTokenizer has it: without it the second text would be of the first's segment.
@@ -83,8 +95,8 @@ def tokenizer(directory: Path):
     return transformers.PreTrainedTokenizerFast.from_pretrained(directory)
 
 
-def scores() -> None:
-    directory = write("rerank")
+def scores(name: str) -> None:
+    directory = write(name)
     reader = tokenizer(directory)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
     cases = []
@@ -104,11 +116,11 @@ def scores() -> None:
     for document, score in zip(whole, encoder.predict([(QUERY, d) for d in whole], batch_size=1)):
         ours = next(c["score"] for c in cases if c["text"] == document)
         assert abs(float(score) - ours) < 1e-4, (document, score, ours)
-    write_json(TASKS / "rerank.json", {"query": QUERY, "tokens_max": POSITIONS, "cases": cases})
+    write_json(TASKS / f"{name}.json", {"query": QUERY, "tokens_max": POSITIONS, "cases": cases})
 
 
-def spans() -> None:
-    directory = write("ner")
+def spans(name: str) -> None:
+    directory = write(name)
     model = transformers.AutoModelForTokenClassification.from_pretrained(directory, dtype=torch.float32).eval()
     pipe = transformers.pipeline("ner", model=model, tokenizer=tokenizer(directory), aggregation_strategy="simple", device="cpu")
     cases = []
@@ -120,21 +132,21 @@ def spans() -> None:
             for s in found
         ]})
     assert sum(len(c["spans"]) for c in cases) > 12
-    write_json(TASKS / "ner.json", {"cases": cases})
+    write_json(TASKS / f"{name}.json", {"cases": cases})
 
 
-def classes() -> None:
-    directory = write("classes")
+def classes(name: str) -> None:
+    directory = write(name)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
     pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer(directory), top_k=None, device="cpu")
     cases = [{"text": text, "labels": [
         {"label": c["label"], "score": rounded(c["score"])} for c in pipe([text])[0]
     ]} for text in TEXTS]
-    write_json(TASKS / "classes.json", {"cases": cases})
+    write_json(TASKS / f"{name}.json", {"cases": cases})
 
 
-def hypotheses() -> None:
-    directory = write("nli")
+def hypotheses(name: str) -> None:
+    directory = write(name)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
     pipe = transformers.pipeline("zero-shot-classification", model=model, tokenizer=tokenizer(directory), device="cpu")
     asked = [
@@ -150,12 +162,11 @@ def hypotheses() -> None:
             cases.append({"text": text, "labels": labels, "hypothesis": template, "multi_label": multi, "scores": [
                 {"label": label, "score": rounded(score)} for label, score in zip(found["labels"], found["scores"])
             ]})
-    write_json(TASKS / "nli.json", {"cases": cases})
+    write_json(TASKS / f"{name}.json", {"cases": cases})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    scores()
-    spans()
-    classes()
-    hypotheses()
+    ANSWERS = {"rerank": scores, "ner": spans, "classes": classes, "nli": hypotheses}
+    for name in sys.argv[1:] or MODELS:
+        ANSWERS[name.split("-")[0]](name)

@@ -1,7 +1,7 @@
 """Makes the tiny tokenizers in tokenizers/ and what the reference makes of 5,000 nasty strings with each.
 
     bench/peers/setup.sh
-    bench/peers/.venv/bin/python tests/golden/make_tokenizers.py
+    bench/peers/.venv/bin/python tests/golden/make_tokenizers.py [KIND...]   # all of them without a name
 
 Each kind has the normaliser, the pre-tokenizer, the post-processor and the special tokens of a family of published
 tokenizers, with a vocabulary trained here. The strings are not stored but generated, here and in the test alike, from
@@ -9,7 +9,7 @@ fragments.json. The format is described in README.md beside this file.
 """
 
 import json
-import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -195,6 +195,33 @@ def xlm_roberta() -> Tokenizer:
     return tok
 
 
+def deberta(normalizer: normalizers.Normalizer) -> Tokenizer:
+    """Unigram without a split at spaces before it: a piece takes the space in front."""
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    tok = Tokenizer(models.Unigram())
+    tok.normalizer = normalizer
+    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace("\u2581", prepend_scheme="always")])
+    trainer = trainers.UnigramTrainer(vocab_size=ENTRIES, special_tokens=specials, unk_token="[UNK]", show_progress=False)
+    trained(tok, trainer, specials)
+    tok.add_special_tokens([AddedToken("[MASK]", special=True)])
+    names = [(name, tok.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tok.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=names)
+    return tok
+
+
+def deberta_v3() -> Tokenizer:
+    """As the published files have it; SentencePiece's own rules, which they hold as a table, are rules here."""
+    return deberta(normalizers.Sequence([normalizers.Strip(), normalizers.Nmt(), normalizers.NFKC(),
+                                         normalizers.Replace(Regex(" {2,}"), " ")]))
+
+
+def deberta_current() -> Tokenizer:
+    """As transformers 5 writes it."""
+    return deberta(normalizers.Sequence([normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC(),
+                                         normalizers.Strip(left=False, right=True)]))
+
+
 def bert(cased: bool) -> Tokenizer:
     return wordpiece.tokenizer(wordpiece.vocabulary(cased), cased)
 
@@ -202,7 +229,8 @@ def bert(cased: bool) -> Tokenizer:
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "wordpiece-uncased": lambda: bert(cased=False), "wordpiece-cased": lambda: bert(cased=True),
     "unigram-xlm-roberta": xlm_roberta, "bpe-roberta": roberta, "bpe-modernbert": modernbert, "bpe-qwen": qwen,
-    "bpe-llama3": llama3, "bpe-mistral": mistral, "bpe-gemma": gemma,
+    "bpe-llama3": llama3, "bpe-mistral": mistral, "bpe-gemma": gemma, "unigram-deberta-v3": deberta_v3,
+    "unigram-deberta-current": deberta_current,
 }
 
 
@@ -227,11 +255,12 @@ def answers(tok: Tokenizer, pool: list[str]) -> dict:
 
 
 def main() -> None:
-    shutil.rmtree(ROOT, ignore_errors=True)
-    ROOT.mkdir()
+    ROOT.mkdir(exist_ok=True)
     pool = fragments()
     (ROOT / "fragments.json").write_text(json.dumps(pool, separators=(",", ":")) + "\n")
     for name, make in KINDS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         tok = make()
         text = json.dumps(json.loads(tok.to_str()), separators=(",", ":")) + "\n"
         (ROOT / f"{name}.tokenizer.json").write_text(text)

@@ -13,7 +13,7 @@ pub const TINY_BERTS: [&str; 6] =
     ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current", "dense-f16", "poolings-layernorm"];
 
 /// The tiny checkpoints of other families.
-pub const TINY_FAMILIES: [&str; 22] = [
+pub const TINY_FAMILIES: [&str; 25] = [
     "roberta",
     "xlm-roberta",
     "camembert",
@@ -36,10 +36,13 @@ pub const TINY_FAMILIES: [&str; 22] = [
     "llama",
     "gemma3",
     "eurobert",
+    "deberta-v3",
+    "deberta-v2",
+    "deberta-v2-c2p",
 ];
 
 /// The tiny checkpoints with a head that classifies sequences or tokens.
-pub const TINY_CLASSIFIERS: [&str; 21] = [
+pub const TINY_CLASSIFIERS: [&str; 24] = [
     "bert-score",
     "bert-nli",
     "bert-score-6",
@@ -55,6 +58,9 @@ pub const TINY_CLASSIFIERS: [&str; 21] = [
     "jina-flash-score",
     "qwen3-score",
     "qwen2-labels",
+    "deberta-score",
+    "deberta-nli",
+    "deberta-ner",
     "bert-ner",
     "xlm-roberta-ner",
     "distilbert-ner",

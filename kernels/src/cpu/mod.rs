@@ -32,7 +32,9 @@ mod word_weights;
 pub(crate) mod tests;
 
 pub(crate) use aligned::AlignedBuf;
-pub use attention::{AttentionShape, HEAD_DIM_MAX, Mask, PositionBias, Rows};
+pub use attention::{
+    AttentionShape, HEAD_DIM_MAX, Mask, PositionBias, RelativeBuckets, RelativeTables, Rows,
+};
 pub use element::Element;
 pub use embed::Embeddings;
 pub use error::OpError;

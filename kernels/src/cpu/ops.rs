@@ -116,6 +116,10 @@ pub(crate) struct AttentionScratch {
     pub(crate) values: AlignedBuf<u32>,
     /// The scores of one tile's rows.
     pub(crate) scores: AlignedBuf<f32>,
+    /// A tile's products with relative positions.
+    pub(crate) band: AlignedBuf<f32>,
+    /// A row a key: its products with the relative positions of queries.
+    pub(crate) by_key: AlignedBuf<f32>,
     /// The same after the exponential, where activations are bf16.
     pub(crate) weights: AlignedBuf<bf16>,
 }
@@ -130,6 +134,8 @@ impl Scratch {
                 keys: AlignedBuf::zeroed(0),
                 values: AlignedBuf::zeroed(0),
                 scores: AlignedBuf::zeroed(0),
+                band: AlignedBuf::zeroed(0),
+                by_key: AlignedBuf::zeroed(0),
                 weights: AlignedBuf::zeroed(0),
             },
         }

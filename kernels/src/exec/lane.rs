@@ -189,6 +189,22 @@ impl<T: Element> Ops for Pass<'_, '_, T> {
         Ok(())
     }
 
+    fn disentangled(
+        &mut self,
+        at: Place,
+        shape: &AttentionShape,
+        columns: [usize; 3],
+        [from, to]: [Buffer; 2],
+    ) -> Result<(), ExecError> {
+        let Some(tables) = &self.model.weights.layers[at.layer].relative else {
+            unreachable!("a layer that compares contents with positions has their tables")
+        };
+        let width = self.model.plan.widths[from as usize];
+        let (x, out) = self.buffers.pair(from, to);
+        let qkv = columns.map(|column| Rows::new(x, width, column));
+        Ok(self.ops.disentangled_attention(shape, tables, qkv, self.block.cu_seqlens, out)?)
+    }
+
     fn turn(
         &mut self,
         at: Place,

@@ -2,7 +2,10 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::{
@@ -10,13 +13,17 @@ use super::{
     head::HeadWeights,
     model::{CpuModel, EmbeddingWeights, LayerWeights, Weights},
     reader::{Reader, Tell},
+    relative::RelativeRows,
 };
 use crate::{
-    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias, RopeTable},
+    cpu::{
+        CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias, RelativeBuckets, RelativeTables,
+        RopeTable,
+    },
     describe::ModelDescription,
     dtype::DtypePolicy,
     families::{LayerNames, LinearNames, NormNames, Stored, WeightNames},
-    plan::{BiasKind, BiasPlan, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan},
+    plan::{BiasKind, BiasPlan, DisentangledPlan, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan},
     weights::{MappedCheckpoint, WeightsError},
 };
 
@@ -65,6 +72,9 @@ impl CpuModel {
     }
 }
 
+/// What layers share of relative positions.
+type Relative<'a> = (RelativeRows<'a>, Arc<RelativeBuckets>);
+
 /// What the packing threads share.
 struct Loader<'a> {
     isa: CpuIsa,
@@ -73,10 +83,11 @@ struct Loader<'a> {
     reader: &'a Reader<'a>,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
     /// Packs tables and layers on up to `threads` threads, each taking the next that is free.
     fn weights(&self, threads: usize, head: HeadWeights) -> Result<Weights, LoadError> {
         let layers = &self.plan.layers;
+        let relative = self.relative()?;
         let next = AtomicUsize::new(0);
         let take_layers = || -> Result<Vec<(usize, LayerWeights)>, LoadError> {
             let mut packed = Vec::new();
@@ -85,7 +96,7 @@ impl Loader<'_> {
                 let Some(layer) = layers.get(index) else {
                     return Ok(packed);
                 };
-                packed.push((index, self.layer(layer, &self.names.layers[index])?));
+                packed.push((index, self.layer(layer, &self.names.layers[index], relative.as_ref())?));
             }
         };
         std::thread::scope(|scope| {
@@ -142,12 +153,41 @@ impl Loader<'_> {
         Ok(Some(bias))
     }
 
-    fn layer(&self, layer: &LayerPlan, names: &LayerNames) -> Result<LayerWeights, LoadError> {
+    fn relative(&self) -> Result<Option<Relative<'a>>, LoadError> {
+        let Some((plan, names)) = self.plan.disentangled.zip(self.names.relative.as_ref()) else {
+            return Ok(None);
+        };
+        let DisentangledPlan { span, distance_max, tokens_max, .. } = plan;
+        let buckets = Arc::new(RelativeBuckets::new(span, distance_max, tokens_max)?);
+        Ok(Some((RelativeRows::read(self.reader, self.isa, &plan, names)?, buckets)))
+    }
+
+    fn relative_tables(
+        &self,
+        layer: &LayerPlan,
+        names: &LayerNames,
+        (rows, buckets): &Relative<'_>,
+    ) -> Result<RelativeTables, LoadError> {
+        let project = |names: &LinearNames| rows.project(self.reader, names);
+        let keys = names.position_key.as_ref().map(project).transpose()?;
+        let queries = names.position_query.as_ref().map(project).transpose()?;
+        let (dtype, tables) = (self.plan.activations, [keys.as_deref(), queries.as_deref()]);
+        let heads = layer.heads_of_queries();
+        Ok(RelativeTables::pack(self.isa, dtype, buckets, heads, tables)?)
+    }
+
+    fn layer(
+        &self,
+        layer: &LayerPlan,
+        names: &LayerNames,
+        relative: Option<&Relative<'_>>,
+    ) -> Result<LayerWeights, LoadError> {
         let linears = layer.linears.iter();
         let linears = linears.map(|linear| self.linear(&names.of_linear(linear.role), linear.gated));
         let norms = layer.norms.iter().map(|NormPlan { role, op, .. }| self.norm(names.of_norm(*role), *op));
         Ok(LayerWeights {
             linears: linears.collect::<Result<_, _>>()?,
+            relative: relative.map(|shared| self.relative_tables(layer, names, shared)).transpose()?,
             norms: norms.collect::<Result<_, _>>()?,
         })
     }

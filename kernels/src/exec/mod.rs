@@ -10,6 +10,7 @@ mod load;
 mod model;
 mod pass;
 mod reader;
+mod relative;
 mod sparse;
 mod workspace;
 

@@ -2,7 +2,7 @@
 
 use super::head::HeadWeights;
 use crate::{
-    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias, RopeTable},
+    cpu::{CpuIsa, EmbeddingTable, LayerNorm, PackedLinear, PositionBias, RelativeTables, RopeTable},
     dtype::Dtype,
     outputs::OutputSet,
     plan::Plan,
@@ -36,6 +36,7 @@ pub(super) struct EmbeddingWeights {
 
 pub(super) struct LayerWeights {
     pub(super) linears: Vec<PackedLinear>,
+    pub(super) relative: Option<RelativeTables>,
     pub(super) norms: Vec<LayerNorm>,
 }
 
@@ -94,7 +95,8 @@ impl EmbeddingWeights {
 impl LayerWeights {
     fn bytes(&self) -> usize {
         let linears: usize = self.linears.iter().map(PackedLinear::bytes).sum();
-        linears + self.norms.iter().map(LayerNorm::bytes).sum::<usize>()
+        let relative = self.relative.as_ref().map_or(0, RelativeTables::bytes);
+        linears + relative + self.norms.iter().map(LayerNorm::bytes).sum::<usize>()
     }
 }
 

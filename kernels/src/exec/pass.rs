@@ -35,6 +35,15 @@ pub(super) trait Ops {
         route: [Buffer; 2],
     ) -> Result<(), ExecError>;
 
+    /// The same where contents are compared with relative positions, too.
+    fn disentangled(
+        &mut self,
+        at: Place,
+        shape: &AttentionShape,
+        columns: [usize; 3],
+        route: [Buffer; 2],
+    ) -> Result<(), ExecError>;
+
     /// In place.
     fn turn(
         &mut self,
@@ -64,6 +73,9 @@ pub(super) fn run(plan: &Plan, ops: &mut impl Ops) -> Result<(), ExecError> {
                 }
                 Step::Attention { ref shape, columns, from, to } => {
                     ops.attention(at, shape, columns, [from, to])?;
+                }
+                Step::Disentangled { ref shape, columns, from, to } => {
+                    ops.disentangled(at, shape, columns, [from, to])?;
                 }
                 Step::Turn { ref shape, norms, rope, buffer } => ops.turn(at, shape, norms, rope, buffer)?,
                 Step::Norm { norm, from, adds, to } => ops.norm(at, norm, adds, [from, to])?,

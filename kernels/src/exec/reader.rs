@@ -34,7 +34,16 @@ pub(super) struct LinearRows<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(checkpoint: &'a MappedCheckpoint, names: &WeightNames, tell: &'a mut Tell<'a>) -> Self {
         let total = checkpoint.stored_bytes(names.all().map(|stored| stored.name.as_str()));
-        Self { checkpoint, progress: Progress { told: Mutex::new((0, tell)), total } }
+        Self { checkpoint, progress: Progress { told: Mutex::new((0, Some(tell))), total } }
+    }
+
+    /// For what is read a second time, of which nobody is told.
+    pub(super) fn again<'b>(&self) -> Reader<'b>
+    where
+        'a: 'b,
+    {
+        let progress = Progress { told: Mutex::new((0, None)), total: 0 };
+        Reader { checkpoint: self.checkpoint, progress }
     }
 
     pub(super) fn linear<'n>(&self, names: &[&'n LinearNames]) -> Result<LinearRows<'n>, WeightsError>
@@ -149,7 +158,7 @@ impl LayerNames {
 
 /// Adds up what the loading threads have done and tells the caller.
 struct Progress<'a> {
-    told: Mutex<(u64, &'a mut Tell<'a>)>,
+    told: Mutex<(u64, Option<&'a mut Tell<'a>>)>,
     total: u64,
 }
 
@@ -157,7 +166,9 @@ impl Progress<'_> {
     fn add(&self, bytes: u64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.0 += bytes;
-        let done = told.0;
-        (told.1)(done, self.total);
+        let (done, tell) = &mut *told;
+        if let Some(tell) = tell {
+            tell(*done, self.total);
+        }
     }
 }

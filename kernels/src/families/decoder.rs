@@ -158,6 +158,7 @@ impl DecoderConfig {
             embeddings: Embeddings { vocab, width, token_types: None, scale: None, norm: None },
             position: Position::InAttention { tokens_max: self.max_position_embeddings },
             position_bias: None,
+            disentangled: None,
             layers,
             final_norm: Some(Norm::RmsNorm { eps: self.rms_norm_eps, plus_one: false }),
             head,

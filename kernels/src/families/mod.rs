@@ -1,6 +1,7 @@
 //! From a `config.json` and the tensors' names to a description: pure data, one file a family.
 
 mod bert;
+mod deberta;
 mod decoder;
 mod distilbert;
 mod electra;
@@ -55,6 +56,7 @@ static FAMILIES: &[Family] = &[
     qwen::QWEN2,
     qwen::QWEN3,
     gemma3::FAMILY,
+    deberta::FAMILY,
 ];
 
 /// What one family's file says.

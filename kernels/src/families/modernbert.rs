@@ -167,6 +167,7 @@ impl ModernBertConfig {
             embeddings: Embeddings { vocab, width: hidden, token_types: None, scale: None, norm },
             position: Position::InAttention { tokens_max: self.max_position_embeddings },
             position_bias: None,
+            disentangled: None,
             layers,
             final_norm: norm,
             head,

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ops::Range};
 use super::FamilyError;
 use crate::{
     spec::{
-        Attention, Embeddings, EncoderSpec, Ffn, Gate, LayerSpec, Norm, NormPlacement, PositionBias,
-        QkvLayout,
+        Attention, Disentangled, Embeddings, EncoderSpec, Ffn, Gate, LayerSpec, Norm, NormPlacement,
+        PositionBias, QkvLayout,
     },
     weights::Checkpoint,
 };
@@ -24,6 +24,9 @@ pub(super) struct Naming {
     pub(super) embedding_norm: &'static str,
     pub(super) embedding_projection: &'static str,
     pub(super) position_bias: &'static str,
+    /// Of relative positions that contents are compared with.
+    pub(super) relative_table: &'static str,
+    pub(super) relative_norm: &'static str,
     pub(super) final_norm: &'static str,
     /// Below it the checkpoint holds nothing but what is named here.
     pub(super) stack: &'static str,
@@ -37,6 +40,9 @@ pub(super) struct Naming {
     pub(super) qkv: &'static str,
     pub(super) query_norm: &'static str,
     pub(super) key_norm: &'static str,
+    /// What relative positions go through before queries meet them, and keys.
+    pub(super) position_key: &'static str,
+    pub(super) position_query: &'static str,
     pub(super) attention_output: &'static str,
     pub(super) attention_norm: &'static str,
     /// The second one of a sandwich.
@@ -93,6 +99,10 @@ pub(crate) struct LayerNames {
     pub(crate) qkv: [LinearNames; 3],
     pub(crate) query_norm: Option<NormNames>,
     pub(crate) key_norm: Option<NormNames>,
+    /// What relative positions go through before queries meet them; may be that of the keys.
+    pub(crate) position_key: Option<LinearNames>,
+    /// The same before keys meet them; may be that of the queries.
+    pub(crate) position_query: Option<LinearNames>,
     pub(crate) attention_output: LinearNames,
     pub(crate) attention_norm: Option<NormNames>,
     pub(crate) attention_post_norm: Option<NormNames>,
@@ -112,6 +122,8 @@ pub(crate) struct WeightNames {
     pub(crate) embedding_norm: Option<NormNames>,
     pub(crate) embedding_projection: Option<LinearNames>,
     pub(crate) position_bias: Option<Stored>,
+    /// Of relative positions that contents are compared with, and its norm.
+    pub(crate) relative: Option<(Stored, Option<NormNames>)>,
     pub(crate) layers: Vec<LayerNames>,
     pub(crate) final_norm: Option<NormNames>,
     /// Of the encoder's own tensors.
@@ -129,6 +141,8 @@ impl Naming {
         embedding_norm: "",
         embedding_projection: "",
         position_bias: "",
+        relative_table: "",
+        relative_norm: "",
         final_norm: "",
         stack: "",
         made: &[],
@@ -139,6 +153,8 @@ impl Naming {
         qkv: "",
         query_norm: "",
         key_norm: "",
+        position_key: "",
+        position_query: "",
         attention_output: "",
         attention_norm: "",
         attention_post_norm: "",
@@ -202,7 +218,8 @@ impl Naming {
         };
         let layer = |(index, layer)| {
             let at = below(&format!("{}.{index}", self.layer));
-            LayerNaming { naming: self, checkpoint, at, layer, hidden }.names()
+            LayerNaming { naming: self, checkpoint, at, layer, disentangled: spec.disentangled, hidden }
+                .names()
         };
         WeightNames {
             token: table(self.token, vocab),
@@ -213,6 +230,10 @@ impl Naming {
                 LinearNames::new(&below(self.embedding_projection), self.matrix, [hidden, width], true)
             }),
             position_bias,
+            relative: spec.disentangled.map(|Disentangled { span, norm, .. }| {
+                let table = Stored { name: below(self.relative_table), shape: vec![2 * span, hidden] };
+                (table, norm_of(self.relative_norm, hidden, norm))
+            }),
             layers: spec.each_layer().enumerate().map(layer).collect(),
             final_norm: norm_of(self.final_norm, hidden, spec.final_norm),
             prefix,
@@ -226,6 +247,7 @@ struct LayerNaming<'a> {
     checkpoint: &'a Checkpoint,
     at: String,
     layer: &'a LayerSpec,
+    disentangled: Option<Disentangled>,
     hidden: usize,
 }
 
@@ -236,10 +258,14 @@ impl LayerNaming<'_> {
         let second = |norm: Option<Norm>| norm.filter(|_| *placement == NormPlacement::Sandwich);
         let Attention { head_dim, qk_norm, output_bias, .. } = *attention;
         let query = attention.widths().0;
+        let qkv = self.qkv();
+        let [position_query, position_key] = self.positions(&qkv);
         LayerNames {
-            qkv: self.qkv(),
             query_norm: self.norm(naming.query_norm, head_dim, qk_norm),
             key_norm: self.norm(naming.key_norm, head_dim, qk_norm),
+            position_key,
+            position_query,
+            qkv,
             attention_output: self.linear(naming.attention_output, [hidden, query], output_bias),
             attention_norm: self.norm(naming.attention_norm, hidden, *attention_norm),
             attention_post_norm: self.norm(naming.attention_post_norm, hidden, second(*attention_norm)),
@@ -260,6 +286,22 @@ impl LayerNaming<'_> {
             QkvLayout::Fused => [0..width, width..width + kv, width + kv..width + 2 * kv]
                 .map(|rows| self.linear(qkv, [width + 2 * kv, self.hidden], qkv_bias).rows(rows)),
         }
+    }
+
+    /// What relative positions go through before keys meet them, and before queries do.
+    fn positions(&self, [query, key, _]: &[LinearNames; 3]) -> [Option<LinearNames>; 2] {
+        let Some(relative) = self.disentangled else { return [None, None] };
+        let Naming { position_query, position_key, .. } = *self.naming;
+        let terms = [
+            (relative.position_to_content, query, position_query),
+            (relative.content_to_position, key, position_key),
+        ];
+        terms.map(|(used, content, own)| {
+            used.then(|| match relative.shares_projections {
+                true => content.clone(),
+                false => self.linear(own, [content.rows.len(), self.hidden], true),
+            })
+        })
     }
 
     fn ffn_up(&self) -> Vec<LinearNames> {
@@ -331,7 +373,9 @@ impl LayerNames {
     fn stored(&self) -> impl Iterator<Item = &Stored> {
         let norms = [&self.attention_norm, &self.attention_post_norm, &self.ffn_norm, &self.ffn_post_norm];
         let norms = norms.into_iter().chain([&self.query_norm, &self.key_norm]).flatten();
+        let positions = [&self.position_key, &self.position_query].into_iter().flatten();
         let linears = self.qkv.iter().chain(&self.ffn_up).chain([&self.attention_output, &self.ffn_down]);
+        let linears = linears.chain(positions);
         linears.flat_map(LinearNames::stored).chain(norms.flat_map(NormNames::stored))
     }
 }
@@ -340,7 +384,9 @@ impl WeightNames {
     /// Every tensor that is loaded; one that several layers take rows of as often as they do.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Stored> {
         let tables = [&self.position, &self.token_type, &self.position_bias].into_iter().flatten();
-        let norms = [&self.embedding_norm, &self.final_norm].into_iter().flatten();
+        let tables = tables.chain(self.relative.iter().map(|(table, _)| table));
+        let relative_norm = self.relative.iter().flat_map(|(_, norm)| norm);
+        let norms = [&self.embedding_norm, &self.final_norm].into_iter().flatten().chain(relative_norm);
         [&self.token]
             .into_iter()
             .chain(tables)

@@ -71,6 +71,7 @@ impl PostNorm<'_> {
             embeddings: Embeddings { vocab: self.vocab, width, token_types, scale: None, norm },
             position,
             position_bias: None,
+            disentangled: None,
             layers: LayerPattern::Uniform { count: self.layers, layer },
             final_norm: None,
             head,

@@ -49,7 +49,7 @@ fn defaults_are_those_of_transformers() {
 fn an_unknown_architecture_is_named_with_what_is_covered() {
     let covered = format!("is not covered; covered: {}", covered().join(", "));
     assert!(covered.contains("BertModel, BertForSequenceClassification, BertForMaskedLM"), "{covered}");
-    for name in ["DebertaV2Model", "T5EncoderModel", "MPNetForQuestionAnswering"] {
+    for name in ["DebertaModel", "T5EncoderModel", "MPNetForQuestionAnswering"] {
         assert_eq!(refusal("architectures", json!([name])), format!("architecture {name} {covered}"));
     }
     assert_eq!(

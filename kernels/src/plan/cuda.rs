@@ -49,6 +49,9 @@ impl CudaPlan {
     /// # Errors
     /// What there is no kernel for; a CPU may have one.
     pub(crate) fn new(spec: &EncoderSpec, policy: DtypePolicy) -> Result<Self, PlanError> {
+        if spec.disentangled.is_some() {
+            return Err(KernelError::Disentangled.into());
+        }
         let dtype = select::cuda_dtype(spec, policy)?;
         let plan = Plan::of(spec, Target::Cuda, dtype, dtype)?;
         let kernels = CudaKernels::select(&plan, select::distance(spec.position_bias))?;
@@ -101,6 +104,7 @@ impl CudaKernels {
     ) -> Result<StepKernel, KernelError> {
         Ok(match step {
             Step::Linear { .. } => StepKernel::Product,
+            Step::Disentangled { .. } => return Err(KernelError::Disentangled),
             Step::Attention { shape, .. } => {
                 let kernels = AttentionKernels::select(distance, dtype, shape.head_dim)?;
                 StepKernel::Attention(kernels)

@@ -2,13 +2,25 @@
 
 use std::fmt;
 
-use super::{BiasKind, BiasPlan, Buffer, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan, Step, Target};
+use super::{
+    BiasKind, BiasPlan, Buffer, DisentangledPlan, EmbedPlan, LayerPlan, NormOp, NormPlan, Plan, Step, Target,
+};
 use crate::{cpu::Epilogue, spec::Kinds};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            target, weights, activations, embed, position_bias, ropes, layers, final_norm, head, ..
+            target,
+            weights,
+            activations,
+            embed,
+            position_bias,
+            disentangled,
+            ropes,
+            layers,
+            final_norm,
+            head,
+            ..
         } = self;
         writeln!(f, "plan: {target}, weights {weights}, activations {activations}, sums f32")?;
         let EmbedPlan { vocab, position_rows, token_types, width, .. } = embed;
@@ -28,6 +40,11 @@ impl fmt::Display for Plan {
                 BiasKind::Alibi => f.write_str("  position_bias: slopes")?,
             }
             writeln!(f, " -> [{heads}, {}]", 2 * tokens_max - 1)?;
+        }
+        if let Some(DisentangledPlan { span, distance_max, norm, .. }) = disentangled {
+            write!(f, "  relative positions: [2 x {span}, {}] up to distance {distance_max}", self.hidden())?;
+            norm.map_or(Ok(()), |norm| write!(f, " -> {norm}"))?;
+            writeln!(f, " -> keys and queries of each layer, at load")?;
         }
         ropes.iter().enumerate().try_for_each(|(index, rope)| writeln!(f, "  rope {index}: {rope}"))?;
         for kind in Kinds::of(layers).0 {
@@ -66,9 +83,15 @@ impl LayerPlan {
                 let (role, inputs, outputs) = (linear.role, linear.inputs, linear.outputs());
                 writeln!(f, "    {to:?} {op}: {role:?} {inputs} -> {outputs} of {from:?}")
             }
-            Step::Attention { shape, columns, from, to } => {
+            Step::Attention { shape, columns, from, to }
+            | Step::Disentangled { shape, columns, from, to } => {
                 let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-                write!(f, "    {to:?} = attention {:?} {heads}/{kv_heads} heads x {head_dim}", shape.mask)?;
+                let kind = if matches!(step, Step::Disentangled { .. }) { "disentangled " } else { "" };
+                write!(
+                    f,
+                    "    {to:?} = {kind}attention {:?} {heads}/{kv_heads} heads x {head_dim}",
+                    shape.mask
+                )?;
                 writeln!(f, " of {from:?} at {columns:?}")
             }
             Step::Turn { norms, rope, buffer, .. } => {

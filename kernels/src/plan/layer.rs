@@ -6,17 +6,22 @@ use super::{
 };
 use crate::{
     cpu::{self, AttentionShape, Epilogue},
-    spec::{self, LayerSpec, NormPlacement},
+    spec::{self, EncoderSpec, LayerSpec, NormPlacement},
 };
 
 const IDENTITY: Epilogue = Epilogue::Activate(cpu::Activation::Identity);
 
 impl LayerPlan {
     /// Plans one block whose rotation, where it has one, is in table `rope`.
-    pub(super) fn new(spec: &LayerSpec, hidden: usize, rope: Option<usize>, heads: HeadLayout) -> Self {
+    pub(super) fn new(
+        layer: &LayerSpec,
+        encoder: &EncoderSpec,
+        rope: Option<usize>,
+        heads: HeadLayout,
+    ) -> Self {
         let plan = Self { heads, linears: Vec::new(), norms: Vec::new(), steps: Vec::new() };
-        let mut layer = Selection { spec, hidden, plan };
-        layer.attention(rope);
+        let mut layer = Selection { spec: layer, hidden: encoder.hidden, plan };
+        layer.attention(rope, encoder.disentangled.is_some());
         layer.ffn();
         layer.plan
     }
@@ -25,7 +30,9 @@ impl LayerPlan {
     pub(super) fn writes(&self) -> impl Iterator<Item = (Buffer, usize)> {
         self.steps.iter().filter_map(|step| match step {
             Step::Linear { linear, to, .. } => Some((*to, self.linears[*linear].outputs())),
-            Step::Attention { shape, to, .. } => Some((*to, shape.heads * shape.head_dim)),
+            Step::Attention { shape, to, .. } | Step::Disentangled { shape, to, .. } => {
+                Some((*to, shape.heads * shape.head_dim))
+            }
             Step::Norm { norm, to, .. } => Some((*to, self.norms[*norm].width)),
             Step::Turn { .. } => None,
         })
@@ -40,7 +47,7 @@ struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    fn attention(&mut self, rope: Option<usize>) {
+    fn attention(&mut self, rope: Option<usize>, disentangled: bool) {
         let spec::Attention { heads, kv_heads, qk_norm, mask, .. } = self.spec.attention;
         let head_dim = self.plan.heads.width;
         let (query, kv) = (heads * head_dim, kv_heads * head_dim);
@@ -65,7 +72,11 @@ impl Selection<'_> {
             self.plan.steps.push(Step::Turn { shape, norms, rope, buffer: Buffer::Qkv });
         }
         let columns = [0, query, query + kv];
-        self.plan.steps.push(Step::Attention { shape, columns, from: Buffer::Qkv, to: Buffer::Context });
+        let (from, to) = (Buffer::Qkv, Buffer::Context);
+        self.plan.steps.push(match disentangled {
+            true => Step::Disentangled { shape, columns, from, to },
+            false => Step::Attention { shape, columns, from, to },
+        });
         let output = LinearPlan {
             role: LinearRole::AttentionOutput,
             outputs: vec![self.hidden],

@@ -37,7 +37,10 @@ impl Step {
     /// The buffer that the step reads.
     pub(super) fn reads(&self) -> Buffer {
         match *self {
-            Self::Linear { from, .. } | Self::Attention { from, .. } | Self::Norm { from, .. } => from,
+            Self::Linear { from, .. }
+            | Self::Attention { from, .. }
+            | Self::Disentangled { from, .. }
+            | Self::Norm { from, .. } => from,
             Self::Turn { buffer, .. } => buffer,
         }
     }
@@ -45,7 +48,10 @@ impl Step {
     /// The buffer that the step writes.
     pub(super) fn writes(&self) -> Buffer {
         match *self {
-            Self::Linear { to, .. } | Self::Attention { to, .. } | Self::Norm { to, .. } => to,
+            Self::Linear { to, .. }
+            | Self::Attention { to, .. }
+            | Self::Disentangled { to, .. }
+            | Self::Norm { to, .. } => to,
             Self::Turn { buffer, .. } => buffer,
         }
     }

@@ -37,6 +37,7 @@ pub struct Plan {
     pub(crate) activations: Dtype,
     pub(crate) embed: EmbedPlan,
     pub(crate) position_bias: Option<BiasPlan>,
+    pub(crate) disentangled: Option<DisentangledPlan>,
     /// See [`EncoderSpec::sight`](crate::spec::EncoderSpec).
     pub(crate) sight: usize,
     /// Without those that several layers share.
@@ -93,6 +94,17 @@ pub(crate) enum BiasKind {
     Buckets { buckets: usize, distance_max: usize },
     /// Slopes that the number of heads tells.
     Alibi,
+}
+
+/// A table of relative positions, `[2 span, hidden]`, which is projected for each layer when the model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct DisentangledPlan {
+    pub(crate) span: usize,
+    pub(crate) distance_max: usize,
+    pub(crate) tokens_max: usize,
+    pub(crate) norm: Option<NormOp>,
+    /// Whether its projections are those of keys and of queries, which are read twice then.
+    pub(crate) shares_projections: bool,
 }
 
 /// One block: its weights and what is done with them, in order.
@@ -186,6 +198,13 @@ pub(crate) enum Step {
         from: Buffer,
         to: Buffer,
     },
+    /// The same where contents are compared with relative positions, too.
+    Disentangled {
+        shape: AttentionShape,
+        columns: [usize; 3],
+        from: Buffer,
+        to: Buffer,
+    },
     /// The norms of queries and of keys, and their rotation; in place, in the first columns of the fused projection.
     Turn {
         shape: AttentionShape,
@@ -223,6 +242,14 @@ impl Plan {
     pub fn workspace_bytes(&self, tokens: usize) -> usize {
         let ends = self.starts.iter().zip(self.widths).map(|(start, width)| start + width);
         ends.max().unwrap_or(0) * tokens * self.activations.bytes()
+    }
+}
+
+impl LayerPlan {
+    /// The number of its query heads.
+    pub(crate) fn heads_of_queries(&self) -> usize {
+        let width = self.linears.iter().find(|linear| linear.role == LinearRole::Qkv);
+        width.map_or(0, |qkv| qkv.outputs[0] / self.heads.width)
     }
 }
 

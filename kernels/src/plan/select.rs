@@ -1,14 +1,14 @@
 //! The only reader of a spec's axes: those of the whole encoder; `layer` has those of one block.
 
 use super::{
-    BiasKind, BiasPlan, Buffer, EmbedPlan, HeadLayout, HeadPlan, LayerPlan, NormOp, Plan, PlanError,
-    RopePlan, Target, layout,
+    BiasKind, BiasPlan, Buffer, DisentangledPlan, EmbedPlan, HeadLayout, HeadPlan, LayerPlan, NormOp, Plan,
+    PlanError, RopePlan, Target, layout,
 };
 use crate::{
     cpu::{self, CpuIsa},
     cuda::{Distance, KernelError},
     dtype::{Dtype, DtypePolicy},
-    spec::{self, EncoderSpec, LayerSpec, NormPlacement, Position, PositionBias},
+    spec::{self, Disentangled, EncoderSpec, LayerSpec, NormPlacement, Position, PositionBias},
 };
 
 impl Plan {
@@ -35,7 +35,7 @@ impl Plan {
                 Target::Cpu(_) => HeadLayout::for_cpu(&layer.attention),
                 Target::Cuda => HeadLayout::for_cuda(&layer.attention, distance(spec.position_bias)),
             };
-            Ok(LayerPlan::new(layer, spec.hidden, rope, heads?))
+            Ok(LayerPlan::new(layer, spec, rope, heads?))
         });
         let layers = layers.collect::<Result<Vec<_>, PlanError>>()?;
         let mut widths = [0; Buffer::COUNT];
@@ -56,6 +56,7 @@ impl Plan {
             activations,
             embed,
             position_bias: position_bias(spec),
+            disentangled: disentangled(spec),
             sight: spec.sight(),
             ropes,
             layers,
@@ -106,6 +107,12 @@ fn position_bias(spec: &EncoderSpec) -> Option<BiasPlan> {
     };
     let heads = spec.layer(0).attention.heads;
     Some(BiasPlan { kind, heads, tokens_max: spec.position.tokens_max() })
+}
+
+fn disentangled(spec: &EncoderSpec) -> Option<DisentangledPlan> {
+    let Disentangled { span, distance_max, norm: of_table, shares_projections, .. } = spec.disentangled?;
+    let (tokens_max, norm) = (spec.position.tokens_max(), of_table.map(norm));
+    Some(DisentangledPlan { span, distance_max, tokens_max, norm, shares_projections })
 }
 
 /// What attention adds by distance, as CUDA's kernels know it.

@@ -52,6 +52,7 @@ snapshots! {
     llama_3_2_1b: "llama-3.2-1b" on Portable,
     embeddinggemma_300m: "embeddinggemma-300m" on Avx512Bf16,
     eurobert_210m: "eurobert-210m" on Avx2,
+    deberta_v3_base: "deberta-v3-base" on Avx512Bf16,
 }
 
 const MINILM: &str = include_str!("../../snapshots/all-minilm-l6-v2.json");

@@ -82,6 +82,55 @@ pub fn attention_where(
     cu_seqlens_k: &[u32],
     look: impl Fn(usize, i64) -> Option<f64>,
 ) -> Vec<f64> {
+    let look = |head, _, _, distance| look(head, distance);
+    attend(shape, (q, k, v), cu_seqlens_q, cu_seqlens_k, look)
+}
+
+/// Disentangled attention (He et al. 2021): each query sees its sequence, and its score with a key has beside `q k` the terms
+/// `q K[b]` and `k Q[b]`, all scaled alike. `tables` are `K` and `Q`, `[2 span, heads * head_dim]`, empty where there is no
+/// such term; `b` is the row for the distance (see [`relative_row`]).
+pub fn disentangled_attention(
+    shape: &AttentionShape,
+    (q, k, v): (&[f64], &[f64], &[f64]),
+    cu_seqlens: &[u32],
+    [keys, queries]: [&[f64]; 2],
+    distance_max: usize,
+) -> Vec<f64> {
+    let AttentionShape { heads, head_dim, scale, .. } = *shape;
+    let width = heads * head_dim;
+    let span = keys.len().max(queries.len()) / width / 2;
+    let term = |head: usize, content: &[f64], token: u32, table: &[f64], distance: i64| {
+        let row = relative_row(distance, span, distance_max) * width + head * head_dim;
+        let content = &content[token as usize * width + head * head_dim..][..head_dim];
+        if table.is_empty() { 0.0 } else { content.iter().zip(&table[row..]).map(|(a, b)| a * b).sum() }
+    };
+    let look = |head, query, key, distance: i64| {
+        let [of_query, of_key] = [(q, query, keys), (k, key, queries)]
+            .map(|(content, token, table)| term(head, content, token, table, -distance));
+        Some(f64::from(scale) * (of_query + of_key))
+    };
+    attend(shape, (q, k, v), cu_seqlens, cu_seqlens, look)
+}
+
+/// The row of a table `[2 span]` for a query that stands `distance` behind its key: `span / 2` distances of each direction
+/// have rows of their own, the others share `span / 2 - 1` that grow by a factor up to `distance_max - 1`, and the outermost.
+pub fn relative_row(distance: i64, span: usize, distance_max: usize) -> usize {
+    let middle = (span / 2) as f64;
+    let far = distance.abs() as f64;
+    let reach = ((distance_max - 1) as f64 / middle).ln();
+    let wide = ((far / middle).ln() / reach * (middle - 1.0)).ceil() + middle;
+    let bucket = if far <= middle { far } else { wide } * distance.signum() as f64;
+    (bucket + span as f64).clamp(0.0, (2 * span - 1) as f64) as usize
+}
+
+/// Attention where `look(head, query, key, distance)` says what is added to a score, or that the key is not seen.
+fn attend(
+    shape: &AttentionShape,
+    (q, k, v): (&[f64], &[f64], &[f64]),
+    cu_seqlens_q: &[u32],
+    cu_seqlens_k: &[u32],
+    look: impl Fn(usize, u32, u32, i64) -> Option<f64>,
+) -> Vec<f64> {
     let AttentionShape { heads, kv_heads, head_dim, scale, .. } = *shape;
     let range_of = |width: usize, token: u32, head: usize| {
         let start = token as usize * width + head * head_dim;
@@ -96,7 +145,7 @@ pub fn attention_where(
             let query = &q[range_of(width, token, head)];
             let position = i64::from(token - lengths_q[0]) + shift;
             let score = |key: u32| {
-                let bias = look(head, i64::from(key - lengths_k[0]) - position)?;
+                let bias = look(head, token, key, i64::from(key - lengths_k[0]) - position)?;
                 let row = &k[range_of(kv_width, key, kv_head)];
                 let product: f64 = query.iter().zip(row).map(|(a, b)| a * b).sum();
                 Some((key, f64::from(scale) * product + bias))

@@ -5,11 +5,12 @@ use std::fmt;
 use super::{
     Activation, Attention, EncoderSpec, Ffn, Gate, LayerPattern, LayerSpec, Mask, Norm, NormPlacement,
 };
-use super::{Position, PositionBias, QkvLayout, Rope, RopeScaling};
+use super::{Disentangled, Position, PositionBias, QkvLayout, Rope, RopeScaling};
 
 impl fmt::Display for EncoderSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hidden, embeddings, position, position_bias, layers, final_norm, head } = self;
+        let Self { hidden, embeddings, position, position_bias, disentangled, layers, final_norm, head } =
+            self;
         writeln!(f, "encoder: hidden {hidden}, {} parameters", self.parameters())?;
         write!(f, "  embed: token[{}]", embeddings.vocab)?;
         embeddings.scale.map_or(Ok(()), |scale| write!(f, " x {scale}"))?;
@@ -24,6 +25,7 @@ impl fmt::Display for EncoderSpec {
         }
         writeln!(f)?;
         position_bias.map_or(Ok(()), |bias| writeln!(f, "  {bias}"))?;
+        disentangled.map_or(Ok(()), |table| writeln!(f, "  {table}"))?;
         write!(f, "{layers}")?;
         final_norm.map_or(Ok(()), |norm| writeln!(f, "  {norm}"))?;
         writeln!(f, "  {head}")
@@ -113,6 +115,21 @@ impl fmt::Display for PositionBias {
             }
             Self::Alibi => f.write_str("position bias: slopes times distance, of all layers"),
         }
+    }
+}
+
+impl fmt::Display for Disentangled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { span, distance_max, content_to_position, position_to_content, norm, shares_projections } =
+            self;
+        write!(f, "relative positions: [2 x {span}] up to distance {distance_max}")?;
+        norm.map_or(Ok(()), |norm| write!(f, " -> {norm}"))?;
+        f.write_str(if *shares_projections { ", projected as contents:" } else { ", projected:" })?;
+        f.write_str(match (content_to_position, position_to_content) {
+            (true, true) => " content to position, position to content",
+            (true, false) => " content to position",
+            (false, _) => " position to content",
+        })
     }
 }
 

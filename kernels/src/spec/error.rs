@@ -51,6 +51,22 @@ pub enum SpecError {
         /// Where they should end.
         distance_max: usize,
     },
+    /// Buckets of several distances would leave some out.
+    #[error(
+        "{span} relative buckets of one direction end at distance {distance_max}; covered: {} and more",
+        3 * (span / 2) + 1
+    )]
+    DenseBuckets {
+        /// Of one direction.
+        span: usize,
+        /// Where they should end.
+        distance_max: usize,
+    },
+    /// Attention that compares contents with positions does nothing else with them.
+    #[error(
+        "relative positions that contents are compared with are not covered beside a bias, rotation, norms of queries and keys, shared key heads or a mask"
+    )]
+    Disentangled,
     /// Layers that share a position bias differ in their heads.
     #[error("a position bias for {heads} heads meets a layer of {other}")]
     Heads {

@@ -1,8 +1,7 @@
 //! What a model is, before any weight is touched: one enum per axis, no family names.
 //!
 //! A new family is a new *value* of these types. An arm is added only when a kernel differs, and `plan` is the only
-//! reader of the axes. Where the data flow itself differs (disentangled attention, KV caches), write another block
-//! instead of stretching this one.
+//! reader of the axes. Where the data flow itself differs (KV caches), write another block instead of stretching this one.
 
 mod display;
 mod error;
@@ -19,7 +18,7 @@ pub use head::{
 pub use layer::{
     Activation, Attention, Ffn, Gate, LayerPattern, LayerSpec, Mask, Norm, NormPlacement, QkvLayout,
 };
-pub use position::{Position, PositionBias, Rope, RopeScaling};
+pub use position::{Disentangled, Position, PositionBias, Rope, RopeScaling};
 pub(crate) use validate::multiple;
 
 /// A transformer encoder with its head: `[tokens]` ids in, `[sequences, hidden]` vectors out.
@@ -33,6 +32,8 @@ pub struct EncoderSpec {
     pub position: Position,
     /// What attention adds to its scores for the distance of two tokens, in every layer the same.
     pub position_bias: Option<PositionBias>,
+    /// Whether and how attention compares contents with positions, in every layer the same.
+    pub disentangled: Option<Disentangled>,
     /// The stack.
     pub layers: LayerPattern,
     /// Of the residual stream behind the last layer, where norms stand before what they are for.
@@ -79,7 +80,7 @@ impl EncoderSpec {
     /// The longest sequence in which every token sees all others and is told nothing of their distances: the last tokens
     /// of such a one may be left out of what the others see.
     pub(crate) fn sight(&self) -> usize {
-        if self.position_bias.is_some() {
+        if self.position_bias.is_some() || self.disentangled.is_some() {
             return 1;
         }
         let of_mask = |layer: &LayerSpec| match layer.attention.mask {
@@ -101,8 +102,14 @@ impl EncoderSpec {
             Some(PositionBias::Buckets { buckets, .. }) => buckets * self.layer(0).attention.heads,
             Some(PositionBias::Alibi) | None => 0,
         };
-        let layers: usize = self.each_layer().map(|layer| layer.parameters(self.hidden)).sum();
+        let relative = self.disentangled.map_or(0, |table| table.parameters(self.hidden));
+        let of_layer = |layer: &LayerSpec| {
+            let width = layer.attention.widths().0;
+            let positions = self.disentangled.map_or(0, |table| table.layer_parameters(self.hidden, width));
+            layer.parameters(self.hidden) + positions
+        };
+        let layers: usize = self.each_layer().map(of_layer).sum();
         let after = norm(self.final_norm, self.hidden) + self.head.parameters(self.hidden);
-        (tables + projection + bias + layers + after) as u64
+        (tables + projection + bias + relative + layers + after) as u64
     }
 }

@@ -1,5 +1,7 @@
 //! How a token knows where it stands.
 
+use super::Norm;
+
 /// How positions enter the embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
@@ -11,7 +13,7 @@ pub enum Position {
         /// Rows at its start that no position uses.
         offset: usize,
     },
-    /// Not at all: attention rotates by them ([`Rope`]) or adds a [`PositionBias`].
+    /// Not at all: attention rotates by them ([`Rope`]), adds a [`PositionBias`] or is [`Disentangled`].
     InAttention {
         /// The longest sequence that the model is meant for.
         tokens_max: usize,
@@ -51,6 +53,44 @@ pub enum PositionBias {
     /// Their distance, whichever is first, times a negative slope that the head's number tells (Press et al. 2022; for
     /// encoders Günther et al. 2023).
     Alibi,
+}
+
+/// Attention that also compares what one token says with where the other stands (He et al. 2021, equation 4, without the
+/// term of two positions): the score of the query at `i` and the key at `j` is `q_i k_j + q_i K[b] + k_j Q[b]`, where `b` is
+/// the bucket of `i - j`, and `K` and `Q` are projections, each layer's own, of one table `[2 span, hidden]`.
+///
+/// `span / 2` distances of each direction have buckets of their own, further ones ever wider buckets up to `distance_max`
+/// (DeBERTa-v2); what lies beyond the table has its first or its last row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Disentangled {
+    /// Buckets of one direction.
+    pub span: usize,
+    /// Where the last of them ends.
+    pub distance_max: usize,
+    /// Whether queries meet positions: `q_i K[b]`.
+    pub content_to_position: bool,
+    /// Whether keys meet positions: `k_j Q[b]`.
+    pub position_to_content: bool,
+    /// Of the table, before it is projected.
+    pub norm: Option<Norm>,
+    /// Whether the table goes through the projections of keys and of queries, or through such of its own.
+    pub shares_projections: bool,
+}
+
+impl Disentangled {
+    /// How many terms a score has beside that of both contents.
+    pub const fn terms(&self) -> usize {
+        self.content_to_position as usize + self.position_to_content as usize
+    }
+
+    pub(super) fn parameters(&self, hidden: usize) -> usize {
+        2 * self.span * hidden + self.norm.map_or(0, |norm| norm.parameters(hidden))
+    }
+
+    /// Those of the table's own projections to `width`.
+    pub(super) const fn layer_parameters(&self, hidden: usize, width: usize) -> usize {
+        if self.shares_projections { 0 } else { self.terms() * (hidden + 1) * width }
+    }
 }
 
 /// Rotary positions (Su et al. 2021): element `i` of a head's first half and element `i` of its second are turned by

@@ -1,7 +1,8 @@
 //! Refuses descriptions that no kernel could run, before memory is sized after them.
 
 use super::{
-    Attention, Embeddings, EncoderSpec, LayerSpec, Norm, Position, PositionBias, Rope, RopeScaling, SpecError,
+    Attention, Disentangled, Embeddings, EncoderSpec, LayerSpec, Mask, Norm, Position, PositionBias, Rope,
+    RopeScaling, SpecError,
 };
 
 /// Bounds far above any published encoder and low enough that no product of two of them overflows 64 bits.
@@ -24,6 +25,7 @@ impl EncoderSpec {
         layer_count(self.layer_count())?;
         self.position_bias.map_or(Ok(()), |bias| bias.validate(self))?;
         self.each_layer().try_for_each(LayerSpec::validate)?;
+        self.disentangled.map_or(Ok(()), |relative| relative.validate(self))?;
         self.final_norm.map_or(Ok(()), Norm::validate)?;
         self.head.validate(self.hidden)
     }
@@ -71,6 +73,30 @@ impl PositionBias {
         let mut all = spec.each_layer().map(|layer| layer.attention.heads);
         let differs = all.find(|other| *other != heads);
         differs.map_or(Ok(()), |other| Err(SpecError::Heads { heads, other }))
+    }
+}
+
+impl Disentangled {
+    /// The kernels spread products over distances a vector at a time: neighbouring distances have neighbouring buckets. That
+    /// is so where the wider buckets, as many as the single ones, end at least e times as far.
+    fn validate(self, spec: &EncoderSpec) -> Result<(), SpecError> {
+        let Self { span, distance_max, .. } = self;
+        within("relative buckets", span, BUCKETS_MAX)?;
+        multiple(("relative buckets", span), ("single and wide ones", 2))?;
+        within("relative distance", distance_max, POSITIONS_MAX)?;
+        if distance_max < 3 * (span / 2) + 1 {
+            return Err(SpecError::DenseBuckets { span, distance_max });
+        }
+        within("terms of relative positions", self.terms(), 2)?;
+        self.norm.map_or(Ok(()), Norm::validate)?;
+        let is_plain = |attention: Attention| {
+            attention.kv_heads == attention.heads
+                && attention.mask == Mask::Bidirectional
+                && attention.rope.is_none()
+                && attention.qk_norm.is_none()
+        };
+        let plain = spec.position_bias.is_none() && spec.each_layer().all(|layer| is_plain(layer.attention));
+        if plain { Ok(()) } else { Err(SpecError::Disentangled) }
     }
 }
 
@@ -172,6 +198,7 @@ mod tests {
             embeddings: Embeddings { vocab: 100, width: 32, token_types: Some(2), scale: None, norm },
             position: Position::Learned { rows: 16, offset: 0 },
             position_bias: None,
+            disentangled: None,
             layers: LayerPattern::Uniform { count: 2, layer },
             final_norm: None,
             head: Head::pooled(Pooling::Mean, true),
@@ -222,6 +249,18 @@ mod tests {
             "norm eps is NaN; it must be finite and positive"
         );
         assert_eq!(refusal(|_, layer| layer.ffn.intermediate = 0), "intermediate is 0; it must be positive");
+        let relative = Disentangled {
+            span: 8,
+            distance_max: 16,
+            content_to_position: true,
+            position_to_content: false,
+            norm: None,
+            shares_projections: true,
+        };
+        let beside_a_bias = refusal(|spec, _| {
+            (spec.position_bias, spec.disentangled) = (Some(PositionBias::Alibi), Some(relative));
+        });
+        assert!(beside_a_bias.contains("not covered beside a bias, rotation"), "{beside_a_bias}");
         let scaling = RopeScaling::Linear { factor: 0.0 };
         let rope = |dims, theta| Some(Rope { theta, dims, scaling });
         assert_eq!(

@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Home, MODEL, Ran, golden};
 
+/// BERT with WordPiece, DeBERTa with Unigram pieces that take the space in front.
+const RERANKERS: [&str; 2] = ["rerank", "rerank-deberta"];
+const TAGGERS: [&str; 2] = ["ner", "ner-deberta"];
+const ENTAILERS: [&str; 2] = ["nli", "nli-deberta"];
+
 fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/tasks").join(name)
 }
@@ -29,14 +34,18 @@ fn near(found: &Value, expected: &Value) {
 #[test]
 fn documents_come_best_first_with_the_references_scores() {
     let home = Home::new();
-    let golden = told("rerank");
+    RERANKERS.iter().for_each(|name| check_scores(&home, name));
+}
+
+fn check_scores(home: &Home, name: &str) {
+    let golden = told(name);
     let cases = golden["cases"].as_array().expect("cases");
     let texts: Vec<&str> = cases.iter().filter_map(|case| case["text"].as_str()).collect();
     let query = golden["query"].as_str().expect("a query");
     for (flags, field) in [(&["--truncate"][..], "score"), (&["--truncate", "--raw"][..], "logit")] {
         let args: Vec<&str> =
             flags.iter().copied().chain(["--query", query, "--"]).chain(texts.clone()).collect();
-        let lines = run(&home, "score", "rerank", &args).expect(0).lines();
+        let lines = run(home, "score", name, &args).expect(0).lines();
         assert_eq!(lines.len(), cases.len());
         for line in &lines {
             let case = &cases[line["index"].as_u64().expect("an index") as usize];
@@ -120,11 +129,19 @@ fn an_encoder_scores_by_the_cosine_of_its_vectors() {
 #[test]
 fn spans_are_those_of_transformers() {
     let home = Home::new();
-    let golden = told("ner");
+    TAGGERS.iter().for_each(|name| check_spans(&home, name));
+    let few = run(&home, "extract", "ner", &["--label", "PER", "--threshold", "0.3", "--", "Ada Lovelace"]);
+    for span in few.expect(0).lines()[0]["spans"].as_array().expect("spans") {
+        assert!(span["label"] == "PER" && span["score"].as_f64() >= Some(0.3), "{span}");
+    }
+}
+
+fn check_spans(home: &Home, name: &str) {
+    let golden = told(name);
     let cases = golden["cases"].as_array().expect("cases");
     let texts: Vec<&str> = cases.iter().filter_map(|case| case["text"].as_str()).collect();
     let args: Vec<&str> = ["--"].into_iter().chain(texts).collect();
-    let lines = run(&home, "extract", "ner", &args).expect(0).lines();
+    let lines = run(home, "extract", name, &args).expect(0).lines();
     assert_eq!(lines.len(), cases.len());
     for (index, (line, case)) in lines.iter().zip(cases).enumerate() {
         assert_eq!(line["index"], index);
@@ -140,10 +157,6 @@ fn spans_are_those_of_transformers() {
             let stretch: String = chars.skip(start as usize).take((end - start) as usize).collect();
             assert_eq!(found["text"], stretch);
         }
-    }
-    let few = run(&home, "extract", "ner", &["--label", "PER", "--threshold", "0.3", "--", "Ada Lovelace"]);
-    for span in few.expect(0).lines()[0]["spans"].as_array().expect("spans") {
-        assert!(span["label"] == "PER" && span["score"].as_f64() >= Some(0.3), "{span}");
     }
 }
 
@@ -167,21 +180,7 @@ fn classes_are_those_of_transformers_best_first() {
 #[test]
 fn labels_of_the_callers_own_are_those_of_the_zero_shot_pipeline() {
     let home = Home::new();
-    let golden = told("nli");
-    for case in golden["cases"].as_array().expect("cases") {
-        let labels = case["labels"].as_array().expect("labels").iter().filter_map(Value::as_str);
-        let mut args: Vec<&str> = labels.flat_map(|label| ["--label", label]).collect();
-        args.extend(case["hypothesis"].as_str().iter().flat_map(|asked| ["--hypothesis", asked]));
-        args.extend(case["multi_label"].as_bool().filter(|multi| *multi).map(|_| "--multi-label"));
-        args.extend(["--truncate", "--", case["text"].as_str().expect("a text")]);
-        let lines = run(&home, "extract", "nli", &args).expect(0).lines();
-        let (found, expected) = (&lines[0]["labels"], case["scores"].as_array().expect("scores"));
-        assert_eq!(found.as_array().map(Vec::len), Some(expected.len()), "{case}");
-        for (at, expected) in expected.iter().enumerate() {
-            assert_eq!(found[at]["label"], expected["label"], "{case}: {}", lines[0]);
-            near(&found[at]["score"], &expected["score"]);
-        }
-    }
+    ENTAILERS.iter().for_each(|name| check_entailment(&home, name));
     let own = run(&home, "extract", "nli", &["--label", "neutral", "--", "x"]).expect(0).lines();
     assert_eq!(own[0]["labels"][0]["label"], "neutral", "a label that the model knows is its own");
     let long = "river ".repeat(100);
@@ -192,6 +191,24 @@ fn labels_of_the_callers_own_are_those_of_the_zero_shot_pipeline() {
     for (model, flags) in [("classes", &["--multi-label"][..]), ("ner", &["--hypothesis", "It is {}"])] {
         let ran = run(&home, "extract", model, &[flags, &["--", "x"]].concat()).expect(3);
         assert!(ran.err.contains("only a model of entailment takes a hypothesis"), "{}", ran.err);
+    }
+}
+
+fn check_entailment(home: &Home, name: &str) {
+    let golden = told(name);
+    for case in golden["cases"].as_array().expect("cases") {
+        let labels = case["labels"].as_array().expect("labels").iter().filter_map(Value::as_str);
+        let mut args: Vec<&str> = labels.flat_map(|label| ["--label", label]).collect();
+        args.extend(case["hypothesis"].as_str().iter().flat_map(|asked| ["--hypothesis", asked]));
+        args.extend(case["multi_label"].as_bool().filter(|multi| *multi).map(|_| "--multi-label"));
+        args.extend(["--truncate", "--", case["text"].as_str().expect("a text")]);
+        let lines = run(home, "extract", name, &args).expect(0).lines();
+        let (found, expected) = (&lines[0]["labels"], case["scores"].as_array().expect("scores"));
+        assert_eq!(found.as_array().map(Vec::len), Some(expected.len()), "{case}");
+        for (at, expected) in expected.iter().enumerate() {
+            assert_eq!(found[at]["label"], expected["label"], "{case}: {}", lines[0]);
+            near(&found[at]["score"], &expected["score"]);
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! Keys and values are packed into the panels of the GEMM tiles once, then every tile of query rows goes through scores,
 //! softmax and values while its scores are in the first-level cache.
 
-use super::{AttentionShape, PositionBias, Rows};
+use super::disentangled::QUERIES_MAX;
+use super::{AttentionShape, ByDistance, PositionBias, Rows};
 use crate::Dtype;
 use crate::cpu::element::{self, Element};
 use crate::cpu::ops::{AttentionScratch, Scratch};
@@ -16,7 +17,7 @@ use std::ops::Range;
 /// The query heads of one key head over one sequence.
 pub(super) struct Head<'a, T> {
     pub(super) shape: &'a AttentionShape,
-    pub(super) bias: Option<&'a PositionBias>,
+    pub(super) by_distance: ByDistance<'a>,
     pub(super) kv_head: usize,
     pub(super) q: Rows<'a, T>,
     pub(super) k: Rows<'a, T>,
@@ -48,20 +49,11 @@ impl<T: Element> Kernel for Head<'_, T> {
         unsafe { self.pack_keys::<S>() };
         self.pack_values();
         self.reserve_scores();
+        let stretches = self.stretches();
         for head in first_head..first_head + group {
-            for block in balanced(self.rows_q.len(), self.tiles.len()) {
-                let rows = self.rows_q.start + block.start..self.rows_q.start + block.end;
-                let span = self.span(&block);
-                // SAFETY: the caller vouches for S; keys, values and scores were packed and reserved for this sequence, which
-                // the span lies inside of.
-                unsafe {
-                    self.scores::<S>(head, rows.clone(), &span);
-                    if let Some(bias) = self.bias {
-                        self.add_bias::<S>(bias, head, block.clone(), &span);
-                    }
-                    let inverse_sums = self.softmax::<S>(block, &span);
-                    self.values::<S>(head, rows, &span, &inverse_sums);
-                }
+            for stretch in balanced(self.rows_q.len(), stretches) {
+                // SAFETY: the caller vouches for S; keys, values and scores were packed and reserved for this sequence.
+                unsafe { self.stretch::<S>(head, &stretch) }
             }
         }
     }
@@ -69,7 +61,45 @@ impl<T: Element> Kernel for Head<'_, T> {
 
 impl<T: Element> Head<'_, T> {
     /// Elements of `T` in one unit of 32 bits.
-    const PER_UNIT: usize = 4 / size_of::<T>();
+    pub(super) const PER_UNIT: usize = 4 / size_of::<T>();
+
+    /// Queries for which something is kept at once.
+    fn stretches(&self) -> usize {
+        match self.by_distance {
+            ByDistance::Tables(tables) if tables.has_queries() => QUERIES_MAX,
+            _ => self.rows_q.len().max(1),
+        }
+    }
+
+    /// The result of the queries at `stretch` of the sequence.
+    ///
+    /// # Safety
+    /// The machine supports `S`; keys and values are packed, scores are reserved.
+    #[inline(always)]
+    unsafe fn stretch<S: Simd>(&mut self, head: usize, stretch: &Range<usize>) {
+        if let ByDistance::Tables(tables) = self.by_distance {
+            // SAFETY: the caller vouches for S; `attention` checked the tables.
+            unsafe { self.meet_queries::<S>(tables, head, stretch) }
+        }
+        for block in balanced(stretch.len(), self.tiles.len()) {
+            let block = stretch.start + block.start..stretch.start + block.end;
+            let rows = self.rows_q.start + block.start..self.rows_q.start + block.end;
+            let span = self.span(&block);
+            // SAFETY: the caller's contract; the span lies inside of the sequence.
+            unsafe {
+                self.scores::<S>(head, rows.clone(), &span);
+                match self.by_distance {
+                    ByDistance::Nothing => {}
+                    ByDistance::Bias(bias) => self.add_bias::<S>(bias, head, block.clone(), &span),
+                    ByDistance::Tables(tables) => {
+                        self.add_relative::<S>(tables, head, block.clone(), stretch, &span);
+                    }
+                }
+                let inverse_sums = self.softmax::<S>(block, &span);
+                self.values::<S>(head, rows, &span, &inverse_sums);
+            }
+        }
+    }
 
     fn keys_padded(&self) -> usize {
         self.rows_k.len().next_multiple_of(self.columns)
@@ -316,9 +346,9 @@ impl<T: Element> Head<'_, T> {
 }
 
 /// Keys that a tile of queries is multiplied with, counted in their sequence, and the elements of a row of its scores.
-struct Span {
-    keys: Range<usize>,
-    stride: usize,
+pub(super) struct Span {
+    pub(super) keys: Range<usize>,
+    pub(super) stride: usize,
 }
 
 /// Turns the scores of one row in `vectors` into `e^(scale (score - maximum))`, into `weights` where these are bf16, and

@@ -3,6 +3,7 @@
 //! One item is one sequence and one key head; `head` computes it.
 
 mod bias;
+mod disentangled;
 mod head;
 
 use super::element::Element;
@@ -16,6 +17,7 @@ use head::Head;
 use std::ops::Range;
 
 pub use bias::PositionBias;
+pub use disentangled::{RelativeBuckets, RelativeTables};
 
 const OP: &str = "attention";
 
@@ -103,6 +105,14 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
+/// What the distance of a query and a key has to do with their score.
+#[derive(Clone, Copy)]
+enum ByDistance<'a> {
+    Nothing,
+    Bias(&'a PositionBias),
+    Tables(&'a RelativeTables),
+}
+
 impl CpuOps<'_> {
     /// `out[i] = softmax(scale q_i k^T + bias_i) v` for each query row and head, within its sequence: `q` has `heads` heads
     /// side by side, `k` and `v` have `kv_heads`, `out [tokens_q, heads * head_dim]`. A query that sees no key gives zeros.
@@ -125,6 +135,36 @@ impl CpuOps<'_> {
         cu_seqlens_k: &[u32],
         out: &mut [T],
     ) -> Result<(), OpError> {
+        let by_distance = bias.map_or(ByDistance::Nothing, ByDistance::Bias);
+        self.attend(shape, by_distance, [q, k, v], [cu_seqlens_q, cu_seqlens_k], out)
+    }
+
+    /// The same of tokens that see all of their sequence, and whose scores also have, before they are scaled, the query's
+    /// product with the tables' key for their distance and the key's with their query (He et al., arXiv 2006.03654). Keys
+    /// have as many heads as queries.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; sequences longer than the tables reach.
+    pub fn disentangled_attention<T: Element>(
+        &mut self,
+        shape: &AttentionShape,
+        tables: &RelativeTables,
+        qkv: [Rows<'_, T>; 3],
+        cu_seqlens: &[u32],
+        out: &mut [T],
+    ) -> Result<(), OpError> {
+        let shape = AttentionShape { mask: Mask::Bidirectional, ..*shape };
+        self.attend(&shape, ByDistance::Tables(tables), qkv, [cu_seqlens; 2], out)
+    }
+
+    fn attend<T: Element>(
+        &mut self,
+        shape: &AttentionShape,
+        by_distance: ByDistance<'_>,
+        [q, k, v]: [Rows<'_, T>; 3],
+        [cu_seqlens_q, cu_seqlens_k]: [&[u32]; 2],
+        out: &mut [T],
+    ) -> Result<(), OpError> {
         let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
         check_shape(shape)?;
         let tokens_q = q.check("q", heads * head_dim)?;
@@ -137,7 +177,11 @@ impl CpuOps<'_> {
         expect_cu_seqlens(OP, "cu_seqlens_k", cu_seqlens_k, tokens_k)?;
         expect_size(OP, "cu_seqlens_k", cu_seqlens_k.len(), cu_seqlens_q.len())?;
         expect_size(OP, "out", out.len(), tokens_q * heads * head_dim)?;
-        bias.map_or(Ok(()), |bias| bias.check(heads, cu_seqlens_q, cu_seqlens_k))?;
+        match by_distance {
+            ByDistance::Nothing => {}
+            ByDistance::Bias(bias) => bias.check(heads, cu_seqlens_q, cu_seqlens_k)?,
+            ByDistance::Tables(tables) => tables.check(self.isa(), shape, &k, cu_seqlens_k)?,
+        }
         let (isa, out) = (self.isa, SharedMut::new(out));
         let range = |cu_seqlens: &[u32], sequence: usize| {
             cu_seqlens[sequence] as usize..cu_seqlens[sequence + 1] as usize
@@ -151,7 +195,7 @@ impl CpuOps<'_> {
             let rows_k = range(cu_seqlens_k, sequence);
             dispatch(
                 isa,
-                Head { shape, bias, kv_head, q, k, v, rows_q, rows_k, tiles, columns, scratch, out },
+                Head { shape, by_distance, kv_head, q, k, v, rows_q, rows_k, tiles, columns, scratch, out },
             );
         });
         Ok(())

@@ -46,6 +46,11 @@ impl Simd for Avx2 {
             let packed = _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
             _mm_storeu_si128(to.cast(), packed)
         }
+        spread(row: *const f32, places: *const u32) -> __m256 {
+            let first = places.read();
+            let lanes = _mm256_sub_epi32(_mm256_loadu_si256(places.cast()), _mm256_set1_epi32(first as i32));
+            _mm256_permutevar8x32_ps(Self::load(row.wrapping_add(first as usize)), lanes)
+        }
         even(pairs: __m256) -> __m256 {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs)))
         }

@@ -124,6 +124,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
         load_f16(from: *const f16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
         transpose(rows: &mut [__m512; LANES_MAX]) -> () { transpose(rows) }
+        spread(row: *const f32, places: *const u32) -> __m512 {
+            let first = places.read();
+            let lanes = _mm512_sub_epi32(_mm512_loadu_si512(places.cast()), _mm512_set1_epi32(first as i32));
+            _mm512_permutexvar_ps(lanes, Self::load(row.wrapping_add(first as usize)))
+        }
         even(pairs: __m512) -> __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs)))
         }

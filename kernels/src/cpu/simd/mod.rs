@@ -114,6 +114,19 @@ pub(crate) trait Simd: Copy + 'static {
             }
         }
     }
+    /// Lane `l` gets the element of `row` at `places[l]`, which rises by at most one from lane to lane: LANES elements are
+    /// readable from the first place on.
+    #[inline(always)]
+    unsafe fn spread(row: *const f32, places: *const u32) -> Self::V {
+        let mut lanes = [0.0f32; LANES_MAX];
+        // SAFETY: the caller vouches for the set, for LANES places and for the elements.
+        unsafe {
+            for (lane, value) in lanes.iter_mut().enumerate().take(Self::LANES) {
+                *value = row.wrapping_add(places.add(lane).read() as usize).read();
+            }
+            Self::load(lanes.as_ptr())
+        }
+    }
     /// Asks for a cache line; any address will do.
     #[inline(always)]
     fn prefetch(_line: *const u8) {}

@@ -1,6 +1,7 @@
 //! Every op, format and instruction set of this machine against the f64 references, and bit identity.
 
 mod attention;
+mod disentangled;
 mod heads;
 mod linear;
 mod pointwise;

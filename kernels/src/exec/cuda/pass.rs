@@ -212,6 +212,16 @@ impl Ops for Pass<'_> {
         self.launch(kernels.launch(args, (self.longest, self.longest)))
     }
 
+    fn disentangled(
+        &mut self,
+        _: Place,
+        _: &AttentionShape,
+        _: [usize; 3],
+        _: [Buffer; 2],
+    ) -> Result<(), ExecError> {
+        Err(ExecError::Selection)
+    }
+
     fn turn(
         &mut self,
         at: Place,

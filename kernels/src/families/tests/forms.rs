@@ -20,6 +20,7 @@ const QWEN3: &str = published!("qwen3-embedding-0.6b");
 const MISTRAL: &str = published!("e5-mistral-7b-instruct");
 const LLAMA: &str = published!("llama-3.2-1b");
 const GEMMA: &str = published!("embeddinggemma-300m");
+const DEBERTA: &str = published!("deberta-v3-base");
 
 /// A published configuration without the fields `without` and with those of `fields`.
 fn changed(config: &str, without: &[&str], fields: Value) -> Result<EncoderSpec, FamilyError> {
@@ -163,4 +164,37 @@ fn a_head_may_be_wider_than_its_share() {
     assert_eq!(attention(&spec, 0).widths(), (2048, 1024), "128 where none is told");
     assert!(matches!(spec.layers, LayerPattern::Uniform { count: 28, .. }));
     assert_eq!(attention(&covered(LLAMA, &["head_dim"], json!({})), 0).head_dim, 64);
+}
+
+#[test]
+fn relative_positions_are_told_in_several_ways() {
+    let published = covered(DEBERTA, &[], json!({}));
+    for (without, fields) in [
+        (&[][..], json!({"pos_att_type": ["c2p", "p2c"], "max_relative_positions": 512})),
+        (&[], json!({"pos_att_type": "C2P | P2C", "architectures": ["DebertaV2ForSequenceClassification"]})),
+        (&["max_relative_positions", "type_vocab_size", "hidden_act"], json!({"embedding_size": 768})),
+        (&["layer_norm_eps"], json!({"conv_kernel_size": 0, "attention_head_size": 64})),
+    ] {
+        assert_eq!(covered(DEBERTA, without, fields.clone()), published, "{fields}");
+    }
+    let scale = |fields| attention(&covered(DEBERTA, &[], fields), 0).scale.expect("its own");
+    assert_eq!(scale(json!({})), (3.0f32 * 64.0).sqrt().recip());
+    assert_eq!(scale(json!({"pos_att_type": ["p2c"]})), (2.0f32 * 64.0).sqrt().recip());
+    let refusal = |fields| refusal(DEBERTA, fields);
+    assert_eq!(
+        refusal(json!({"conv_kernel_size": 3})),
+        "conv_kernel_size is 3, which is not covered; covered: 0"
+    );
+    assert!(refusal(json!({"embedding_size": 128})).starts_with("embedding_size is 128"));
+    assert!(refusal(json!({"relative_attention": false})).starts_with("relative_attention is false"));
+    assert!(refusal(json!({"position_buckets": -1})).starts_with("position_buckets is -1"));
+    assert!(refusal(json!({"pos_att_type": "c2p|p2p"})).starts_with("pos_att_type is [\"c2p\", \"p2p\"]"));
+    assert!(refusal(json!({"pos_att_type": null})).starts_with("terms of relative positions is 0"));
+    assert!(refusal(json!({"norm_rel_ebd": "batch"})).starts_with("norm_rel_ebd is \"batch\""));
+    assert!(refusal(json!({"pooler_hidden_act": "tanh"})).starts_with("pooler_hidden_act is tanh"));
+    assert!(refusal(json!({"attention_head_size": 32})).starts_with("attention_head_size is 32"));
+    assert_eq!(
+        refusal(json!({"max_relative_positions": 384})),
+        "256 relative buckets of one direction end at distance 384; covered: 385 and more"
+    );
 }

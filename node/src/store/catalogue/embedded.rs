@@ -10,7 +10,7 @@ macro_rules! entry {
 }
 
 /// File and content, in order of name.
-pub(super) const EMBEDDED: [(&str, &str); 53] = [
+pub(super) const EMBEDDED: [(&str, &str); 59] = [
     entry!("all-minilm-l12-v2"),
     entry!("all-minilm-l6-v2"),
     entry!("all-mpnet-base-v2"),
@@ -22,6 +22,7 @@ pub(super) const EMBEDDED: [(&str, &str); 53] = [
     entry!("bge-small-en-v1.5"),
     entry!("bge-small-zh-v1.5"),
     entry!("colbertv2.0"),
+    entry!("deberta-v3-base-mnli-fever-anli"),
     entry!("e5-base-v2"),
     entry!("e5-large-v2"),
     entry!("e5-mistral-7b-instruct"),
@@ -42,6 +43,7 @@ pub(super) const EMBEDDED: [(&str, &str); 53] = [
     entry!("gte-small"),
     entry!("jina-embeddings-v2-base-en"),
     entry!("jina-embeddings-v2-small-en"),
+    entry!("mdeberta-v3-base-mnli-xnli"),
     entry!("modernbert-embed-base"),
     entry!("ms-marco-minilm-l6-v2"),
     entry!("multi-qa-minilm-l6-cos-v1"),
@@ -50,6 +52,10 @@ pub(super) const EMBEDDED: [(&str, &str); 53] = [
     entry!("multilingual-e5-large-instruct"),
     entry!("multilingual-e5-small"),
     entry!("mxbai-embed-large-v1"),
+    entry!("mxbai-rerank-base-v1"),
+    entry!("mxbai-rerank-large-v1"),
+    entry!("mxbai-rerank-xsmall-v1"),
+    entry!("nli-deberta-v3-base"),
     entry!("nomic-embed-text-v1"),
     entry!("nomic-embed-text-v1.5"),
     entry!("paraphrase-multilingual-minilm-l12-v2"),

@@ -9,10 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 11] = [
     "wordpiece-uncased",
     "wordpiece-cased",
     "unigram-xlm-roberta",
+    "unigram-deberta-v3",
+    "unigram-deberta-current",
     "bpe-roberta",
     "bpe-modernbert",
     "bpe-qwen",
