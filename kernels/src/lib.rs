@@ -27,7 +27,9 @@ pub use describe::{
     PairTemplate, Prompts, ScoreActivation,
 };
 pub use dtype::{Dtype, DtypePolicy, ParseDtypeError};
-pub use exec::{BATCHES_MAX, CpuLane, CpuModel, CpuOptions, CudaLane, CudaModel, ExecError, LoadError};
+pub use exec::{
+    BATCHES_MAX, CpuLane, CpuModel, CpuOptions, CudaFit, CudaLane, CudaModel, ExecError, LoadError,
+};
 pub use families::FamilyError;
 pub use outputs::{OutputSet, Outputs, SparseRows};
 pub use plan::{Plan, PlanError};

@@ -1,6 +1,6 @@
 //! A serving node: the machines, their threads and their links, started and stopped together.
 
-mod device;
+mod devices;
 mod error;
 mod identity;
 mod leaving;
@@ -18,19 +18,19 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
-use shoal_kernels::Plan;
 use shoal_mesh::{
     BindError, Client, Identity, LinkLimits, LiveIdentity, LoadSequence, MemberClientOptions, Net,
     QuicServer, QuicServerOptions, Service, TokioNet,
 };
 use shoal_protocol::message::Status;
-use shoal_protocol::{Bytes, NodeId, Place};
+use shoal_protocol::{DeviceIndex, NodeId, Place};
 
-use crate::actors::backend::{Backend, CpuBackend};
-use crate::actors::device::{Carried, DeviceArguments, Published};
-use crate::actors::front::{Front, FrontRules, Fronts};
-use crate::actors::service::{DEVICE, DrainBell, NodeFacts, NodeService, Twins};
-use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, SupervisorArguments, SupervisorMsg};
+#[cfg(test)]
+use crate::actors::backend::Backend;
+use crate::actors::device::{Bells, Carried, DeviceArguments, Published};
+use crate::actors::front::{Front, FrontRules, Fronts, Homes};
+use crate::actors::service::{DrainBell, NodeDevice, NodeFacts, NodeService, Twins};
+use crate::actors::supervisor::{DeviceSlot, NodeSupervisor, Supervised, SupervisorMsg};
 use crate::clock;
 use crate::config::{NodeConfig, QuicConfig};
 use crate::core::Placement;
@@ -39,8 +39,7 @@ use crate::metrics::Metrics;
 use crate::store::ModelStore;
 use crate::tasks::pool::TokenizerPool;
 
-pub(crate) use device::cuda_reason;
-use device::{core_config, device_reason, threads_of};
+use devices::Found;
 pub use error::StartError;
 use identity::NodeIdentity;
 use membership::{NodeMembership, clock_generation};
@@ -77,7 +76,7 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        Self::start_cpu(config, None).await
+        Self::start_found(config, None).await
     }
 
     /// As [`start`](Self::start), with its QUIC endpoint, its connections and its actors on `net`, which must outlive
@@ -86,58 +85,52 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn start_with_net(config: NodeConfig, net: TokioNet) -> Result<Self, StartError> {
-        Self::start_cpu(config, Some(net)).await
+        Self::start_found(config, Some(net)).await
     }
 
-    async fn start_cpu(config: NodeConfig, net: Option<TokioNet>) -> Result<Self, StartError> {
-        let isa = config.device.isa();
-        if !isa.is_available() {
-            return Err(StartError::Isa { wanted: isa });
-        }
-        Plan::dtype_on(isa, config.device.dtype)?;
-        let backend = Arc::new(CpuBackend::new(isa, config.device.threads));
-        Self::assemble(config, backend, net).await
+    async fn start_found(config: NodeConfig, net: Option<TokioNet>) -> Result<Self, StartError> {
+        let searched = config.clone();
+        let found = tokio::task::spawn_blocking(move || devices::find(&searched)).await;
+        let found = found.map_err(|error| StartError::Device { message: error.to_string() })??;
+        Self::assemble(config, found, net).await
     }
 
     /// As [`start`](Self::start), on a device of the caller's.
     #[cfg(test)]
     pub(crate) async fn start_on(config: NodeConfig, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
-        Self::assemble(config, backend, None).await
+        let found = vec![devices::around(&config.device, backend)];
+        Self::assemble(config, found, None).await
     }
 
     async fn assemble(
         config: NodeConfig,
-        backend: Arc<dyn Backend>,
+        found: Vec<Found>,
         net: Option<TokioNet>,
     ) -> Result<Self, StartError> {
         let start = |quic| NodeIdentity::start(quic, net.as_ref());
         let identity = config.quic.as_ref().map(start).transpose()?;
         let store = ModelStore::open(config.models.store.clone())?;
-        let facts = facts_of(&config, &*backend, &store, identity.as_ref());
-        tracing::info!(node = %facts.node, device = %facts.device_name, reason = %facts.device_reason, "starting");
-        let fronts = Fronts::start(front_rules(&config, store, &backend))?;
+        let facts = facts_of(&config, &store, identity.as_ref());
+        for found in &found {
+            tracing::info!(node = %facts.node, device = %found.name, reason = %found.reason, "starting");
+        }
+        let fronts = Fronts::start(front_rules(&config, store, &found))?;
         let preload = fronts_of(&fronts, &config.models.preload).await?;
-        let (slot, published) = (DeviceSlot::default(), Arc::<Published>::default());
+        let bells = Bells::default();
         let tokenizers = Arc::new(TokenizerPool::start(config.device.tokenizer_threads)?);
-        let arguments = SupervisorArguments {
-            device: DeviceArguments {
-                config: core_config(&config.device),
-                backend,
-                tokenizers: Arc::clone(&tokenizers),
-                preload,
-                carried: Arc::new(Carried::default()),
-                published: Arc::clone(&published),
-            },
-            slot: slot.clone(),
-        };
-        let supervisor = supervise(arguments, net.as_ref()).await?;
+        let devices: Vec<_> = found.iter().map(|found| device_of(found, &bells)).collect();
+        let supervised = found
+            .into_iter()
+            .zip(&devices)
+            .map(|(found, device)| supervised(found, device, &tokenizers, &preload));
+        let supervisor = supervise(supervised.collect(), net.as_ref()).await?;
         let service = Arc::new(NodeService {
             sequence: LoadSequence::new(facts.started_at),
             twins: Twins::default(),
-            placement: Mutex::new(Placement::new(Place { node: facts.node, device: DEVICE })),
+            placement: Mutex::new(Placement::new(Place { node: facts.node, device: DeviceIndex(0) })),
             facts,
-            slot,
-            published,
+            devices,
+            bells,
             fronts,
             tokenizers,
             metrics: Metrics::default(),
@@ -265,10 +258,9 @@ impl Node {
     /// Its devices and why these.
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceInfo> {
-        vec![DeviceInfo {
-            name: self.service.facts.device_name.clone(),
-            reason: self.service.facts.device_reason.clone(),
-        }]
+        let info =
+            |device: &NodeDevice| DeviceInfo { name: device.name.clone(), reason: device.reason.clone() };
+        self.service.devices.iter().map(info).collect()
     }
 
     /// The node as it sees itself.
@@ -304,10 +296,10 @@ fn id_of_process() -> NodeId {
 /// Starts the actors: on `net` if there is one, because the beacons are theirs, and because each hop between threads on
 /// a request's way costs more than all that they do for it.
 async fn supervise(
-    arguments: SupervisorArguments,
+    devices: Vec<Supervised>,
     net: Option<&TokioNet>,
 ) -> Result<ActorRef<SupervisorMsg>, StartError> {
-    let spawning = Actor::spawn(None, NodeSupervisor, arguments);
+    let spawning = Actor::spawn(None, NodeSupervisor, devices);
     let failed = |message: String| StartError::Device { message };
     let spawned = match net {
         None => spawning.await,
@@ -316,29 +308,58 @@ async fn supervise(
     spawned.map(|(supervisor, _)| supervisor).map_err(|error| failed(error.to_string()))
 }
 
-fn facts_of(
-    config: &NodeConfig,
-    backend: &dyn Backend,
-    store: &ModelStore,
-    identity: Option<&NodeIdentity>,
-) -> NodeFacts {
+fn facts_of(config: &NodeConfig, store: &ModelStore, identity: Option<&NodeIdentity>) -> NodeFacts {
     NodeFacts {
         node: identity.map_or_else(id_of_process, NodeIdentity::node_id),
         generation: identity.map_or_else(clock_generation, NodeIdentity::generation),
-        device_name: backend.name(),
-        device_reason: device_reason(&config.device, backend),
+        placed: config.gpu.placed.clone(),
         isa: config.device.isa(),
-        threads: threads_of(&config.device),
-        resident_bytes_max: Bytes(config.device.resident_bytes_max),
         known: store.list(),
         token_ids: config.models.token_ids,
         started_at: clock::now(),
     }
 }
 
-fn front_rules(config: &NodeConfig, store: ModelStore, backend: &Arc<dyn Backend>) -> FrontRules {
-    let (dtype, pin) = (config.device.dtype, config.models.pin.clone());
-    FrontRules { store, dtype, pin, backend: Arc::clone(backend) }
+fn front_rules(config: &NodeConfig, store: ModelStore, found: &[Found]) -> FrontRules {
+    let sites = found.iter().map(Found::site).collect();
+    FrontRules {
+        store,
+        dtype: config.device.dtype,
+        pin: config.models.pin.clone(),
+        backends: found.iter().map(|found| Arc::clone(&found.backend)).collect(),
+        homes: Homes::new(sites, config.gpu.placed.clone(), config.gpu.without_kernel),
+    }
+}
+
+fn device_of(found: &Found, bells: &Bells) -> NodeDevice {
+    NodeDevice {
+        index: found.core.device,
+        kind: found.name,
+        name: found.backend.name(),
+        reason: found.reason.clone(),
+        threads: found.core.threads,
+        resident_bytes_max: found.resident_bytes_max(),
+        slot: DeviceSlot::default(),
+        published: Arc::new(Published::new(bells.clone())),
+    }
+}
+
+fn supervised(
+    found: Found,
+    device: &NodeDevice,
+    tokenizers: &Arc<TokenizerPool>,
+    preload: &[Arc<Front>],
+) -> Supervised {
+    let own = preload.iter().filter(|front| front.device == device.index);
+    let arguments = DeviceArguments {
+        config: found.core,
+        backend: found.backend,
+        tokenizers: Arc::clone(tokenizers),
+        preload: own.cloned().collect(),
+        carried: Arc::new(Carried::default()),
+        published: Arc::clone(&device.published),
+    };
+    Supervised { device: arguments, slot: device.slot.clone() }
 }
 
 async fn fronts_of(fronts: &Fronts, names: &[String]) -> Result<Vec<Arc<Front>>, StartError> {

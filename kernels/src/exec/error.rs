@@ -34,6 +34,16 @@ pub enum LoadError {
     /// The device has no kernel for a part of the model.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// Not one token of it has room.
+    #[error(
+        "{bytes} bytes of device memory are needed for its shortest batch and {room_bytes} are set aside for one"
+    )]
+    Room {
+        /// What the shortest needs.
+        bytes: u64,
+        /// What there is.
+        room_bytes: u64,
+    },
     /// A weight is larger than the format can say: load the model in another.
     #[error("a weight is {value}, more than {dtype} holds; load the model as bf16")]
     Range {

@@ -14,7 +14,7 @@ mod relative;
 mod sparse;
 mod workspace;
 
-pub use cuda::{BATCHES_MAX, CudaLane, CudaModel};
+pub use cuda::{BATCHES_MAX, CudaFit, CudaLane, CudaModel};
 pub use error::{ExecError, LoadError};
 pub use lane::CpuLane;
 pub use load::CpuOptions;

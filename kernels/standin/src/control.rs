@@ -18,6 +18,27 @@ pub enum Planned {
     Hang,
 }
 
+impl Planned {
+    /// As the environment of a process calls it.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "no-memory" => Some(Self::NoMemory),
+            "illegal-address" => Some(Self::IllegalAddress),
+            "hang" => Some(Self::Hang),
+            _ => None,
+        }
+    }
+
+    /// The driver's code, and whether the context is lost with it.
+    pub(crate) fn code(self) -> (u32, bool) {
+        match self {
+            Self::NoMemory => (2, false),
+            Self::IllegalAddress => (700, true),
+            Self::Hang => (HANG, false),
+        }
+    }
+}
+
 /// Where cargo puts the library: beside the tests that depend on it.
 ///
 /// # Panics
@@ -34,11 +55,7 @@ pub fn library() -> PathBuf {
 /// The library is not there.
 pub fn plan(ordinal: u32, call: &str, after: u64, planned: Planned) {
     type Plan = unsafe extern "C" fn(c_uint, *const c_char, u64, u32, bool);
-    let (code, is_sticky) = match planned {
-        Planned::NoMemory => (2, false),
-        Planned::IllegalAddress => (700, true),
-        Planned::Hang => (HANG, false),
-    };
+    let (code, is_sticky) = planned.code();
     let call = CString::new(call).expect("a name");
     let library = loaded();
     // SAFETY: `symbols.rs` declares the function so; the name ends in zero and lives until it returns.

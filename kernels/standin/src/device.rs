@@ -1,9 +1,10 @@
 //! What outlasts a context: how much memory is taken, and which faults are planned.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use cudarc::driver::sys::CUresult;
 
+use crate::control::Planned;
 use crate::{DEVICES, HANG};
 
 /// What a call leaves: its result, or the driver's code.
@@ -37,8 +38,27 @@ pub(crate) enum Struck {
 static ALL: [Mutex<Device>; DEVICES] =
     [const { Mutex::new(Device { taken_bytes: 0, chance: 0, faults: Vec::new() }) }; DEVICES];
 
+/// What a process is started with that cannot plan faults by itself: `DEVICE:CALL:AFTER:FAULT` and so on, with commas between.
+const FAULTS_VARIABLE: &str = "SHOAL_STANDIN_FAULTS";
+
+fn plan_from_environment() {
+    let planned = std::env::var(FAULTS_VARIABLE).unwrap_or_default();
+    for fault in planned.split(',').filter(|fault| !fault.is_empty()) {
+        let parts: Vec<_> = fault.split(':').collect();
+        let &[ordinal, call, after, what] = parts.as_slice() else { panic!("{fault:?} is no fault") };
+        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        let planned = Planned::named(what).unwrap_or_else(|| panic!("{fault:?}: {what:?} is no fault"));
+        let (code, is_sticky) = planned.code();
+        let fault = Fault { call: call.to_owned(), after: number(after), code, is_sticky };
+        let mut device = ALL[number(ordinal) as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        device.plan(fault);
+    }
+}
+
 /// The device of this number, while no other thread has it.
 pub(crate) fn device(ordinal: usize) -> Answer<MutexGuard<'static, Device>> {
+    static PLANNED: Once = Once::new();
+    PLANNED.call_once(plan_from_environment);
     let device = ALL.get(ordinal).ok_or(CUresult::CUDA_ERROR_INVALID_DEVICE)?;
     Ok(device.lock().unwrap_or_else(PoisonError::into_inner))
 }

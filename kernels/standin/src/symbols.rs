@@ -1,6 +1,7 @@
 //! The exported calls about devices, contexts and memory, and the two that plan what goes wrong.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::sync::OnceLock;
 
 use cudarc::driver::sys::{
     CUcontext, CUctxCreateParams, CUdevice, CUdevice_attribute, CUdeviceptr, CUresult, CUuuid,
@@ -30,6 +31,31 @@ pub(crate) unsafe fn give<T>(to: *mut T, answer: Answer<T>) -> CUresult {
 
 pub(crate) fn code(answer: Answer<()>) -> CUresult {
     answer.err().unwrap_or(CUresult::CUDA_SUCCESS)
+}
+
+/// The devices that the process may see, in its order: numbers and identifiers of `CUDA_VISIBLE_DEVICES` up to the first that
+/// is neither, as NVIDIA's driver has it (CUDA C++ Programming Guide, "CUDA Environment Variables").
+fn visible() -> &'static [usize] {
+    static VISIBLE: OnceLock<Vec<usize>> = OnceLock::new();
+    VISIBLE.get_or_init(|| {
+        let Ok(listed) = std::env::var("CUDA_VISIBLE_DEVICES") else { return (0..DEVICES).collect() };
+        let device = |name: &str| {
+            let name = name.trim();
+            let by_number = name.parse().ok().filter(|number| *number < DEVICES);
+            by_number.or_else(|| {
+                let is_called = |number: &usize| name.len() > 4 && uuid_text(*number).starts_with(name);
+                (0..DEVICES).find(is_called)
+            })
+        };
+        listed.split(',').map_while(device).collect()
+    })
+}
+
+/// As tools print it.
+fn uuid_text(device: usize) -> String {
+    let pair = format!("{device:02x}");
+    let group = |pairs: usize| pair.repeat(pairs);
+    format!("GPU-{}-{}-{}-{}-{}", group(4), group(2), group(2), group(2), group(6))
 }
 
 fn ordinal(of: CUdevice) -> Answer<usize> {
@@ -64,7 +90,11 @@ extern "C" fn shoal_standin_seed(ordinal: c_uint, seed: u64) {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuInit(flags: c_uint) -> CUresult {
-    if flags == 0 { CUresult::CUDA_SUCCESS } else { CUresult::CUDA_ERROR_INVALID_VALUE }
+    match (flags, visible().is_empty()) {
+        (0, false) => CUresult::CUDA_SUCCESS,
+        (0, true) => CUresult::CUDA_ERROR_NO_DEVICE,
+        _ => CUresult::CUDA_ERROR_INVALID_VALUE,
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -76,13 +106,15 @@ unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
     // SAFETY: the driver's contract: room for one number.
-    unsafe { give(count, Ok(DEVICES as c_int)) }
+    unsafe { give(count, Ok(visible().len() as c_int)) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGet(to: *mut CUdevice, of: c_int) -> CUresult {
+    let place = usize::try_from(of).ok().and_then(|place| visible().get(place));
+    let device = place.map(|device| *device as CUdevice).ok_or(CUresult::CUDA_ERROR_INVALID_DEVICE);
     // SAFETY: the driver's contract: room for one device.
-    unsafe { give(to, ordinal(of).map(|_| of)) }
+    unsafe { give(to, device) }
 }
 
 #[unsafe(no_mangle)]

@@ -1,20 +1,71 @@
-//! What a kind of device must be able to do for its actor. The CPU is the only kind so far.
+//! What a kind of device must be able to do for its actor.
 
+mod cpu;
+mod cuda;
+
+use std::sync::Arc;
+
+use shoal_kernels::cuda::DeviceError;
 use shoal_kernels::spec::HeadModule;
 use shoal_kernels::{
-    CpuIsa, CpuLane, CpuModel, CpuOptions, Dtype, DtypePolicy, ExecError, LoadError, ModelDescription,
-    OutputSet, Outputs, PackedBatch, Plan, PlanError,
+    CpuModel, CudaModel, Dtype, DtypePolicy, ExecError, LoadError, ModelDescription, OutputSet, Outputs,
+    PackedBatch,
 };
 use shoal_protocol::message::Numerics;
 
-/// Makes lanes and loads models for one device.
+pub(crate) use cpu::CpuBackend;
+pub(crate) use cuda::{CudaBackend, LANES as CUDA_LANES};
+
+/// A device of this machine, whether it works at the moment or not. Outlives its actor.
 pub(crate) trait Backend: Send + Sync + 'static {
     /// For example `cpu avx512-bf16`.
     fn name(&self) -> String;
 
-    /// The storage type that a model would get, without reading its weights.
-    fn dtype(&self, description: &ModelDescription, policy: DtypePolicy) -> Result<Dtype, PlanError>;
+    /// What a model would be here, without reading its weights.
+    ///
+    /// # Errors
+    /// What the device cannot do of it.
+    fn outlook(&self, description: &ModelDescription, policy: DtypePolicy) -> Result<Outlook, LoadError>;
 
+    /// Whether dense vectors may be pooled from parts of a text.
+    fn pools_parts(&self) -> bool;
+
+    /// What was done for want of device memory, since the node's start.
+    fn shortage(&self) -> Shortage {
+        Shortage::default()
+    }
+
+    /// Makes the device ready, anew after it failed. Blocks, for about a second.
+    ///
+    /// # Errors
+    /// Why it cannot be used now.
+    fn open(&self) -> Result<Arc<dyn OpenDevice>, DeviceError>;
+}
+
+/// What a model would be on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outlook {
+    /// The format of its weights.
+    pub(crate) dtype: Dtype,
+    /// Bytes that it would hold there.
+    pub(crate) bytes: u64,
+    /// Tokens of the longest text that there is room for, at most the model's own limit.
+    pub(crate) tokens_max: u32,
+}
+
+/// What was done, step by step, where a device's memory did not suffice; evictions are the core's, and counted there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    /// Batches ran in parts.
+    pub(crate) batches_cut: u64,
+    /// Captured graphs were dropped.
+    pub(crate) graphs_dropped: u64,
+    /// Loads and batches were refused.
+    pub(crate) refusals: u64,
+}
+
+/// A device in use, by one actor.
+pub(crate) trait OpenDevice: Send + Sync + 'static {
     /// Reads, checks and packs the weights. Called on the loader's thread. `progress` is told the bytes done and all.
     /// The model answers pooled vectors that are not scaled: the callers of one batch differ in what they want.
     fn load(
@@ -22,23 +73,56 @@ pub(crate) trait Backend: Send + Sync + 'static {
         description: &ModelDescription,
         policy: DtypePolicy,
         progress: &mut (dyn FnMut(u64, u64) + Send),
-    ) -> Result<CpuModel, LoadError>;
+    ) -> Result<Weights, LoadError>;
 
     /// A lane of up to `threads_max` threads. Called on the lane's own thread.
-    fn start_lane(&self, threads_max: u16) -> Box<dyn Lane>;
+    ///
+    /// # Errors
+    /// The device has none to give, or was lost.
+    fn start_lane(&self, threads_max: u16) -> Result<Box<dyn Lane>, ExecError>;
+
+    /// A batch on it does not end. Whether the whole device is of no more use then: everything that waits for it ends, and it
+    /// must be opened anew. Otherwise the thread that hangs is left behind.
+    fn give_up(&self) -> bool;
 }
 
-/// Runs one batch at a time; see [`CpuLane::run`].
+/// Runs one batch at a time.
 pub(crate) trait Lane {
     /// Leaves what is wanted in `out`.
     fn run(
         &mut self,
-        model: &CpuModel,
+        model: &Weights,
         batch: &PackedBatch,
         wanted: OutputSet,
         threads: u16,
         out: &mut Outputs,
     ) -> Result<(), ExecError>;
+}
+
+/// A loaded model, shared by the lanes of its device.
+pub(crate) enum Weights {
+    /// In the machine's memory.
+    Cpu(CpuModel),
+    /// In a GPU's.
+    Cuda(Arc<CudaModel>),
+}
+
+impl Weights {
+    /// What it holds there.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Cpu(model) => model.bytes(),
+            Self::Cuda(model) => model.bytes(),
+        }
+    }
+
+    /// The format of its weights.
+    pub(crate) fn dtype(&self) -> Dtype {
+        match self {
+            Self::Cpu(model) => model.dtype(),
+            Self::Cuda(model) => model.dtype(),
+        }
+    }
 }
 
 /// The precision class of vectors from weights of this type.
@@ -50,70 +134,11 @@ pub(crate) fn numerics_of(dtype: Dtype) -> Numerics {
     }
 }
 
-/// Makes a lane of up to so many threads.
-type MakeLane = dyn Fn(u16) -> Box<dyn Lane> + Send + Sync;
-
-/// The machine's own processor.
-pub(crate) struct CpuBackend {
-    isa: CpuIsa,
-    threads: usize,
-    make_lane: Box<MakeLane>,
-}
-
-impl CpuBackend {
-    /// `threads` pack a model's weights while it loads.
-    pub(crate) fn new(isa: CpuIsa, threads: usize) -> Self {
-        Self::with_lanes(isa, threads, |threads_max| Box::new(CpuLane::new(usize::from(threads_max))))
+/// Rows come as they are: each caller says whether they are normalised.
+fn without_scaling(description: &ModelDescription) -> ModelDescription {
+    let mut description = description.clone();
+    if let Some(dense) = &mut description.spec.head.dense {
+        dense.modules.pop_if(|last| *last == HeadModule::Normalize);
     }
-
-    /// As [`new`](Self::new), with lanes of the caller's.
-    pub(crate) fn with_lanes(
-        isa: CpuIsa,
-        threads: usize,
-        make_lane: impl Fn(u16) -> Box<dyn Lane> + Send + Sync + 'static,
-    ) -> Self {
-        Self { isa, threads, make_lane: Box::new(make_lane) }
-    }
-}
-
-impl Backend for CpuBackend {
-    fn name(&self) -> String {
-        format!("cpu {}", self.isa)
-    }
-
-    fn dtype(&self, description: &ModelDescription, policy: DtypePolicy) -> Result<Dtype, PlanError> {
-        Plan::for_cpu(&description.spec, self.isa, policy).map(|plan| plan.dtype())
-    }
-
-    fn load(
-        &self,
-        description: &ModelDescription,
-        policy: DtypePolicy,
-        progress: &mut (dyn FnMut(u64, u64) + Send),
-    ) -> Result<CpuModel, LoadError> {
-        let mut description = description.clone();
-        // Rows come as they are: each caller says whether they are normalised.
-        if let Some(dense) = &mut description.spec.head.dense {
-            dense.modules.pop_if(|last| *last == HeadModule::Normalize);
-        }
-        let options = CpuOptions { isa: self.isa, dtype: policy, threads: self.threads };
-        CpuModel::load(&description, &options, progress)
-    }
-
-    fn start_lane(&self, threads_max: u16) -> Box<dyn Lane> {
-        (self.make_lane)(threads_max)
-    }
-}
-
-impl Lane for CpuLane {
-    fn run(
-        &mut self,
-        model: &CpuModel,
-        batch: &PackedBatch,
-        wanted: OutputSet,
-        threads: u16,
-        out: &mut Outputs,
-    ) -> Result<(), ExecError> {
-        Self::run(self, model, batch, wanted, usize::from(threads), out)
-    }
+    description
 }

@@ -2,19 +2,23 @@
 //!
 //! Made once per model, on a thread of its own, because reading files and parsing a vocabulary takes 10 to 500 ms.
 
+mod homes;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use shoal_kernels::{DescribeError, Dtype, DtypePolicy, Matryoshka, ModelDescription, Prompts};
-use shoal_protocol::ErrorCode;
+use shoal_protocol::{Bytes, DeviceIndex, ErrorCode};
 use tokio::sync::{oneshot, watch};
 
-use crate::actors::backend::Backend;
+use crate::actors::backend::{Backend, Outlook};
 use crate::clock;
 use crate::store::{ModelStore, StoreError};
 use crate::tasks::tokenizer::{TextTokenizer, TokenizerLimits};
+
+pub(crate) use homes::{Home, Homes, Site};
 
 /// Requests that may wait for a model to be described. The texts of each are in memory and not yet admitted.
 pub(crate) const WAITING_MAX: usize = 64;
@@ -31,8 +35,16 @@ pub(crate) struct Front {
     pub(crate) tokenizer: Arc<TextTokenizer>,
     /// The number format that was asked for.
     pub(crate) policy: DtypePolicy,
+    /// The device that it is on.
+    pub(crate) device: DeviceIndex,
+    /// Why on this one; empty where there is no other.
+    pub(crate) placed: String,
+    /// Whether its vectors may be pooled there from parts of a text.
+    pub(crate) pools_parts: bool,
     /// The number format that the device gives it.
     pub(crate) dtype: Dtype,
+    /// What it will hold there, about.
+    pub(crate) bytes_estimate: Bytes,
     /// Whether it is never unloaded.
     pub(crate) pinned: bool,
 }
@@ -66,8 +78,10 @@ pub(crate) struct FrontRules {
     pub(crate) dtype: DtypePolicy,
     /// Names of the models that are never unloaded.
     pub(crate) pin: Vec<String>,
-    /// The device, which knows what number formats it has.
-    pub(crate) backend: Arc<dyn Backend>,
+    /// The devices, which know what they can make of a model, in the node's order.
+    pub(crate) backends: Vec<Arc<dyn Backend>>,
+    /// Which of them gets it.
+    pub(crate) homes: Homes,
 }
 
 /// By every name that was asked for and exists: bounded by the names that the store knows.
@@ -88,7 +102,7 @@ impl Fronts {
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub(crate) fn start(rules: FrontRules) -> std::io::Result<Self> {
+    pub(crate) fn start(mut rules: FrontRules) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel::<Job>(WAITING_MAX);
         let ready = Arc::new(Ready::default());
         let (refusing, refused) = watch::channel(Refused::new());
@@ -96,7 +110,7 @@ impl Fronts {
         std::thread::Builder::new().name("front".to_owned()).spawn(move || {
             for Job { name, reply } in queue {
                 // One at a time, and looked up again: many requests for one model make it once.
-                let made = caught(|| make_once(&rules, &known, &refusing, &name));
+                let made = caught(|| make_once(&mut rules, &known, &refusing, &name));
                 // The caller may have gone; the front stays for the next one.
                 let _ = reply.send(made);
             }
@@ -153,7 +167,7 @@ fn caught<T>(make: impl FnOnce() -> Result<T, FrontError>) -> Result<T, FrontErr
 }
 
 fn make_once(
-    rules: &FrontRules,
+    rules: &mut FrontRules,
     ready: &Ready,
     refusing: &watch::Sender<Refused>,
     name: &str,
@@ -214,7 +228,20 @@ fn add_prompts(own: &mut Prompts, of_catalogue: Prompts) {
     own.default_name = own.default_name.take().or(of_catalogue.default_name);
 }
 
-fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Front, FrontError> {
+/// Decides which device has the model.
+fn settle(
+    rules: &mut FrontRules,
+    resolved: &crate::store::ResolvedModel,
+    (description, policy): (&ModelDescription, DtypePolicy),
+) -> Result<Home, FrontError> {
+    let outlooks = rules.backends.iter().map(|backend| backend.outlook(description, policy));
+    let offers: Vec<_> = outlooks.map(|outlook| outlook.map_err(|error| error.to_string())).collect();
+    rules.homes.handle_model(&resolved.name, &resolved.aliases, &offers).map_err(|why| {
+        FrontError::new(ErrorCode::ModelUnsupported, format!("model {}: {why}", resolved.name))
+    })
+}
+
+fn make(rules: &mut FrontRules, resolved: crate::store::ResolvedModel) -> Result<Front, FrontError> {
     let started_at = clock::now();
     let mut description = resolved.describe().map_err(|error| {
         let code = match &error {
@@ -223,18 +250,19 @@ fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Fro
         };
         FrontError::new(code, error)
     })?;
-    if let Some(stated) = resolved.matryoshka {
+    if let Some(stated) = resolved.matryoshka.clone() {
         check_widths(&stated, description.dims)?;
         description.matryoshka = stated;
     }
-    add_prompts(&mut description.prompts, resolved.prompts);
+    add_prompts(&mut description.prompts, resolved.prompts.clone());
     let policy = resolved.dtype.unwrap_or(rules.dtype);
-    let dtype = rules
-        .backend
-        .dtype(&description, policy)
-        .map_err(|error| FrontError::new(ErrorCode::ModelUnsupported, error))?;
+    let Home { device, why: placed, outlook: Outlook { dtype, bytes, tokens_max } } =
+        settle(rules, &resolved, (&description, policy))?;
+    let backend = &rules.backends[usize::from(device.0)];
+    // What status tells is what is taken.
+    description.tokens_max = tokens_max;
     let limits = TokenizerLimits {
-        tokens_max: description.tokens_max,
+        tokens_max,
         vocab_size: u32::try_from(description.spec.embeddings.vocab).unwrap_or(u32::MAX),
         lowercase: description.lowercases,
         segments: description.spec.embeddings.token_types.is_some_and(|types| types > 1),
@@ -245,7 +273,7 @@ fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Fro
         tracing::warn!(model = %resolved.name, "no file says how its token vectors become one: mean is assumed");
     }
     let elapsed_ms = clock::now().saturating_duration_since(started_at).as_millis();
-    tracing::info!(model = %resolved.name, dir = %resolved.dir.display(), %dtype, elapsed_ms, "read");
+    tracing::info!(model = %resolved.name, dir = %resolved.dir.display(), %dtype, device = backend.name(), placed, elapsed_ms, "read");
     let is_pinned = |name: &String| *name == resolved.name || resolved.aliases.contains(name);
     Ok(Front {
         pinned: rules.pin.iter().any(is_pinned),
@@ -254,7 +282,11 @@ fn make(rules: &FrontRules, resolved: crate::store::ResolvedModel) -> Result<Fro
         description: Arc::new(description),
         tokenizer: Arc::new(tokenizer),
         policy,
+        device,
+        placed,
+        pools_parts: backend.pools_parts(),
         dtype,
+        bytes_estimate: Bytes(bytes),
     })
 }
 

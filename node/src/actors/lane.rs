@@ -4,18 +4,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use shoal_kernels::{CpuModel, ExecError, OutputSet, Outputs, PackedBatch};
-use shoal_protocol::BatchId;
+use shoal_kernels::cuda::DeviceError;
+use shoal_kernels::{ExecError, OutputSet, Outputs, PackedBatch};
+use shoal_protocol::{BatchId, ErrorCode};
 
-use crate::actors::backend::{Backend, Lane};
-use crate::core::LaneIndex;
+use crate::actors::backend::{Lane, OpenDevice, Weights};
+use crate::core::{LaneIndex, RequestError};
 
 /// A batch on its way to a lane.
 pub(crate) struct LaneJob {
     /// Names the batch.
     pub(crate) batch: BatchId,
     /// The model; shared with the other lanes.
-    pub(crate) model: Arc<CpuModel>,
+    pub(crate) model: Arc<Weights>,
     /// The texts.
     pub(crate) packed: PackedBatch,
     /// What its requests want, all together.
@@ -33,6 +34,26 @@ pub(crate) enum LaneError {
     /// The forward pass panicked. The lane's thread has ended; another must take its place.
     #[error("the forward pass panicked; the lane is replaced")]
     Panicked,
+}
+
+impl LaneError {
+    /// What the batch's requests are told.
+    pub(crate) fn refusal(&self) -> RequestError {
+        let code = match self {
+            Self::Exec(ExecError::NotFinite { .. }) => ErrorCode::ModelUnsupported,
+            Self::Exec(ExecError::Room { .. }) => ErrorCode::TooLong,
+            Self::Exec(_) | Self::Panicked => return RequestError::DeviceFailed,
+        };
+        RequestError::Refused { code, reason: self.to_string().into() }
+    }
+
+    /// Why the device is of no more use, where it is that.
+    pub(crate) fn lost(&self) -> Option<&DeviceError> {
+        match self {
+            Self::Exec(ExecError::Device(error)) => error.is_end().then_some(error),
+            Self::Exec(_) | Self::Panicked => None,
+        }
+    }
 }
 
 /// A batch on its way back.
@@ -65,7 +86,7 @@ impl LaneThread {
     /// # Errors
     /// The system has no thread to give.
     pub(crate) fn start(
-        backend: Arc<dyn Backend>,
+        device: Arc<dyn OpenDevice>,
         lane: LaneIndex,
         threads_max: u16,
         deliver: impl Fn(LaneResult) + Send + 'static,
@@ -73,8 +94,10 @@ impl LaneThread {
         // One place: the core gives a lane its next batch only after the last came back.
         let (jobs, queue) = sync_channel(1);
         std::thread::Builder::new().name(format!("lane-{}", lane.0)).spawn(move || {
-            let mut runner = backend.start_lane(threads_max);
-            serve(lane, runner.as_mut(), &queue, deliver);
+            let runner = device.start_lane(threads_max);
+            // What lives longer here would keep a device open that nobody uses.
+            drop(device);
+            serve(lane, runner, &queue, deliver);
         })?;
         Ok(Self { jobs })
     }
@@ -88,13 +111,19 @@ impl LaneThread {
     }
 }
 
-fn serve(lane: LaneIndex, runner: &mut dyn Lane, queue: &Receiver<LaneJob>, deliver: impl Fn(LaneResult)) {
+fn serve(
+    lane: LaneIndex,
+    mut runner: Result<Box<dyn Lane>, ExecError>,
+    queue: &Receiver<LaneJob>,
+    deliver: impl Fn(LaneResult),
+) {
     for job in queue {
         let LaneJob { batch, model, packed, wanted, threads } = job;
         // Sent on with the result, so each batch has its own: one allocation a batch.
         let mut outputs = Outputs::new();
         let stage = tracing::debug_span!("compute", batch = batch.0, tokens = packed.tokens(), threads);
         let ran = catch_unwind(AssertUnwindSafe(|| {
+            let runner = runner.as_mut().map_err(|error| error.clone())?;
             stage.in_scope(|| runner.run(&model, &packed, wanted, threads, &mut outputs))
         }));
         let outputs = match ran {

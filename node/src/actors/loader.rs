@@ -4,10 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use shoal_kernels::{CpuModel, DtypePolicy, LoadError, ModelDescription};
+use shoal_kernels::cuda::DeviceError;
+use shoal_kernels::{DtypePolicy, LoadError, ModelDescription};
 use shoal_protocol::ErrorCode;
 
-use crate::actors::backend::Backend;
+use crate::actors::backend::{OpenDevice, Weights};
 use crate::clock;
 use crate::core::ModelKey;
 
@@ -22,16 +23,28 @@ pub(crate) struct LoadFailure {
     pub(crate) code: ErrorCode,
     /// For people.
     pub(crate) reason: Arc<str>,
+    /// Whether it did not find a piece of memory that is large enough.
+    pub(crate) is_short: bool,
+    /// Why the device is of no more use, where it is that.
+    pub(crate) lost: Option<DeviceError>,
 }
 
 impl LoadFailure {
     fn of(error: &LoadError) -> Self {
         let code = match error {
-            LoadError::Isa { .. } | LoadError::Plan(_) => ErrorCode::ModelUnsupported,
+            LoadError::Isa { .. } | LoadError::Plan(_) | LoadError::Kernel(_) | LoadError::Range { .. } => {
+                ErrorCode::ModelUnsupported
+            }
+            LoadError::Device(_) => ErrorCode::DeviceFailed,
             // Files that changed or lie, and whatever a later version adds: repair them and try again.
             _ => ErrorCode::ModelBroken,
         };
-        Self { code, reason: error.to_string().into() }
+        let lost = match error {
+            LoadError::Device(error) if error.is_end() => Some(error.clone()),
+            _ => None,
+        };
+        let is_short = matches!(error, LoadError::Device(DeviceError::Memory { .. }));
+        Self { code, reason: error.to_string().into(), is_short, lost }
     }
 }
 
@@ -42,7 +55,7 @@ pub(crate) enum Loaded {
         /// Which.
         model: ModelKey,
         /// The model, or why not.
-        result: Result<Arc<CpuModel>, LoadFailure>,
+        result: Result<Arc<Weights>, LoadFailure>,
     },
     /// A model's memory was given back.
     Freed {
@@ -53,7 +66,7 @@ pub(crate) enum Loaded {
 
 enum Job {
     Load { model: ModelKey, description: Arc<ModelDescription>, dtype: DtypePolicy },
-    Free { model: ModelKey, weights: Option<Arc<CpuModel>> },
+    Free { model: ModelKey, weights: Option<Arc<Weights>> },
 }
 
 /// The loader takes no more work: it hangs, or its thread is gone. Nothing will be delivered for the job.
@@ -73,7 +86,7 @@ impl LoaderThread {
     /// # Errors
     /// The system has no thread to give.
     pub(crate) fn start(
-        backend: Arc<dyn Backend>,
+        device: Arc<dyn OpenDevice>,
         deliver: impl Fn(Loaded) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
@@ -81,7 +94,7 @@ impl LoaderThread {
             for job in queue {
                 deliver(match job {
                     Job::Load { model, description, dtype } => {
-                        Loaded::Model { model, result: load(&*backend, &description, dtype) }
+                        Loaded::Model { model, result: load(&*device, &description, dtype) }
                     }
                     Job::Free { model, weights } => {
                         drop(weights);
@@ -111,17 +124,17 @@ impl LoaderThread {
     ///
     /// # Errors
     /// [`LoaderStuck`]; the memory was freed here instead.
-    pub(crate) fn free(&self, model: ModelKey, weights: Option<Arc<CpuModel>>) -> Result<(), LoaderStuck> {
+    pub(crate) fn free(&self, model: ModelKey, weights: Option<Arc<Weights>>) -> Result<(), LoaderStuck> {
         let job = Job::Free { model, weights };
         self.jobs.try_send(job).map_err(|_| LoaderStuck)
     }
 }
 
 fn load(
-    backend: &dyn Backend,
+    device: &dyn OpenDevice,
     description: &ModelDescription,
     dtype: DtypePolicy,
-) -> Result<Arc<CpuModel>, LoadFailure> {
+) -> Result<Arc<Weights>, LoadFailure> {
     let dir = description.dir.display();
     let _stage = tracing::info_span!("load", %dir).entered();
     tracing::info!("loading");
@@ -134,13 +147,15 @@ fn load(
             tracing::debug!(done, total, "loading");
         }
     };
-    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(description, dtype, &mut progress)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| device.load(description, dtype, &mut progress)));
     let result = match loaded {
         Ok(Ok(model)) => Ok(Arc::new(model)),
         Ok(Err(error)) => Err(LoadFailure::of(&error)),
         Err(_) => Err(LoadFailure {
             code: ErrorCode::ModelBroken,
             reason: "packing its weights panicked; the log says where".into(),
+            is_short: false,
+            lost: None,
         }),
     };
     let elapsed_ms = clock::now().saturating_duration_since(started_at).as_millis();

@@ -1,12 +1,14 @@
 //! What callers reach: serves attempts over any link with the node's fronts, device and metrics.
 
 mod attempt;
+mod devices;
 mod drain;
 mod facts;
 mod placing;
 mod status;
 mod twins;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
@@ -14,21 +16,21 @@ use std::time::Instant;
 use shoal_kernels::CpuIsa;
 use shoal_mesh::{BoxFuture, LoadSequence, MeshState, Peer, Reply, Service, Standing};
 use shoal_protocol::message::{ExplainRequest, Explanation, LoadProbe, LoadReply, StatusRequest};
-use shoal_protocol::{Bytes, DeviceIndex, ErrorCode, Frame, Message, NodeId};
+use shoal_protocol::{ErrorCode, Frame, Message, NodeId};
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::actors::device::Published;
+use crate::actors::device::Bells;
 use crate::actors::front::Fronts;
-use crate::actors::supervisor::DeviceSlot;
 use crate::clock;
-use crate::config::TokenIdsPolicy;
+use crate::config::{DeviceName, TokenIdsPolicy};
 use crate::core::Placement;
 use crate::decisions::Decisions;
 use crate::metrics::Metrics;
 use crate::store::KnownModel;
 use crate::tasks::pool::TokenizerPool;
 
+pub(crate) use devices::NodeDevice;
 pub(crate) use drain::{DrainAsked, DrainBell};
 pub(crate) use facts::claimed_speed;
 pub(crate) use twins::Twins;
@@ -40,16 +42,10 @@ pub(crate) struct NodeFacts {
     pub(crate) node: NodeId,
     /// Rises with every start.
     pub(crate) generation: u64,
-    /// For example `cpu avx512-bf16`.
-    pub(crate) device_name: String,
-    /// Why this device and not a better one.
-    pub(crate) device_reason: String,
+    /// Devices of models by name, where one was chosen.
+    pub(crate) placed: BTreeMap<String, DeviceName>,
     /// Of the processor, for what is computed beside the device.
     pub(crate) isa: CpuIsa,
-    /// Threads of the device, and lanes.
-    pub(crate) threads: u16,
-    /// Its residency budget.
-    pub(crate) resident_bytes_max: Bytes,
     /// The models that it knew at start.
     pub(crate) known: Vec<KnownModel>,
     /// Whether callers may send ids.
@@ -58,16 +54,17 @@ pub(crate) struct NodeFacts {
     pub(crate) started_at: Instant,
 }
 
-/// The node as its callers see it. Outlives every restart of its device.
+/// The node as its callers see it. Outlives every restart of its devices.
 pub(crate) struct NodeService {
     pub(crate) facts: NodeFacts,
-    pub(crate) slot: DeviceSlot,
+    /// At least one, in the order of their indices.
+    pub(crate) devices: Vec<NodeDevice>,
     /// The attempts that it serves.
     pub(crate) twins: Twins,
     /// Its part in routing.
     pub(crate) placement: Mutex<Placement>,
-    /// How its device stands.
-    pub(crate) published: Arc<Published>,
+    /// Tell when a device stands otherwise.
+    pub(crate) bells: Bells,
     /// What numbers its load records, gossiped and in answer to probes.
     pub(crate) sequence: LoadSequence,
     pub(crate) fronts: Fronts,
@@ -86,16 +83,16 @@ pub(crate) struct NodeService {
     pub(crate) mesh: OnceLock<watch::Receiver<Arc<MeshState>>>,
 }
 
-/// A node has one device so far.
-pub(crate) const DEVICE: DeviceIndex = DeviceIndex(0);
-
 impl NodeService {
     /// Why no work should be sent here; empty when ready.
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         let reasons = [
             (!self.is_warm.load(Ordering::Acquire), "models are being loaded and tested"),
             (self.is_draining.load(Ordering::Acquire), "the node is leaving"),
-            (!self.slot.is_up(), "the device failed and is being restarted"),
+            (
+                !self.devices.iter().any(|device| device.slot.is_up()),
+                "the device failed and is being restarted",
+            ),
         ];
         let holding = reasons.into_iter().filter(|(holds, _)| *holds);
         holding.map(|(_, reason)| reason.to_owned()).collect()

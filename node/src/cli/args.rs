@@ -13,6 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shoal_kernels::{CpuIsa, DtypePolicy};
 use shoal_protocol::message::Role;
 
+use crate::config::{DeviceKind, parse_bytes};
+
 pub(super) use demo::DemoArgs;
 pub(super) use models::{ModelsArgs, ModelsCommand, ModelsExplainArgs, VerifyArgs};
 pub(super) use operators::{DrainArgs, ExplainArgs, StatusArgs, TopArgs};
@@ -102,9 +104,12 @@ pub(super) struct DeviceArgs {
     /// Number format: auto, f32, f16, bf16 or int8. One that the device lacks is an error.
     #[arg(long, value_name = "DTYPE")]
     pub(super) dtype: Option<DtypePolicy>,
-    /// Device: auto, cpu or cuda:N.
+    /// Device: auto (every GPU, and the CPU beside them), cpu, cuda (GPUs only) or cuda:N (one GPU only).
     #[arg(long, value_name = "DEVICE")]
-    pub(super) device: Option<String>,
+    pub(super) device: Option<DeviceKind>,
+    /// Memory of each GPU that is taken at the start, and never more: 6GiB, 512MiB. Default: most of what is free.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(super) gpu_memory: Option<u64>,
     /// Instruction set of the CPU, instead of the fastest that it has.
     #[arg(long, value_name = "ISA", value_parser = isa_names())]
     pub(super) cpu_isa: Option<String>,

@@ -161,7 +161,7 @@ async fn of_mesh(args: &ModelsArgs) -> Result<Exit, Stop> {
 
 /// Prints the description and the plan; what is not covered is the error.
 fn explain(args: &ModelsExplainArgs) -> Result<Exit, Stop> {
-    let flags = Overrides { model: Some(args.model.clone()), ..device_overrides(&args.device)? };
+    let flags = Overrides { model: Some(args.model.clone()), ..device_overrides(&args.device) };
     let config = private_config(&flags)?;
     let store = ModelStore::open(config.models.store.clone())?;
     let resolved = store.resolve(&name_of(&config, &args.model))?;

@@ -19,17 +19,13 @@ use super::target::device_overrides;
 use crate::clock;
 use crate::config::{Environment, Machine, NodeConfig, Overrides, resolve};
 use crate::edge::{BindError, EdgeOptions, HttpEdge};
-use crate::node::{Node, cuda_reason};
+use crate::node::Node;
 use crate::notices::{Notice, Watcher};
 
 /// What answers may take to be written once the grace is over.
 const EDGE_CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, Stop> {
-    if args.require_gpu {
-        let message = format!("--require-gpu: CUDA not used: {}", cuda_reason());
-        return Err(Stop::new(Exit::Model, message));
-    }
     let environment = Environment::of_process();
     let config = resolve(args.config.as_deref(), &overrides(args)?, &environment, Machine::detect())?;
     if config.http.is_none() && config.quic.is_none() {
@@ -64,7 +60,8 @@ fn overrides(args: &ServeArgs) -> Result<Overrides, Stop> {
         identity_dir: args.identity.clone(),
         api_key_file: args.api_key_file.clone(),
         preload: args.preload.clone(),
-        ..device_overrides(&args.device)?
+        require_gpu: args.require_gpu,
+        ..device_overrides(&args.device)
     })
 }
 

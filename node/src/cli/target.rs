@@ -9,8 +9,8 @@ use shoal_protocol::message::{Numerics, ServedBy};
 use super::args::{DeviceArgs, MeshArgs};
 use super::exit::{Exit, Stop};
 use super::output::tell;
-use crate::config::{DeviceKind, Environment, Machine, NodeConfig, Overrides, resolve};
-use crate::node::{Node, StartError, cuda_reason};
+use crate::config::{Environment, Machine, NodeConfig, Overrides, resolve};
+use crate::node::{Node, StartError};
 use crate::store::ModelStore;
 
 /// Time for a node inside this process to end; nothing is in flight then.
@@ -30,7 +30,7 @@ impl Target {
     /// The mesh if one is named, else a node in this process that knows `model`.
     pub(super) async fn open(mesh: &MeshArgs, device: &DeviceArgs, model: &str) -> Result<Self, Stop> {
         if mesh.mesh.is_empty() {
-            let flags = Overrides { model: Some(model.to_owned()), ..device_overrides(device)? };
+            let flags = Overrides { model: Some(model.to_owned()), ..device_overrides(device) };
             return Self::in_process(&flags, model).await;
         }
         refuse_device_flags(device)?;
@@ -47,7 +47,7 @@ impl Target {
         if !mesh.mesh.is_empty() {
             return Self::open(mesh, device, "").await;
         }
-        let node = Node::start(private_config(&device_overrides(device)?)?).await?;
+        let node = Node::start(private_config(&device_overrides(device))?).await?;
         Ok(Self::around(node, String::new()))
     }
 
@@ -115,37 +115,22 @@ pub(super) fn name_of(config: &NodeConfig, model: &str) -> String {
 }
 
 /// The flags of [`DeviceArgs`].
-pub(super) fn device_overrides(device: &DeviceArgs) -> Result<Overrides, Stop> {
-    let kind = match device.device.as_deref() {
-        None => None,
-        Some("auto") => Some(DeviceKind::Auto),
-        Some("cpu") => Some(DeviceKind::Cpu),
-        Some(name) if is_cuda(name) => {
-            let message = format!("--device {name}: CUDA not used: {}; there is: cpu", cuda_reason());
-            return Err(Stop::new(Exit::Model, message));
-        }
-        Some(name) => {
-            let message = format!("--device {name}: must be auto, cpu or cuda:N");
-            return Err(Stop::new(Exit::Usage, message));
-        }
-    };
-    Ok(Overrides {
-        device: kind,
+pub(super) fn device_overrides(device: &DeviceArgs) -> Overrides {
+    Overrides {
+        device: device.device,
+        gpu_memory_bytes: device.gpu_memory,
         dtype: device.dtype,
         cpu_isa: device.cpu_isa.clone(),
         threads: device.threads.map(usize::from),
         ..Overrides::default()
-    })
-}
-
-fn is_cuda(name: &str) -> bool {
-    name.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok())
+    }
 }
 
 /// The device of another process is its own business; its precision is not.
 fn refuse_device_flags(device: &DeviceArgs) -> Result<(), Stop> {
     let given = [
         ("--device", device.device.is_some()),
+        ("--gpu-memory", device.gpu_memory.is_some()),
         ("--cpu-isa", device.cpu_isa.is_some()),
         ("--threads", device.threads.is_some()),
     ];

@@ -69,7 +69,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, Stop> {
 }
 
 async fn verify(args: VerifyArgs) -> Result<Exit, Stop> {
-    let flags = Overrides { model: Some(args.model.clone()), ..device_overrides(&args.device)? };
+    let flags = Overrides { model: Some(args.model.clone()), ..device_overrides(&args.device) };
     let config = private_config(&flags)?;
     let store = ModelStore::open(config.models.store.clone())?;
     let resolved = store.resolve(&name_of(&config, &args.model))?;

@@ -42,6 +42,10 @@ pub(super) const BATCH_SEQUENCES_MAX: Limit = limit("device.batch_sequences_max"
 pub(super) const KEEP_ALIVE_S: Limit = limit("device.keep_alive_s", 3600, 0, 365 * 24 * 3600);
 pub(super) const RESIDENCY_MIN_S: Limit = limit("device.residency_min_s", 5, 0, 86_400);
 
+pub(super) const GPU_MEMORY_BYTES: Limit = limit("gpu.memory_bytes", 0, 0, 1 << 50);
+pub(super) const GPU_BATCH_BYTES: Limit = limit("gpu.batch_bytes", 0, 0, 1 << 50);
+pub(super) const GPU_BATCH_TOKENS_MAX: Limit = limit("gpu.batch_tokens_max", 16_384, 16, 1 << 20);
+
 impl Limit {
     /// The file's value, checked, or the default.
     pub(super) fn of(&self, source: &Source, field: &Field<u64>) -> Result<u64, ConfigError> {

@@ -7,6 +7,7 @@
 mod api_keys;
 mod environment;
 mod error;
+mod gpu;
 mod limits;
 mod machine;
 mod raw;
@@ -19,10 +20,11 @@ mod tests;
 pub use api_keys::{ApiKeyError, ApiKeys};
 pub use environment::Environment;
 pub use error::ConfigError;
+pub use gpu::{DeviceKind, DeviceName, GpuConfig, ParseDeviceError, WithoutKernel, parse_bytes};
 pub use machine::Machine;
 pub use resolve::{Overrides, resolve};
 pub use resolved::{
-    DeviceConfig, DeviceKind, HttpConfig, HubConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig,
-    NoticeSource, NoticesConfig, QuicConfig, StoreConfig, TokenIdsPolicy,
+    DeviceConfig, HttpConfig, HubConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig, NoticeSource,
+    NoticesConfig, QuicConfig, StoreConfig, TokenIdsPolicy,
 };
 pub(crate) use source::Source;

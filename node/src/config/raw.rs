@@ -1,6 +1,8 @@
 //! The file as it is written. Every field is optional; its meaning, range, default and the cost of high and low values
 //! are told once, in `configs/node.toml`, and a test keeps that file, these fields and the defaults equal.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -24,6 +26,8 @@ pub(super) struct RawConfig {
     pub(super) notices: RawNotices,
     #[serde(default)]
     pub(super) device: RawDevice,
+    #[serde(default)]
+    pub(super) gpu: RawGpu,
     #[serde(default)]
     pub(super) models: RawModels,
 }
@@ -96,10 +100,21 @@ pub(super) struct RawDevice {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawGpu {
+    pub(super) require: Field<bool>,
+    pub(super) memory_bytes: Field<u64>,
+    pub(super) batch_bytes: Field<u64>,
+    pub(super) batch_tokens_max: Field<u64>,
+    pub(super) without_kernel: Field<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawModels {
     pub(super) catalogue_dir: Field<String>,
     pub(super) preload: Field<Vec<String>>,
     pub(super) pin: Field<Vec<String>>,
+    pub(super) devices: Field<BTreeMap<String, Spanned<String>>>,
     pub(super) token_ids: Field<String>,
     pub(super) offline: Field<bool>,
 }

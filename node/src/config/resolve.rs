@@ -10,11 +10,12 @@ use shoal_kernels::cpu::CpuIsa;
 use shoal_mesh::Identity;
 
 use super::error::ConfigError;
+use super::gpu::{DeviceKind, DeviceName, GpuConfig, WithoutKernel};
 use super::limits;
-use super::raw::{RawConfig, RawDevice, RawHttp, RawMesh, RawModels, RawNotices, RawQuic};
+use super::raw::{RawConfig, RawDevice, RawGpu, RawHttp, RawMesh, RawModels, RawNotices, RawQuic};
 use super::resolved::{
-    DeviceConfig, DeviceKind, HttpConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig, NoticeSource,
-    NoticesConfig, QuicConfig, StoreConfig, TokenIdsPolicy,
+    DeviceConfig, HttpConfig, LocalModel, MeshConfig, ModelsConfig, NodeConfig, NoticeSource, NoticesConfig,
+    QuicConfig, StoreConfig, TokenIdsPolicy,
 };
 use super::source::Source;
 use super::{ApiKeys, Environment, Machine};
@@ -58,6 +59,10 @@ pub struct Overrides {
     pub dtype: Option<DtypePolicy>,
     /// `--threads`
     pub threads: Option<usize>,
+    /// `--require-gpu`
+    pub require_gpu: bool,
+    /// `--gpu-memory`
+    pub gpu_memory_bytes: Option<u64>,
     /// `--offline`
     pub offline: bool,
 }
@@ -94,6 +99,7 @@ pub fn resolve(
         quic,
         notices: resolver.notices(&raw.notices)?,
         device: resolver.device(&raw.device)?,
+        gpu: resolver.gpu(&raw.gpu, &raw.models)?,
         models: resolver.models(&raw.models, &data_dir)?,
         data_dir,
     })
@@ -240,8 +246,8 @@ impl Resolver<'_> {
 
     fn device(&self, raw: &RawDevice) -> Result<DeviceConfig, ConfigError> {
         let (source, cores) = (self.source, self.machine.cores as u64);
-        let kinds = [("auto", DeviceKind::Auto), ("cpu", DeviceKind::Cpu)];
-        let kind = source.choice("device.kind", raw.kind.as_ref(), &kinds)?;
+        let kind = source.text("device.kind", raw.kind.as_ref(), None, AUTO);
+        let kind: DeviceKind = kind.parse("auto, cpu, cuda (every GPU) or cuda:N (one of them)")?;
         let dtype = source.text("device.dtype", raw.dtype.as_ref(), None, "auto");
         let dtype = dtype.parse("one of auto, f32, f16, bf16, int8")?;
         let threads = limits::THREADS.or_auto(source, &raw.threads, cores)?;
@@ -270,6 +276,27 @@ impl Resolver<'_> {
             batch_sequences_max: to_u32(limits::BATCH_SEQUENCES_MAX.of(source, &raw.batch_sequences_max)?),
             keep_alive: Some(keep_alive).filter(|keep_alive| !keep_alive.is_zero()),
             residency_min: limits::RESIDENCY_MIN_S.seconds(source, &raw.residency_min_s)?,
+        })
+    }
+
+    fn gpu(&self, raw: &RawGpu, models: &RawModels) -> Result<GpuConfig, ConfigError> {
+        let source = self.source;
+        let words = [("refuse", WithoutKernel::Refuse), ("cpu", WithoutKernel::Cpu)];
+        let memory_bytes = limits::GPU_MEMORY_BYTES.of(source, &raw.memory_bytes)?;
+        let batch_bytes = limits::GPU_BATCH_BYTES.of(source, &raw.batch_bytes)?;
+        let placed = models.devices.as_ref().map(toml::Spanned::get_ref).into_iter().flatten();
+        let placed = placed.map(|(model, device)| {
+            let device = source.text("models.devices", Some(device), None, "");
+            Ok((model.clone(), device.parse::<DeviceName>("cpu or cuda:N")?))
+        });
+        Ok(GpuConfig {
+            require: self.flags.require_gpu || raw.require.as_ref().is_some_and(|require| *require.get_ref()),
+            memory_bytes: self.flags.gpu_memory_bytes.or(Some(memory_bytes)).filter(|bytes| *bytes > 0),
+            batch_bytes: Some(batch_bytes).filter(|bytes| *bytes > 0),
+            batch_tokens_max: to_u32(limits::GPU_BATCH_TOKENS_MAX.of(source, &raw.batch_tokens_max)?),
+            without_kernel: source.choice("gpu.without_kernel", raw.without_kernel.as_ref(), &words)?,
+            visible: self.environment.even_empty("CUDA_VISIBLE_DEVICES").map(str::to_owned),
+            placed: placed.collect::<Result<_, ConfigError>>()?,
         })
     }
 

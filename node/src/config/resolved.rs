@@ -8,6 +8,7 @@ use shoal_kernels::DtypePolicy;
 use shoal_kernels::cpu::CpuIsa;
 
 use super::ApiKeys;
+use super::gpu::{DeviceKind, GpuConfig};
 
 /// Everything that a node needs to start. Made by [`super::resolve`] only.
 #[derive(Clone, Debug)]
@@ -24,8 +25,10 @@ pub struct NodeConfig {
     pub mesh: Option<MeshConfig>,
     /// Where the cloud says that it takes this machine away; `None`: nobody is asked.
     pub notices: Option<NoticesConfig>,
-    /// The device and its limits.
+    /// The devices and their limits.
     pub device: DeviceConfig,
+    /// The GPUs among them.
+    pub gpu: GpuConfig,
     /// Which models there are and what happens to them at start.
     pub models: ModelsConfig,
 }
@@ -111,20 +114,10 @@ pub struct NoticesConfig {
     pub base_url: String,
 }
 
-/// What kind of device is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum DeviceKind {
-    /// The best one that this build and this machine have.
-    #[default]
-    Auto,
-    /// The CPU, even where there is something faster.
-    Cpu,
-}
-
-/// The device and its limits.
+/// The devices and the limits of each; what GPUs have of their own is in [`GpuConfig`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceConfig {
-    /// Which device.
+    /// Which devices.
     pub kind: DeviceKind,
     /// The CPU's instruction set; `None`: the fastest that this machine has.
     pub cpu_isa: Option<CpuIsa>,

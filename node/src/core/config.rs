@@ -12,6 +12,9 @@ pub struct CoreConfig {
     /// Threads (CPU) or streams (GPU) that may compute at once, at least 1; also the number of lanes.
     /// Higher than the cores: batches slow each other down. Lower: cores idle.
     pub threads: u16,
+    /// Whether these are shares of one processor: a single text may take several, and what waits is divided among those that
+    /// are free. Otherwise each lane is a stream of its own: it takes as much as makes a batch, and the others what is left.
+    pub shares_threads: bool,
     /// Upper bound of throughput, to share a machine. `None`: as fast as it goes.
     /// A low value makes every queue estimate longer, and admission sheds accordingly.
     pub tokens_per_s_max: Option<u32>,
@@ -44,6 +47,7 @@ impl Default for CoreConfig {
         Self {
             device: DeviceIndex(0),
             threads: 1,
+            shares_threads: true,
             tokens_per_s_max: None,
             batch_target: Duration::from_millis(25),
             batch_tokens_max: 16_384,

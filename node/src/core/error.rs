@@ -71,6 +71,14 @@ pub enum RequestError {
     /// A lane hung or faulted under the work, twice under this request or without a remedy. Repeat it elsewhere.
     #[error("the device failed under the work and is being restarted")]
     DeviceFailed,
+    /// The device could not run the batch, and would not another time. It is as it was; nothing was done of this request's.
+    #[error("{reason}")]
+    Refused {
+        /// What kind of refusal it is.
+        code: ErrorCode,
+        /// For people.
+        reason: Arc<str>,
+    },
     /// The model key is none of this device's: a fault of the shell. Nothing was done.
     #[error("the device has no such model registered")]
     UnknownModel,
@@ -90,7 +98,7 @@ impl RequestError {
             Self::Draining => ErrorCode::Draining,
             Self::HeldElsewhere => ErrorCode::Redirect,
             Self::ModelTooLarge { .. } => ErrorCode::ModelUnsupported,
-            Self::LoadFailed { code, .. } => *code,
+            Self::LoadFailed { code, .. } | Self::Refused { code, .. } => *code,
             Self::DeviceFailed => ErrorCode::DeviceFailed,
             Self::UnknownModel => ErrorCode::Internal,
         }
@@ -109,6 +117,7 @@ impl RequestError {
             | Self::HeldElsewhere
             | Self::ModelTooLarge { .. }
             | Self::DeviceFailed
+            | Self::Refused { .. }
             | Self::UnknownModel => None,
         };
         hint.map(|hint| hint.min(RETRY_AFTER_MAX))

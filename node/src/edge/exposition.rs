@@ -140,7 +140,7 @@ const DEVICE_GAUGES: [(&str, &str, Read); 13] = [
     ("shoal_device_lanes", "Batches that may run at once.", |d| f64::from(d.lanes)),
 ];
 
-const DEVICE_COUNTERS: [(&str, &str, Read); 7] = [
+const DEVICE_COUNTERS: [(&str, &str, Read); 11] = [
     ("shoal_batches", "Batches finished.", |d| d.load.batches_done as f64),
     ("shoal_model_loads", "Model loads.", |d| d.gauges.loads as f64),
     ("shoal_model_evictions", "Model evictions.", |d| d.gauges.evictions as f64),
@@ -150,6 +150,18 @@ const DEVICE_COUNTERS: [(&str, &str, Read); 7] = [
     }),
     ("shoal_requests_expired", "Requests dropped at their deadline.", |d| d.gauges.expired as f64),
     ("shoal_device_restarts", "Restarts of a hung or failed device.", |d| d.gauges.restarts as f64),
+    ("shoal_batches_cut", "Batches that ran in parts for want of device memory.", |d| {
+        d.gauges.batches_cut as f64
+    }),
+    ("shoal_graphs_dropped", "Times that captured graphs were dropped for want of device memory.", |d| {
+        d.gauges.graphs_dropped as f64
+    }),
+    ("shoal_memory_evictions", "Models evicted because a load found no piece of memory large enough.", |d| {
+        d.gauges.memory_evictions as f64
+    }),
+    ("shoal_memory_refusals", "Loads and batches refused for want of device memory.", |d| {
+        d.gauges.memory_refusals as f64
+    }),
 ];
 
 fn write_devices(devices: &[DeviceStatus], out: &mut Writer) {

@@ -97,6 +97,7 @@ fn elsewhere(listed: ListedModel, state: ModelState) -> ModelStatus {
         matryoshka: false,
         pooling: String::new(),
         dtype: String::new(),
+        placed: String::new(),
         error: None,
         requests: 0,
         tokens: 0,

@@ -20,6 +20,12 @@ pub enum StartError {
     /// The device has no kernels for the number format that was asked for.
     #[error(transparent)]
     Dtype(#[from] PlanError),
+    /// A GPU was asked for, and none can be used.
+    #[error("no GPU: {reason}")]
+    NoGpu {
+        /// Why not.
+        reason: String,
+    },
     /// The models on disk cannot be listed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use shoal_mesh::MeshState;
 use shoal_protocol::NodeId;
 use shoal_protocol::message::{LoadRequest, ModelState};
@@ -10,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{CLOSE_WAIT, Node, NodeMembership};
 use crate::actors::device::DeviceMsg;
-use crate::actors::service::DrainAsked;
+use crate::actors::service::{DrainAsked, NodeDevice};
 use crate::clock;
 use crate::core::{Copy, Departure, Step, hand_overs};
 
@@ -79,10 +80,10 @@ impl Node {
         // The task that follows the mesh may be a moment behind.
         self.service.handle_mesh(mesh);
         let place = self.service.place();
-        let shelf = self.service.published.shelf();
-        let held = shelf
-            .models
+        let shelves: Vec<_> = self.service.devices.iter().map(|device| device.published.shelf()).collect();
+        let held = shelves
             .iter()
+            .flat_map(|shelf| &shelf.models)
             .filter(|(_, standing)| matches!(standing.state, ModelState::Ready | ModelState::Loading));
         let copy = |model: &str| Copy {
             model: model.to_owned(),
@@ -97,8 +98,12 @@ impl Node {
             Step::Announce => self.service.is_draining.store(true, Ordering::Release),
             Step::Finish { by } => {
                 if let Some(done) = done.take() {
-                    // A device that is gone drops `done`, which says that nothing is left.
-                    let _ = self.service.slot.send(DeviceMsg::Drain { deadline: by, done });
+                    let drains: Vec<_> =
+                        self.service.devices.iter().map(|device| drained(device, by)).collect();
+                    tokio::spawn(async move {
+                        join_all(drains).await;
+                        let _ = done.send(());
+                    });
                 }
             }
             Step::HandOver { model, to } => {
@@ -109,7 +114,7 @@ impl Node {
             }
             Step::GiveBack { model } => {
                 // A device that is gone has nothing to give back.
-                let _ = self.service.slot.send(DeviceMsg::HeldElsewhere { model });
+                let _ = self.service.home(&model).slot.send(DeviceMsg::HeldElsewhere { model });
             }
             Step::Leave => {}
         }
@@ -133,6 +138,14 @@ impl Node {
             tracing::warn!("the node's actors did not stop in time");
         }
     }
+}
+
+/// Has a device finish by then; resolves once nothing is left.
+fn drained(device: &NodeDevice, deadline: Instant) -> oneshot::Receiver<()> {
+    let (done, finished) = oneshot::channel();
+    // A device that is gone drops `done`, which says that nothing is left.
+    let _ = device.slot.send(DeviceMsg::Drain { deadline, done });
+    finished
 }
 
 /// Waits until the mesh is another; for ever where there is none.

@@ -126,24 +126,28 @@ async fn look_for_company(server: Arc<PeerServer>, seeds: Vec<String>) {
 }
 
 /// Tells the mesh at once when a model changed its state, its files are refused or the node began to leave, and how loaded
-/// the device is.
+/// its devices are.
 async fn publish(server: Arc<PeerServer>, service: Arc<NodeService>, addresses: [SocketAddr; 2]) {
-    let (mut loads, mut shelves) = (service.published.loads(), service.published.shelves());
+    let (mut loads, mut shelves) = (service.bells.loads(), service.bells.shelves());
     let mut refusals = service.fronts.refused();
-    let (mut claimed, mut told) = (0, None);
+    let (mut claimed, mut told) = (vec![0; service.devices.len()], None);
     loop {
         // What changes while this is told is seen below.
         loads.mark_unchanged();
-        let shelf = Arc::clone(&shelves.borrow_and_update());
+        shelves.mark_unchanged();
         let refused = refusals.borrow_and_update().clone();
-        let load = service.load();
-        if let Some(load) = load {
-            server.set_load(load);
+        let mut standing = Vec::with_capacity(service.devices.len());
+        for (device, claimed) in service.devices.iter().zip(&mut claimed) {
+            let load = service.load_of(device);
+            if let Some(load) = load {
+                server.set_load(load);
+            }
+            *claimed = claimed_speed(*claimed, load.map_or(0, |load| load.tokens_per_s));
+            standing.push((device.published.shelf(), *claimed, load.map(|load| load.draining)));
         }
-        claimed = claimed_speed(claimed, load.map_or(0, |load| load.tokens_per_s));
-        let outline = (shelf, refused, claimed, load.map(|load| load.draining));
+        let outline = (refused, standing);
         if told.as_ref() != Some(&outline) {
-            server.set_facts(service.own_facts(addresses, claimed)).await;
+            server.set_facts(service.own_facts(addresses, &claimed)).await;
             told = Some(outline);
         }
         let load_changed = async {

@@ -8,7 +8,7 @@ use shoal_protocol::message::LoadRequest;
 use tokio::sync::mpsc;
 
 use crate::actors::device::DeviceMsg;
-use crate::actors::service::{DEVICE, NodeService};
+use crate::actors::service::NodeService;
 use crate::clock;
 use crate::core::CopyDeed;
 
@@ -28,7 +28,8 @@ pub(super) async fn follow(server: Arc<PeerServer>, service: Arc<NodeService>) {
             changed = state.changed() => if changed.is_err() { return }, // the member has left
             _ = looks.tick() => {}
         }
-        if let Some(load) = service.load() {
+        // A window is of the whole node; what is short of memory in it is the device that has least.
+        if let Some(load) = service.loads().min_by_key(|load| load.free_bytes) {
             service.place().handle_window(&load, clock::now());
         }
         loop {
@@ -41,10 +42,11 @@ pub(super) async fn follow(server: Arc<PeerServer>, service: Arc<NodeService>) {
                 Some(CopyDeed::GiveBack { model }) => {
                     tracing::info!(%model, "memory is short and others hold it: given back");
                     // A device that is down has given back everything.
-                    let _ = service.slot.send(DeviceMsg::GiveBack(model));
+                    let _ = service.home(&model).slot.send(DeviceMsg::GiveBack(model));
                 }
                 Some(CopyDeed::Spare { model, is_spare }) => {
-                    let _ = service.slot.send(DeviceMsg::Spare { model, is_spare });
+                    let home = service.home(&model);
+                    let _ = home.slot.send(DeviceMsg::Spare { model, is_spare });
                 }
                 None => break,
             }
@@ -68,14 +70,16 @@ pub(super) fn load_requests() -> (impl FnMut(&News) + Send + 'static, mpsc::Rece
 /// Loads what members ask for, one after the other, as far as the device has room.
 pub(super) async fn load_asked(mut requests: mpsc::Receiver<LoadRequest>, service: Arc<NodeService>) {
     while let Some(LoadRequest { model, device }) = requests.recv().await {
-        if device != DEVICE || !service.reasons_not_ready().is_empty() {
+        if service.device(device).is_none() || !service.reasons_not_ready().is_empty() {
             continue;
         }
         match service.fronts.make(&model).await {
             Ok(front) => {
                 // A device that is down loads what it is asked for next.
                 let is_further = service.place().is_held_elsewhere(&model, clock::now());
-                let _ = service.slot.send(DeviceMsg::Preload { front, is_further });
+                if let Some(device) = service.device(front.device) {
+                    let _ = device.slot.send(DeviceMsg::Preload { front, is_further });
+                }
             }
             Err(error) => {
                 tracing::warn!(%model, %error, "a member asks for a model that is not to be had here")

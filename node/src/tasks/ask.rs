@@ -47,6 +47,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) pair_template: Option<&'a PairTemplate>,
     /// Whether its tokenizer puts two texts into one sequence.
     pub(crate) takes_pairs: bool,
+    /// Whether its dense vectors may be pooled here from parts of a text.
+    pub(crate) pools_parts: bool,
     /// The precision in which it runs here.
     pub(crate) numerics: Numerics,
     /// Of the processor that compares vectors.
@@ -107,6 +109,11 @@ pub(crate) enum AskError {
         /// The model's.
         pooling: Poolings,
     },
+    /// The device pools whole texts.
+    #[error(
+        "late chunking is not done by the device that this model is on; chunk the texts, or put it on the CPU"
+    )]
+    LateChunksHere,
     /// A classifier of several labels has no score.
     #[error("a score needs a model with one label, and this one has {labels}: extract gives them all")]
     ScoreLabels {
@@ -186,6 +193,7 @@ impl AskError {
             | Self::Outputs { .. }
             | Self::Chunks { .. }
             | Self::LateChunks { .. }
+            | Self::LateChunksHere
             | Self::ScoreLabels { .. }
             | Self::PoolingAssumed
             | Self::NoPairs => ErrorCode::ModelUnsupported,
@@ -341,6 +349,7 @@ pub(in crate::tasks) mod testing {
             score_activation: ScoreActivation::Identity,
             multivector: None,
             pair_template: None,
+            pools_parts: true,
             takes_pairs: true,
             numerics: Numerics::Bits16,
             isa: CpuIsa::detect(),

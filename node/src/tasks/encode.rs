@@ -98,6 +98,9 @@ fn check_chunks(set: VectorSet, chunking: Chunking, abilities: Abilities<'_>) ->
     if chunking.pooling == ChunkPooling::Late && pooling.0 != [Pooling::Mean] {
         return Err(AskError::LateChunks { pooling: pooling.clone() });
     }
+    if chunking.pooling == ChunkPooling::Late && !abilities.pools_parts {
+        return Err(AskError::LateChunksHere);
+    }
     Ok(())
 }
 

@@ -80,6 +80,8 @@ pub struct ModelStatus {
     pub pooling: String,
     /// Storage type of its weights here: `f32`, `bf16`, … (empty while unknown).
     pub dtype: String,
+    /// Why it is on its device and on no other (empty while unknown, and where there is no other).
+    pub placed: String,
     /// Why the last load failed.
     pub error: Option<String>,
     /// Requests answered since start.
@@ -95,8 +97,10 @@ pub struct DeviceStatus {
     pub device: DeviceIndex,
     /// For example `cpu avx512-bf16`.
     pub name: String,
-    /// Why this device and not a better one.
+    /// Why this device and not a better one, behind what is wrong with it if anything is.
     pub reason: String,
+    /// Whether it works; else its load and its gauges are zeros.
+    pub is_up: bool,
     /// Lanes that may run at once.
     pub lanes: u16,
     /// Threads of the device in all.
@@ -134,6 +138,14 @@ pub struct GaugeSet {
     pub expired: u64,
     /// Device restarts since start.
     pub restarts: u64,
+    /// Batches that ran in parts for want of device memory, since start.
+    pub batches_cut: u64,
+    /// Times that captured graphs were dropped for want of device memory, since start.
+    pub graphs_dropped: u64,
+    /// Models evicted since start because a load found no piece of memory that was large enough.
+    pub memory_evictions: u64,
+    /// Loads and batches refused for want of device memory, since start.
+    pub memory_refusals: u64,
 }
 
 /// Latencies of one (model, operation, stage): a hdrhistogram, mergeable exactly across nodes.

@@ -5,6 +5,8 @@ mod demo;
 mod deploy;
 mod drain;
 mod encode;
+mod gpu;
+mod gpu_faults;
 mod late_interaction;
 mod long_input;
 mod members;
@@ -36,15 +38,23 @@ fn golden_cases(name: &str) -> Value {
 }
 
 /// A machine of its own: nothing of the user's environment decides a test.
-struct Home(TempDir);
+struct Home {
+    dir: TempDir,
+    variables: Vec<(&'static str, String)>,
+}
 
 impl Home {
     fn new() -> Self {
-        Self(tempfile::tempdir().expect("temporary directory"))
+        Self { dir: tempfile::tempdir().expect("temporary directory"), variables: Vec::new() }
+    }
+
+    /// Has commands run with a variable of the environment.
+    fn set(&mut self, variable: &'static str, value: String) {
+        self.variables.push((variable, value));
     }
 
     fn path(&self, below: &str) -> PathBuf {
-        self.0.path().join(below)
+        self.dir.path().join(below)
     }
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -57,10 +67,12 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-cli"));
         command
             .args(args)
-            .env("SHOAL_HOME", self.0.path())
+            .env("SHOAL_HOME", self.dir.path())
             .env("HF_HOME", self.path("hf"))
             .env("HF_HUB_OFFLINE", "1")
             .env("SHOAL_LOG", "warn")
+            .env_remove("CUDA_VISIBLE_DEVICES")
+            .envs(self.variables.iter().map(|(variable, value)| (variable, value)))
             .stdin(Stdio::null());
         command
     }

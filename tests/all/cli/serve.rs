@@ -18,7 +18,7 @@ fn http(address: &str, request: &str) -> String {
     answer
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(super) fn get(address: &str, path: &str) -> String {
     http(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
@@ -246,7 +246,7 @@ fn a_public_address_needs_keys_and_keys_are_asked_for() {
 fn what_cannot_be_served_is_told_before_ready() {
     let home = Home::new();
     let gpu = home.run(["serve", "--require-gpu"]).expect(3);
-    assert!(gpu.err.contains("--require-gpu: CUDA not used: "), "{}", gpu.err);
+    assert!(gpu.err.contains("no GPU: libcuda.so.1 not found"), "{}", gpu.err);
     let dtype = home.run(["serve", "--http", "127.0.0.1:0", "--dtype", "int8"]).expect(3);
     assert!(dtype.err.contains("has no int8 kernels"), "{}", dtype.err);
     home.run(["status", "--dtype", "int8"]).expect(3);

@@ -16,7 +16,8 @@ const TOKENS_MAX: usize = 9;
 
 #[test]
 fn the_real_model_answers_on_a_cuda_device() {
-    let driver = Driver::load_from(&[&shoal_standin::library()]).expect("the stand-in is beside the tests");
+    let driver =
+        Driver::load_from(&[&shoal_standin::library()], None).expect("the stand-in is beside the tests");
     let info = driver.devices(None).expect("devices").swap_remove(0);
     let device = CudaDevice::open(driver, &info, Some(BUDGET_BYTES)).expect("it opens");
     let description = describe(test_model::all_minilm_l6_v2());

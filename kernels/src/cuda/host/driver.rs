@@ -97,19 +97,20 @@ pub enum DriverError {
 }
 
 impl Driver {
-    /// Loads the driver from where it usually is.
+    /// Loads the driver from where it usually is. `visible` is the process's `CUDA_VISIBLE_DEVICES`, which the driver reads by
+    /// itself; here it only explains why there are no devices.
     ///
     /// # Errors
     /// Why there is none that can be used.
-    pub fn load() -> Result<Self, DriverError> {
-        Self::load_from(&PATHS.map(Path::new))
+    pub fn load(visible: Option<&str>) -> Result<Self, DriverError> {
+        Self::load_from(&PATHS.map(Path::new), visible)
     }
 
     /// Loads the first library of these that there is.
     ///
     /// # Errors
     /// Why there is none that can be used.
-    pub fn load_from(paths: &[&Path]) -> Result<Self, DriverError> {
+    pub fn load_from(paths: &[&Path], visible: Option<&str>) -> Result<Self, DriverError> {
         /// One at a time: the bindings find the library by its name once, and keep it.
         static LOADING: Mutex<()> = Mutex::new(());
         let _one = LOADING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -119,14 +120,18 @@ impl Driver {
             // in its place runs as what it is, like every library of the system.
             match unsafe { Library::new(path) } {
                 // Never closed: the driver's threads and the bindings' table of calls live as long as the process.
-                Ok(library) => return Self::check(path, std::mem::ManuallyDrop::new(library)),
+                Ok(library) => return Self::check(path, std::mem::ManuallyDrop::new(library), visible),
                 Err(error) => reason = reason.or_else(|| Some(error.to_string())),
             }
         }
         Err(DriverError::Missing { reason: reason.unwrap_or_else(|| "nowhere to look".to_owned()) })
     }
 
-    fn check(path: &Path, library: std::mem::ManuallyDrop<Library>) -> Result<Self, DriverError> {
+    fn check(
+        path: &Path,
+        library: std::mem::ManuallyDrop<Library>,
+        visible: Option<&str>,
+    ) -> Result<Self, DriverError> {
         let address = |library: &Library, symbol: &str| -> Option<usize> {
             // SAFETY: the symbol is only looked at, not called; every symbol has an address.
             unsafe { library.get::<*const ()>(symbol.as_bytes()) }.ok().map(|found| found.addr())
@@ -147,7 +152,10 @@ impl Driver {
             return Err(ambiguous());
         }
         // SAFETY: a call without preconditions; calling it again does nothing.
-        started(unsafe { calls::cuInit(0) })?;
+        match unsafe { calls::cuInit(0) } {
+            CUresult::CUDA_ERROR_NO_DEVICE => return Err(no_device(visible)),
+            result => started(result)?,
+        }
         let mut version: c_int = 0;
         // SAFETY: `version` takes the one number.
         started(unsafe { calls::cuDriverGetVersion(&raw mut version) })?;
@@ -164,8 +172,7 @@ impl Driver {
         self.version
     }
 
-    /// The devices that the process may see, at least one. `visible` is its `CUDA_VISIBLE_DEVICES`, which the driver has
-    /// read already; here it only explains why there are none.
+    /// The devices that the process may see, at least one; `visible` as for [`load`](Self::load).
     ///
     /// # Errors
     /// There is none, or one does not say what it is.
@@ -243,7 +250,6 @@ fn no_device(visible: Option<&str>) -> DriverError {
 /// What the driver says when it comes up (CUDA Driver API, `CUresult`).
 fn started(result: CUresult) -> Result<(), DriverError> {
     let advice = match result {
-        CUresult::CUDA_ERROR_NO_DEVICE => return Err(no_device(None)),
         CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
             ": the library and the kernel's module are of different versions; restart the machine"
         }
@@ -262,7 +268,8 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_driver_says_so() {
-        let error = Driver::load_from(&[Path::new("libshoal-no-driver.so.1")]).expect_err("there is none");
+        let error =
+            Driver::load_from(&[Path::new("libshoal-no-driver.so.1")], None).expect_err("there is none");
         assert!(matches!(&error, DriverError::Missing { .. }), "{error}");
         assert!(error.to_string().contains("NVIDIA's driver 580 or newer brings it"), "{error}");
     }
@@ -272,7 +279,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_library_without_a_call_is_named_with_it() {
         let path = Path::new("libm.so.6");
-        let error = Driver::load_from(&[path]).expect_err("it is no driver");
+        let error = Driver::load_from(&[path], None).expect_err("it is no driver");
         assert_eq!(error, DriverError::Symbol { path: path.to_owned(), symbol: "cuInit" });
     }
 

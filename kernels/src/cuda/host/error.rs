@@ -62,6 +62,19 @@ pub enum DeviceError {
     },
 }
 
+impl DeviceError {
+    /// Whether the device must be closed, and perhaps opened again, before anything works on it.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::Hung => true,
+            Self::Refused { .. } | Self::Memory { .. } | Self::Budget { .. } | Self::Architecture { .. } => {
+                false
+            }
+        }
+    }
+}
+
 /// Codes after which a context still works (CUDA Driver API, `CUresult`). All others are taken for its end: to open a device
 /// anew costs a second, to go on with a corrupted context costs answers.
 const HARMLESS: [CUresult; 11] = [

@@ -49,19 +49,15 @@ impl CudaModel {
         let device_name = device.name();
         Ok(Self { device: Arc::clone(device), plan, weights, memory, device_name })
     }
+}
 
-    /// The device memory that the weights of a model would hold, to the byte: they are laid out, and not read.
-    ///
-    /// # Errors
-    /// What devices have no kernel for, or what became of the files since they were described.
-    pub fn weight_bytes(description: &ModelDescription, dtype: DtypePolicy) -> Result<u64, LoadError> {
-        let plan = CudaPlan::new(&description.spec, dtype)?;
-        let checkpoint = MappedCheckpoint::open(&description.dir)?;
-        let mut untold = |_, _| {};
-        let reader = Reader::new(&checkpoint, &description.names, &mut untold);
-        let (_, parts) = lay_out(&plan.plan, description, &reader)?;
-        Ok(parts.bytes())
-    }
+/// The device memory that the weights of a model would hold.
+pub(super) fn weight_bytes(plan: &Plan, description: &ModelDescription) -> Result<u64, LoadError> {
+    let checkpoint = MappedCheckpoint::open(&description.dir)?;
+    let mut untold = |_, _| {};
+    let reader = Reader::new(&checkpoint, &description.names, &mut untold);
+    let (_, parts) = lay_out(plan, description, &reader)?;
+    Ok(parts.bytes())
 }
 
 /// Decides where each weight goes.

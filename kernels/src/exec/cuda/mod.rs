@@ -14,4 +14,4 @@ mod tests;
 mod upload;
 
 pub use lane::{BATCHES_MAX, CudaLane};
-pub use model::CudaModel;
+pub use model::{CudaFit, CudaModel};

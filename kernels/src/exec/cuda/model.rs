@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{head, parts::Part};
+use super::{
+    super::LoadError,
+    head, load,
+    parts::Part,
+    slot::{Room, Shape},
+};
 use crate::{
     cpu::Activation,
     cuda::{AddNormKernel, CudaDevice, DeviceMemory},
@@ -83,26 +88,56 @@ pub(super) enum HeadStepPart {
     L2 { width: usize },
 }
 
+/// What a model would be on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CudaFit {
+    /// The format of its weights and activations.
+    pub dtype: Dtype,
+    /// What its weights would hold, to the byte.
+    pub weight_bytes: u64,
+    /// Tokens of the longest text that there is room for, at most the model's own limit.
+    pub tokens_max: u32,
+}
+
 /// What devices compute of a model's heads: weights of a whole vocabulary's words are a CPU's.
 fn given(plan: &Plan) -> OutputSet {
     OutputSet { sparse: head::lexical(&plan.head).is_some(), ..plan.head.gives }
 }
 
 impl CudaModel {
-    /// The format that a model would get on a device, without reading its weights.
+    /// What a model would be on a device whose lanes have so many bytes for a batch; its weights are laid out, and not read.
     ///
     /// # Errors
-    /// What no device has a kernel for, of all that the model is for; a CPU may have one.
-    pub fn dtype_of(description: &ModelDescription, policy: DtypePolicy) -> Result<Dtype, PlanError> {
+    /// What devices have no kernel for, of all that the model is for, or no room; or what became of the files since they were
+    /// described.
+    pub fn fit(
+        description: &ModelDescription,
+        policy: DtypePolicy,
+        room_bytes: u64,
+    ) -> Result<CudaFit, LoadError> {
         let plan = CudaPlan::new(&description.spec, policy)?.plan;
         let missing = plan.head.gives.without(given(&plan));
         if !missing.is_empty() {
-            return Err(PlanError::CudaOutputs { missing });
+            return Err(PlanError::CudaOutputs { missing }.into());
         }
-        match &description.multivector {
-            Some(texts) if texts.unseen_up_to() > 0 => Err(PlanError::CudaUnseen),
-            _ => Ok(plan.dtype()),
+        if description.multivector.as_ref().is_some_and(|texts| texts.unseen_up_to() > 0) {
+            return Err(PlanError::CudaUnseen.into());
         }
+        let gives = given(&plan);
+        let room = |tokens: usize| {
+            let shape = Shape { tokens, sequences: 1, kept: tokens, has_types: true };
+            Room::new(&plan, shape, gives).bytes()
+        };
+        let (mut fits, mut most) = (0, description.tokens_max as usize);
+        while fits < most {
+            let middle = (fits + most).div_ceil(2);
+            if room(middle) <= room_bytes { fits = middle } else { most = middle - 1 }
+        }
+        if fits == 0 {
+            return Err(LoadError::Room { bytes: room(1), room_bytes });
+        }
+        let weight_bytes = load::weight_bytes(&plan, description)?;
+        Ok(CudaFit { dtype: plan.dtype(), weight_bytes, tokens_max: fits as u32 })
     }
 
     /// The device memory that the weights hold.

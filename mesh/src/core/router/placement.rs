@@ -195,7 +195,8 @@ pub fn holders(view: &View, own: Place, query: &Query<'_>, now: Instant) -> Hold
             continue;
         }
         found.ready += 1;
-        found.is_own_last = (node.id, holding.device) == (own.node, own.device);
+        // A node has a model on one of its devices.
+        found.is_own_last = node.id == own.node;
         if found.is_own_last {
             found.is_own_ready = true;
             found.own_exec_us = exec_us(view, holding, query);

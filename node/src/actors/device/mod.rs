@@ -13,19 +13,20 @@ use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shoal_kernels::PackedBatch;
+use shoal_kernels::cuda::DeviceError;
 use shoal_protocol::{Bytes, ErrorCode};
 use tokio::sync::oneshot;
 
 pub(crate) use message::{DeviceEvent, DeviceMsg, RequestHandle, Submission, TokenizeTimes};
-pub(crate) use published::{ModelStanding, Published, Shelf};
+pub(crate) use published::{Bells, ModelStanding, Published, Shelf};
 pub(crate) use report::{Carried, DeviceReport};
 
-use crate::actors::backend::Backend;
+use crate::actors::backend::{Backend, OpenDevice};
 use crate::actors::front::Front;
 use crate::actors::lane::{LaneError, LaneJob, LaneResult, LaneThread};
-use crate::actors::loader::{Loaded, LoaderThread};
+use crate::actors::loader::{LoadFailure, Loaded, LoaderThread};
 use crate::clock;
-use crate::core::{BatchRun, CoreConfig, DeviceCore, LaneIndex, Output};
+use crate::core::{BatchRun, CoreConfig, DeviceCore, LaneIndex, Output, RequestError};
 use crate::tasks::pool::TokenizerPool;
 use models::Models;
 use requests::Requests;
@@ -60,6 +61,12 @@ pub(crate) enum DeviceFault {
     /// Its lanes hang one after the other.
     #[error("its lanes hang one after the other")]
     Hung,
+    /// It cannot be opened, or was lost in use.
+    #[error(transparent)]
+    Lost(#[from] DeviceError),
+    /// Opening it panicked; the log says where.
+    #[error("opening it panicked: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
     /// A thread cannot be started.
     #[error("the system has no thread for it: {0}")]
     Thread(#[from] std::io::Error),
@@ -76,6 +83,7 @@ pub(crate) struct DeviceState {
     myself: ActorRef<DeviceMsg>,
     core: DeviceCore,
     backend: Arc<dyn Backend>,
+    device: Arc<dyn OpenDevice>,
     tokenizers: Arc<TokenizerPool>,
     loader: LoaderThread,
     lanes: Vec<LaneSlot>,
@@ -98,7 +106,10 @@ impl Actor for DeviceActor {
         myself: ActorRef<DeviceMsg>,
         arguments: DeviceArguments,
     ) -> Result<DeviceState, ActorProcessingErr> {
-        Ok(DeviceState::start(myself, arguments)?)
+        let backend = Arc::clone(&arguments.backend);
+        let opened = tokio::task::spawn_blocking(move || backend.open()).await;
+        let device = opened.map_err(DeviceFault::from)?.map_err(DeviceFault::from)?;
+        Ok(DeviceState::start(myself, arguments, device)?)
     }
 
     async fn handle(
@@ -116,10 +127,14 @@ impl Actor for DeviceActor {
 }
 
 impl DeviceState {
-    fn start(myself: ActorRef<DeviceMsg>, arguments: DeviceArguments) -> Result<Self, DeviceFault> {
+    fn start(
+        myself: ActorRef<DeviceMsg>,
+        arguments: DeviceArguments,
+        device: Arc<dyn OpenDevice>,
+    ) -> Result<Self, DeviceFault> {
         let DeviceArguments { config, backend, tokenizers, preload, carried, published } = arguments;
         let mailbox = myself.clone();
-        let loader = LoaderThread::start(Arc::clone(&backend), move |loaded| {
+        let loader = LoaderThread::start(Arc::clone(&device), move |loaded| {
             tell(&mailbox, DeviceMsg::Loaded(loaded));
         })?;
         let threads = config.threads;
@@ -128,6 +143,7 @@ impl DeviceState {
             myself,
             core: DeviceCore::new(config),
             backend,
+            device,
             tokenizers,
             loader,
             lanes: Vec::new(),
@@ -154,7 +170,7 @@ impl DeviceState {
         let mailbox = self.myself.clone();
         let threads_max = lane.threads_max(self.core.config().threads);
         let deliver = move |result| tell(&mailbox, DeviceMsg::LaneDone(Box::new(result)));
-        Ok(LaneThread::start(Arc::clone(&self.backend), lane, threads_max, deliver)?)
+        Ok(LaneThread::start(Arc::clone(&self.device), lane, threads_max, deliver)?)
     }
 
     fn handle(&mut self, message: DeviceMsg) -> Result<(), DeviceFault> {
@@ -178,9 +194,14 @@ impl DeviceState {
                     self.models.put(model, weights);
                     self.core.handle_loaded(model, bytes, now);
                 }
+                Err(LoadFailure { lost: Some(error), .. }) => return Err(DeviceFault::Lost(error)),
                 Err(failure) => {
                     self.models.note_failure(model, Arc::clone(&failure.reason));
-                    self.core.handle_load_failed(model, failure.code, failure.reason, now);
+                    if failure.is_short {
+                        self.core.handle_load_short(model, failure.code, failure.reason, now);
+                    } else {
+                        self.core.handle_load_failed(model, failure.code, failure.reason, now);
+                    }
                 }
             },
             DeviceMsg::Loaded(Loaded::Freed { model }) => self.core.handle_evicted(model, now),
@@ -257,10 +278,13 @@ impl DeviceState {
             }
             Err(error) => {
                 tracing::error!(lane = lane.0, batch = batch.0, %error, "batch failed");
+                if let Some(error) = error.lost() {
+                    return Err(DeviceFault::Lost(error.clone()));
+                }
                 if error == LaneError::Panicked {
                     self.lanes[usize::from(lane.0)].thread = self.start_lane(lane)?;
                 }
-                self.core.handle_batch_failed(batch, now);
+                self.core.handle_batch_failed(batch, &error.refusal(), now);
             }
         }
         if self.spare.len() < SPARE_BATCHES_MAX {
@@ -291,6 +315,9 @@ impl DeviceState {
                 Output::Failed { request, error } => self.requests.end(request, DeviceEvent::Failed(error)),
                 Output::LaneHung { lane, batch } => {
                     tracing::error!(lane = lane.0, batch = batch.0, "lane hangs; abandoning it");
+                    if self.device.give_up() {
+                        return Err(DeviceFault::Lost(DeviceError::Hung));
+                    }
                     self.carried.count_abandoned();
                     let thread = self.start_lane(lane)?;
                     self.lanes[usize::from(lane.0)] = LaneSlot { thread, running: None };
@@ -325,7 +352,7 @@ impl DeviceState {
             slot.running = Some(run.batch);
         } else {
             tracing::error!(batch = run.batch.0, lane = run.lane.0, "no lane or no model for a batch");
-            self.core.handle_batch_failed(run.batch, now);
+            self.core.handle_batch_failed(run.batch, &RequestError::DeviceFailed, now);
         }
     }
 
@@ -335,7 +362,7 @@ impl DeviceState {
     }
 
     fn report(&self, now: Instant) -> DeviceReport {
-        DeviceReport::of(&self.core, &self.carried, now)
+        DeviceReport::of(&self.core, &self.carried, self.backend.shortage(), now)
     }
 }
 

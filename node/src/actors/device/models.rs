@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shoal_kernels::{CpuModel, DtypePolicy, ModelDescription};
-use shoal_protocol::Bytes;
-
+use crate::actors::backend::Weights;
 use crate::actors::front::Front;
 use crate::core::{DeviceCore, ModelKey, ModelSpec};
+use shoal_kernels::{DtypePolicy, ModelDescription};
 
 struct Model {
     front: Arc<Front>,
-    weights: Option<Arc<CpuModel>>,
+    weights: Option<Arc<Weights>>,
     failure: Option<Arc<str>>,
 }
 
@@ -32,10 +31,8 @@ impl Models {
             }
             return key;
         }
-        let key = core.register_model(ModelSpec {
-            bytes_estimate: Bytes(front.description.weight_bytes_estimate(front.dtype)),
-            pinned: front.pinned,
-        });
+        let key =
+            core.register_model(ModelSpec { bytes_estimate: front.bytes_estimate, pinned: front.pinned });
         self.keys.insert(Arc::clone(&front.name), key);
         self.models.push((key, Model { front: Arc::clone(front), weights: None, failure: None }));
         key
@@ -52,17 +49,17 @@ impl Models {
         (Arc::clone(&front.description), front.policy)
     }
 
-    pub(super) fn put(&mut self, key: ModelKey, weights: Arc<CpuModel>) {
+    pub(super) fn put(&mut self, key: ModelKey, weights: Arc<Weights>) {
         let model = &mut self.models[key.index()].1;
         model.weights = Some(weights);
         model.failure = None;
     }
 
-    pub(super) fn take(&mut self, key: ModelKey) -> Option<Arc<CpuModel>> {
+    pub(super) fn take(&mut self, key: ModelKey) -> Option<Arc<Weights>> {
         self.models[key.index()].1.weights.take()
     }
 
-    pub(super) fn weights(&self, key: ModelKey) -> Option<Arc<CpuModel>> {
+    pub(super) fn weights(&self, key: ModelKey) -> Option<Arc<Weights>> {
         self.models[key.index()].1.weights.clone()
     }
 

@@ -1,7 +1,7 @@
 //! What anybody may read of a device without asking its actor: probes, gossip and facts do.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use shoal_protocol::message::{LoadRecord, ModelState};
@@ -56,31 +56,65 @@ pub(crate) struct Shelf {
 
 /// A device's load and when it was so.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Measured {
+struct Measured {
     record: LoadRecord,
     at: Instant,
+}
+
+/// Rung whenever a device of the node publishes something new.
+#[derive(Clone, Debug)]
+pub(crate) struct Bells {
+    loads: watch::Sender<()>,
+    shelves: watch::Sender<()>,
+}
+
+impl Default for Bells {
+    fn default() -> Self {
+        Self { loads: watch::Sender::new(()), shelves: watch::Sender::new(()) }
+    }
+}
+
+impl Bells {
+    /// Tells of every change of a load.
+    pub(crate) fn loads(&self) -> watch::Receiver<()> {
+        self.loads.subscribe()
+    }
+
+    /// Tells of every change of a model.
+    pub(crate) fn shelves(&self) -> watch::Receiver<()> {
+        self.shelves.subscribe()
+    }
 }
 
 /// What a device publishes after everything that it does. Outlives its restarts.
 #[derive(Debug)]
 pub(crate) struct Published {
-    load: watch::Sender<Option<Measured>>,
-    shelf: watch::Sender<Arc<Shelf>>,
-}
-
-impl Default for Published {
-    fn default() -> Self {
-        Self { load: watch::Sender::new(None), shelf: watch::Sender::new(Arc::default()) }
-    }
+    load: RwLock<Option<Measured>>,
+    shelf: RwLock<Arc<Shelf>>,
+    bells: Bells,
 }
 
 impl Published {
+    /// Nothing yet.
+    pub(crate) fn new(bells: Bells) -> Self {
+        Self { load: RwLock::default(), shelf: RwLock::default(), bells }
+    }
+
+    fn set_load(&self, load: Option<Measured>) {
+        *self.load.write().unwrap_or_else(PoisonError::into_inner) = load;
+        self.bells.loads.send_replace(());
+    }
+
+    fn set_shelf(&self, shelf: Shelf) {
+        *self.shelf.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(shelf);
+        self.bells.shelves.send_replace(());
+    }
+
     /// The device stands so now.
     pub(super) fn update(&self, core: &DeviceCore, models: &Models, now: Instant) {
-        let measured = Measured { record: core.load_record(now), at: now };
-        self.load.send_replace(Some(measured));
+        self.set_load(Some(Measured { record: core.load_record(now), at: now }));
         let is_news = {
-            let shelf = self.shelf.borrow();
+            let shelf = self.shelf();
             let known = |(key, name, failure): (ModelKey, &Arc<str>, Option<&Arc<str>>)| {
                 shelf.models.get(name).is_some_and(|standing| {
                     standing.state == core.model_state(key) && standing.failure.as_ref() == failure
@@ -95,35 +129,25 @@ impl Published {
                 .iter()
                 .map(|(key, name, failure)| (Arc::clone(name), ModelStanding::of(core, key, failure, now)));
             let load_bytes_per_s = core.load_bytes_per_s();
-            self.shelf.send_replace(Arc::new(Shelf { models: standings.collect(), load_bytes_per_s }));
+            self.set_shelf(Shelf { models: standings.collect(), load_bytes_per_s });
         }
     }
 
     /// The device has failed: nothing is loaded, and its load is unknown until its successor has started.
     pub(crate) fn clear(&self) {
-        self.load.send_replace(None);
-        self.shelf.send_replace(Arc::default());
+        self.set_load(None);
+        self.set_shelf(Shelf::default());
     }
 
     /// The device's load now; `None` while there is none. What it has worked through since it said so is taken off.
     pub(crate) fn load(&self, now: Instant) -> Option<LoadRecord> {
-        let Measured { record, at } = (*self.load.borrow())?;
+        let Measured { record, at } = (*self.load.read().unwrap_or_else(PoisonError::into_inner))?;
         let since = Micros::from(now.saturating_duration_since(at)).0;
         Some(LoadRecord { wait_us: record.wait_us.saturating_sub(since), ..record })
     }
 
     /// The models now.
     pub(crate) fn shelf(&self) -> Arc<Shelf> {
-        Arc::clone(&self.shelf.borrow())
-    }
-
-    /// Tells of every change of the load.
-    pub(crate) fn loads(&self) -> watch::Receiver<Option<Measured>> {
-        self.load.subscribe()
-    }
-
-    /// Tells of every change of a model.
-    pub(crate) fn shelves(&self) -> watch::Receiver<Arc<Shelf>> {
-        self.shelf.subscribe()
+        Arc::clone(&self.shelf.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use shoal_protocol::message::{GaugeSet, LoadRecord};
 
+use crate::actors::backend::Shortage;
 use crate::core::DeviceCore;
 
 /// Counters of a device's former selves, so that what is shown never falls.
@@ -50,6 +51,7 @@ fn sum_of_counters(before: &GaugeSet, now: &GaugeSet) -> GaugeSet {
         cancelled: before.cancelled + now.cancelled,
         expired: before.expired + now.expired,
         restarts: before.restarts + now.restarts,
+        memory_evictions: before.memory_evictions + now.memory_evictions,
         ..*now
     }
 }
@@ -66,10 +68,12 @@ pub(crate) struct DeviceReport {
 }
 
 impl DeviceReport {
-    pub(super) fn of(core: &DeviceCore, carried: &Carried, now: Instant) -> Self {
+    pub(super) fn of(core: &DeviceCore, carried: &Carried, shortage: Shortage, now: Instant) -> Self {
+        let Shortage { batches_cut, graphs_dropped, refusals: memory_refusals } = shortage;
+        let gauges = carried.over(&core.gauges(now));
         Self {
             load: core.load_record(now),
-            gauges: carried.over(&core.gauges(now)),
+            gauges: GaugeSet { batches_cut, graphs_dropped, memory_refusals, ..gauges },
             lanes_abandoned: carried.abandoned.load(Ordering::Relaxed),
         }
     }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use shoal_mesh::{LinkError, Reply};
 use shoal_protocol::message::{Beacon, End, Failure, Phase, ServedBy, TaskRequest, Timings};
-use shoal_protocol::{ErrorCode, Message, Micros, Place, RequestId};
+use shoal_protocol::{ErrorCode, Message, Micros, RequestId};
 use tokio::sync::mpsc;
 
 use super::placing::Placing;
 use super::twins::Superseded;
-use super::{DEVICE, NodeService};
+use super::{NodeDevice, NodeService};
 use crate::actors::backend::numerics_of;
 use crate::actors::device::{DeviceEvent, DeviceMsg, RequestHandle, Submission, TokenizeTimes};
 use crate::actors::front::{Front, FrontError};
@@ -92,9 +92,9 @@ fn device_failed() -> Stop {
 /// Serves the attempt; when the caller goes away, whatever of it is unfinished is cancelled.
 pub(super) async fn serve(node: &NodeService, mut request: TaskRequest, mut reply: Reply) {
     let arrived_at = clock::now();
-    let arrived = Arrived::take(&mut request, DEVICE);
-    let cancelled = reply.cancelled();
     let placing = node.placing(&request, arrived_at);
+    let arrived = Arrived::take(&mut request, node.home(placing.model()).index);
+    let cancelled = reply.cancelled();
     let outcome = match node.twins.begin(&request) {
         Ok(twin) => tokio::select! {
             outcome = Attempt::run(node, request, &placing, &mut reply, arrived_at) => outcome,
@@ -129,7 +129,7 @@ pub(super) async fn serve(node: &NodeService, mut request: TaskRequest, mut repl
 
 /// Cancels the request on the device when it is dropped before its end.
 struct Submitted<'a> {
-    node: &'a NodeService,
+    device: &'a NodeDevice,
     handle: Arc<RequestHandle>,
     ended: bool,
 }
@@ -139,7 +139,7 @@ impl Drop for Submitted<'_> {
         if !self.ended {
             self.handle.stop();
             // A device that is down has forgotten the request.
-            let _ = self.node.slot.send(DeviceMsg::Cancel(Arc::clone(&self.handle)));
+            let _ = self.device.slot.send(DeviceMsg::Cancel(Arc::clone(&self.handle)));
         }
     }
 }
@@ -161,7 +161,8 @@ impl<'a> Attempt<'a> {
         arrived_at: Instant,
     ) -> Result<End, Stop> {
         let TaskRequest { request_id, to, model, items, task, priority, .. } = request;
-        if let Some(to) = to.filter(|to| *to != Place { node: node.facts.node, device: DEVICE }) {
+        // Which of its devices has the model, the node knows better than a caller who heard of it a moment ago.
+        if let Some(to) = to.filter(|to| to.node != node.facts.node || node.device(to.device).is_none()) {
             let what = format!("device {} of node {} is not here", to.device.0, to.node);
             return Err(Stop::failed(ErrorCode::DeviceFailed, &what, None));
         }
@@ -183,8 +184,9 @@ impl<'a> Attempt<'a> {
             span: tracing::Span::current(),
             events,
         };
-        node.slot.send(DeviceMsg::Submit(Box::new(submission))).map_err(|_| device_failed())?;
-        let mut submitted = Submitted { node, handle, ended: false };
+        let device = node.device(front.device).ok_or_else(device_failed)?;
+        device.slot.send(DeviceMsg::Submit(Box::new(submission))).map_err(|_| device_failed())?;
+        let mut submitted = Submitted { device, handle, ended: false };
         let mut attempt = Self { reply, answering, operation, tokens: 0, post: Duration::ZERO };
         let end = attempt.follow(&submitted.handle, &mut inbox).await;
         submitted.ended = !matches!(end, Err(Stop::Gone));
@@ -192,7 +194,7 @@ impl<'a> Attempt<'a> {
             forget_broken(node, &front, &end);
         }
         let (stages, tokenize) = end?;
-        Ok(attempt.end(node, &front, (request_id, items_total), (stages, tokenize), arrived_at))
+        Ok(attempt.end((node, device), &front, (request_id, items_total), (stages, tokenize), arrived_at))
     }
 
     /// Passes on what the device tells, until it tells the end.
@@ -233,7 +235,7 @@ impl<'a> Attempt<'a> {
 
     fn end(
         &self,
-        node: &NodeService,
+        (node, device): (&NodeService, &NodeDevice),
         front: &Front,
         (request_id, items): (RequestId, u32),
         (stages, tokenize): (StageTimes, TokenizeTimes),
@@ -257,8 +259,8 @@ impl<'a> Attempt<'a> {
             tokens: self.tokens,
             served_by: ServedBy {
                 node: node.facts.node,
-                device: DEVICE,
-                device_name: node.facts.device_name.clone(),
+                device: device.index,
+                device_name: device.name.clone(),
                 numerics: numerics_of(front.dtype),
             },
             timings,
@@ -282,6 +284,7 @@ fn abilities<'a>(node: &NodeService, front: &'a Front) -> Abilities<'a> {
         pair_template: description.pair_template.as_ref(),
         takes_pairs: front.tokenizer.takes_pairs(),
         numerics: numerics_of(front.dtype),
+        pools_parts: front.pools_parts,
         isa: node.facts.isa,
         prompts: &description.prompts,
         token_ids: node.facts.token_ids,

@@ -5,46 +5,35 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_mesh::OwnFacts;
-use shoal_protocol::message::{
-    DeviceFact, LoadProbe, LoadRecord, LoadReply, ModelFact, ModelState, ModelStatus,
-};
+use shoal_protocol::message::{DeviceFact, LoadProbe, LoadReply, ModelFact, ModelState, ModelStatus};
 use shoal_protocol::{Bytes, Micros};
 
-use super::{DEVICE, NodeService};
+use super::{NodeDevice, NodeService};
 use crate::actors::device::Shelf;
 use crate::clock;
 
 impl NodeService {
-    /// The device's load now, numbered; `None` while it is being restarted.
-    pub(crate) fn load(&self) -> Option<LoadRecord> {
-        let now = clock::now();
-        let load = self.published.load(now).filter(|_| self.slot.is_up())?;
-        Some(LoadRecord {
-            sequence: self.sequence.at(now),
-            draining: load.draining || self.is_leaving(),
-            ..load
-        })
-    }
-
     /// The answer to a probe; `None`: there is no such device, or none now.
     pub(crate) fn reply_to(&self, probe: &LoadProbe) -> Option<LoadReply> {
-        let load = self.load().filter(|load| load.device == probe.device)?;
+        let device = self.device(probe.device)?;
+        let load = self.load_of(device)?;
         let now = clock::now();
-        let shelf = self.published.shelf();
+        let shelf = device.published.shelf();
         let name = self.canonical(&probe.model).unwrap_or_else(|| probe.model.clone());
         let standing = shelf.models.get(name.as_str());
         Some(LoadReply {
             nonce: probe.nonce,
             load,
-            model: self.state_of(&name, &shelf),
+            model: self.state_of(&name, device, &shelf),
             ready_in_us: standing.map_or(Duration::ZERO, |standing| standing.ready_in(now)).into(),
         })
     }
 
-    /// Where a model stands on the device; `None`: it is not here.
-    pub(super) fn state_of(&self, canonical: &str, shelf: &Shelf) -> Option<ModelState> {
+    /// Where a model stands on a device; `None`: it is not there.
+    pub(super) fn state_of(&self, canonical: &str, device: &NodeDevice, shelf: &Shelf) -> Option<ModelState> {
         let standing = shelf.models.get(canonical);
-        let stored = || self.is_installed(canonical).then_some(ModelState::Stored);
+        let is_home = || self.home(canonical).index == device.index;
+        let stored = || (self.is_installed(canonical) && is_home()).then_some(ModelState::Stored);
         let state = standing.map(|standing| standing.state).or_else(stored)?;
         let is_refused =
             state == ModelState::Stored && self.fronts.refused().borrow().contains_key(canonical);
@@ -71,29 +60,37 @@ impl NodeService {
         known.map_or_else(|| self.fronts.get(name).is_some(), |known| known.dir.is_some())
     }
 
-    /// What this node tells the mesh about itself: what it has on disk, and where each model stands. `tokens_per_s` is
-    /// the speed that it claims.
-    pub(crate) fn own_facts(&self, addresses: [SocketAddr; 2], tokens_per_s: u32) -> OwnFacts {
-        let shelf = self.published.shelf();
-        let load = self.load();
+    /// What this node tells the mesh about itself: its running devices, what it has on disk for them, and where each model
+    /// stands. `speeds` are those that its devices claim, in tokens/s and in their order.
+    pub(crate) fn own_facts(&self, addresses: [SocketAddr; 2], speeds: &[u32]) -> OwnFacts {
         let [peer, client] = addresses.map(|address| vec![address.to_string()]);
-        let device = DeviceFact {
-            device: DEVICE,
-            name: self.facts.device_name.clone(),
-            budget_bytes: self.facts.resident_bytes_max,
-            tokens_per_s,
+        let running: Vec<_> = self.devices.iter().filter(|device| self.load_of(device).is_some()).collect();
+        let device = |device: &&NodeDevice| DeviceFact {
+            device: device.index,
+            name: device.name.clone(),
+            budget_bytes: device.resident_bytes_max,
+            tokens_per_s: speeds.get(usize::from(device.index.0)).copied().unwrap_or_default(),
         };
-        let models = self.model_statuses(&shelf).into_iter().filter(|model| self.is_installed(&model.name));
+        let is_told = |model: &ModelStatus| self.is_installed(&model.name);
+        let models = self.model_statuses().into_iter().filter(is_told);
+        // A model that a device without life would have to load is not to be had here. A lone device is listed with what it
+        // had, as it comes back soon.
+        let at_home = models.filter_map(|model| {
+            let home = self.home(&model.name);
+            let is_running = running.iter().any(|device| device.index == home.index);
+            (is_running || self.devices.len() == 1).then(|| self.model_fact(model, home))
+        });
         OwnFacts {
             peer_addresses: peer,
             client_addresses: client,
-            draining: self.is_leaving() || load.is_some_and(|load| load.draining),
-            devices: load.is_some().then_some(device).into_iter().collect(),
-            models: models.map(|model| self.model_fact(model, &shelf)).collect(),
+            draining: self.is_leaving() || self.loads().any(|load| load.draining),
+            devices: running.iter().map(device).collect(),
+            models: at_home.collect(),
         }
     }
 
-    fn model_fact(&self, model: ModelStatus, shelf: &Shelf) -> ModelFact {
+    fn model_fact(&self, model: ModelStatus, home: &NodeDevice) -> ModelFact {
+        let shelf = home.published.shelf();
         let known = self.facts.known.iter().find(|known| known.name == model.name);
         let on_disk = Bytes(known.map_or(0, |known| known.bytes));
         let bytes = if model.bytes == Bytes::ZERO { on_disk } else { model.bytes };
@@ -106,7 +103,7 @@ impl NodeService {
             load_us: Micros::from(standing.map_or_else(estimated, |standing| standing.load_time)),
             name: model.name,
             aliases: model.aliases,
-            device: DEVICE,
+            device: home.index,
             state: model.state,
             numerics: model.numerics,
             bytes,

@@ -8,7 +8,6 @@ use shoal_protocol::message::{Failure, Numerics, Priority, TaskRequest};
 use shoal_protocol::{ErrorCode, Micros, Retry};
 
 use super::NodeService;
-use crate::actors::device::Shelf;
 use crate::clock;
 use crate::core::{Arrival, OwnStanding, Placement, ServedTokens, Verdict};
 
@@ -26,6 +25,11 @@ pub(crate) struct Placing {
 }
 
 impl Placing {
+    /// Canonical name, where the node knows one.
+    pub(super) fn model(&self) -> &str {
+        &self.model
+    }
+
     fn arrival(&self) -> Arrival<'_> {
         let Self { ref model, numerics, bytes, priority, deadline, redirects } = *self;
         Arrival { model, numerics, bytes, priority, deadline, redirects }
@@ -46,18 +50,19 @@ impl NodeService {
         }
     }
 
-    /// Whether the attempt is for this node's device.
+    /// Whether the attempt is for this node's device that has the model.
     pub(crate) fn check_place(&self, placing: &Placing) -> Result<(), Failure> {
         let now = clock::now();
+        let device = self.home(&placing.model);
         // A device that is down refuses by itself.
-        let Some(load) = self.load() else {
+        let Some(load) = self.load_of(device) else {
             return Ok(());
         };
-        let shelf = self.published.shelf();
+        let shelf = device.published.shelf();
         let standing = shelf.models.get(placing.model.as_str());
         let own = OwnStanding {
             load,
-            state: self.state_of(&placing.model, &shelf),
+            state: self.state_of(&placing.model, device, &shelf),
             ready_in: standing.map_or(Duration::ZERO, |standing| standing.ready_in(now)),
         };
         match self.place().handle_arrival(&placing.arrival(), &own, now) {
@@ -88,8 +93,7 @@ impl NodeService {
 
     /// An attempt was served here.
     pub(super) fn note_served(&self, model: &str, tokens: u64, queue: Duration) {
-        let shelf: &Shelf = &self.published.shelf();
-        if let Some(standing) = shelf.models.get(model) {
+        if let Some(standing) = self.home(model).published.shelf().models.get(model) {
             let served = ServedTokens { tokens, queue, bytes: standing.bytes.0 };
             self.place().handle_served(model, served, clock::now());
         }

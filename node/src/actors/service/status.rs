@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use shoal_kernels::Matryoshka;
 use shoal_mesh::{Life, Standing};
-use shoal_protocol::Bytes;
 use shoal_protocol::message::{
-    DeviceStatus, MemberState, MemberStatus, ModelFact, ModelState, ModelStatus, Numerics, Status,
+    DeviceStatus, LoadRecord, MemberState, MemberStatus, ModelFact, ModelState, ModelStatus, Numerics, Status,
 };
-use tokio::sync::oneshot;
+use shoal_protocol::{Bytes, DeviceIndex};
 
-use super::{DEVICE, NodeService};
+use super::{NodeDevice, NodeService};
 use crate::actors::backend::numerics_of;
-use crate::actors::device::{DeviceMsg, DeviceReport, ModelStanding, Shelf};
+use crate::actors::device::{DeviceReport, ModelStanding};
 use crate::actors::front::Front;
 use crate::clock;
 
@@ -23,9 +23,10 @@ use crate::clock;
 pub(crate) const SOFTWARE: &str = concat!("shoal ", env!("CARGO_PKG_VERSION"));
 
 impl NodeService {
-    /// The node's state now. Without its device's part while that is being restarted.
+    /// The node's state now. A device that is being restarted has no load.
     pub(crate) async fn status(&self, histograms: bool) -> Status {
-        let report = self.report().await;
+        let reports = join_all(self.devices.iter().map(NodeDevice::report)).await;
+        let devices = self.devices.iter().zip(&reports);
         let facts = &self.facts;
         let now = clock::now();
         Status {
@@ -36,8 +37,8 @@ impl NodeService {
             draining: self.is_draining.load(Ordering::Acquire),
             ready: self.reasons_not_ready().is_empty(),
             warnings: self.warnings(),
-            devices: report.iter().map(|report| self.device_status(report)).collect(),
-            models: self.model_statuses(&self.published.shelf()),
+            devices: devices.map(|(device, report)| device_status(device, report.as_ref())).collect(),
+            models: self.model_statuses(),
             histograms: if histograms { self.metrics.histograms() } else { Vec::new() },
             members: self.members(),
         }
@@ -72,31 +73,8 @@ impl NodeService {
         warning.into_iter().collect()
     }
 
-    async fn report(&self) -> Option<DeviceReport> {
-        let (reply, report) = oneshot::channel();
-        self.slot.send(DeviceMsg::Report(reply)).ok()?;
-        report.await.ok()
-    }
-
-    fn device_status(&self, report: &DeviceReport) -> DeviceStatus {
-        let facts = &self.facts;
-        let mut reason = facts.device_reason.clone();
-        if report.lanes_abandoned > 0 {
-            reason = format!("{reason}; {} hung lane threads left behind", report.lanes_abandoned);
-        }
-        DeviceStatus {
-            device: DEVICE,
-            name: facts.device_name.clone(),
-            reason,
-            lanes: facts.threads,
-            threads: facts.threads,
-            load: report.load,
-            gauges: report.gauges,
-        }
-    }
-
     /// Every model that was known at start or asked for since, in order of name.
-    pub(super) fn model_statuses(&self, shelf: &Shelf) -> Vec<ModelStatus> {
+    pub(super) fn model_statuses(&self) -> Vec<ModelStatus> {
         let mut models: BTreeMap<String, ModelStatus> = BTreeMap::new();
         for known in &self.facts.known {
             models.insert(known.name.clone(), stored(&known.name, &known.aliases));
@@ -106,9 +84,11 @@ impl NodeService {
                 models.entry(front.name.to_string()).or_insert_with(|| stored(&front.name, &front.aliases));
             describe(model, &front);
         }
-        for (name, standing) in &shelf.models {
-            let model = models.entry(name.to_string()).or_insert_with(|| stored(name, &[]));
-            place(model, standing);
+        for device in &self.devices {
+            for (name, standing) in &device.published.shelf().models {
+                let model = models.entry(name.to_string()).or_insert_with(|| stored(name, &[]));
+                place(model, standing, device.index);
+            }
         }
         for (name, why) in self.fronts.refused().borrow().iter() {
             if let Some(model) = models.get_mut(name).filter(|model| model.state == ModelState::Stored) {
@@ -121,6 +101,28 @@ impl NodeService {
             model.tokens = counters.tokens;
         }
         models.into_values().collect()
+    }
+}
+
+/// Without a report it has no load, and the reason says why.
+fn device_status(device: &NodeDevice, report: Option<&DeviceReport>) -> DeviceStatus {
+    let mut reason = device.reason.clone();
+    if let Some(trouble) = device.slot.trouble() {
+        reason = format!("{trouble}; {reason}");
+    }
+    if let Some(report) = report.filter(|report| report.lanes_abandoned > 0) {
+        reason = format!("{reason}; {} hung lane threads left behind", report.lanes_abandoned);
+    }
+    DeviceStatus {
+        device: device.index,
+        name: device.name.clone(),
+        reason,
+        is_up: report.is_some(),
+        lanes: device.threads,
+        threads: device.threads,
+        load: report
+            .map_or(LoadRecord { device: device.index, ..LoadRecord::default() }, |report| report.load),
+        gauges: report.map(|report| report.gauges).unwrap_or_default(),
     }
 }
 
@@ -138,6 +140,7 @@ fn stored(name: &str, aliases: &[String]) -> ModelStatus {
         matryoshka: false,
         pooling: String::new(),
         dtype: String::new(),
+        placed: String::new(),
         error: None,
         requests: 0,
         tokens: 0,
@@ -153,12 +156,17 @@ fn describe(model: &mut ModelStatus, front: &Arc<Front>) {
     model.matryoshka = description.matryoshka != Matryoshka::Untrained;
     model.pooling = description.pooling.to_string();
     model.dtype = front.dtype.to_string();
+    model.placed.clone_from(&front.placed);
 }
 
-fn place(model: &mut ModelStatus, standing: &ModelStanding) {
+/// A model that has moved stands where it is asked for now.
+fn place(model: &mut ModelStatus, standing: &ModelStanding, device: DeviceIndex) {
+    if model.device.is_some() && standing.state != ModelState::Ready {
+        return;
+    }
     model.state = standing.state;
     model.bytes = standing.bytes;
-    model.device = (standing.state == ModelState::Ready).then_some(DEVICE);
+    model.device = (standing.state == ModelState::Ready).then_some(device);
     model.error = standing.failure.as_ref().map(ToString::to_string);
 }
 

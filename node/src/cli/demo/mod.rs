@@ -104,7 +104,7 @@ fn configure(args: &DemoArgs, identity_dir: &Path) -> Result<NodeConfig, Stop> {
         identity_dir: Some(identity_dir.to_owned()),
         model: Some(args.model.clone()),
         offline: args.offline,
-        ..device_overrides(&args.device)?
+        ..device_overrides(&args.device)
     };
     Ok(resolve(None, &flags, &Environment::of_process(), Machine::detect())?)
 }
@@ -112,9 +112,10 @@ fn configure(args: &DemoArgs, identity_dir: &Path) -> Result<NodeConfig, Stop> {
 /// What the demo was told about the device, for its nodes; each has one thread.
 fn device_flags(args: &DemoArgs) -> Vec<String> {
     let dtype = args.device.dtype.map(|dtype| ("--dtype", dtype.to_string()));
-    let device = args.device.device.clone().map(|device| ("--device", device));
+    let device = args.device.device.map(|device| ("--device", device.to_string()));
     let isa = args.device.cpu_isa.clone().map(|isa| ("--cpu-isa", isa));
-    let given = [dtype, device, isa].into_iter().flatten();
+    let memory = args.device.gpu_memory.map(|bytes| ("--gpu-memory", bytes.to_string()));
+    let given = [dtype, device, isa, memory].into_iter().flatten();
     given.flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
 }
 

@@ -67,6 +67,7 @@ fn of_device(device: &DeviceStatus) -> Value {
         "device": device.device.0,
         "name": device.name,
         "reason": device.reason,
+        "up": device.is_up,
         "lanes": device.lanes,
         "threads": device.threads,
         "queue_tokens": load.queue_tokens,
@@ -88,6 +89,10 @@ fn of_device(device: &DeviceStatus) -> Value {
         "cancelled": gauges.cancelled,
         "expired": gauges.expired,
         "restarts": gauges.restarts,
+        "batches_cut": gauges.batches_cut,
+        "graphs_dropped": gauges.graphs_dropped,
+        "memory_evictions": gauges.memory_evictions,
+        "memory_refusals": gauges.memory_refusals,
     })
 }
 
@@ -98,6 +103,7 @@ fn of_model(model: &ModelStatus) -> Value {
         "state": model_state_name(model.state),
         "bytes": model.bytes.0,
         "device": model.device.map(|device| device.0),
+        "placed": model.placed,
         "pinned": model.pinned,
         "numerics": numerics(model.numerics),
         "tokens_max": model.tokens_max,

@@ -69,27 +69,32 @@ pub(crate) struct EndedBatch {
 #[derive(Debug)]
 pub(super) struct Lanes {
     threads: u16,
+    /// See [`CoreConfig::shares_threads`](super::super::config::CoreConfig).
+    shares_threads: bool,
     lanes: Vec<Lane>,
     spare: Vec<Vec<BatchItem>>,
 }
 
 impl Lanes {
-    pub(super) fn new(threads: u16) -> Self {
+    pub(super) fn new(threads: u16, shares_threads: bool) -> Self {
         let threads = threads.max(1);
-        Self { threads, lanes: (0..threads).map(|_| Lane::Idle).collect(), spare: Vec::new() }
+        Self { threads, shares_threads, lanes: (0..threads).map(|_| Lane::Idle).collect(), spare: Vec::new() }
     }
 
     pub(super) fn threads(&self) -> u16 {
         self.threads
     }
 
-    /// The lane for the next batch of work that is worth `wanted` lanes: one wide lane for one, else the free threads
-    /// shared among them. Two streams of one thread beat two threads on one stream.
+    /// The lane for the next batch of work that is worth `wanted` lanes: one wide lane for one, else the free threads, where
+    /// they can be, shared among them. Two streams of one thread beat two threads on one stream.
     pub(super) fn next(&self, wanted: u64) -> Option<Slot> {
         let taken: u16 = self.lanes.iter().map(Lane::threads).sum();
         let free = self.threads.saturating_sub(taken);
         let mut idle = (0..).map(LaneIndex).zip(&self.lanes).filter(|(_, lane)| matches!(lane, Lane::Idle));
         let (lane, _) = idle.next().filter(|_| free > 0)?;
+        if !self.shares_threads {
+            return Some(Slot { lane, threads: 1, lanes: 1 });
+        }
         let share = u16::try_from(u64::from(free) / wanted.max(1)).unwrap_or(free);
         let threads = share.clamp(1, lane.threads_max(self.threads));
         let lanes = u64::from(free / threads).min(wanted.max(1));

@@ -101,7 +101,7 @@ impl Batcher {
             tokens_max: u64::from(config.batch_tokens_max),
             sequences_max: config.batch_sequences_max.max(1),
             queue: WorkQueue::default(),
-            lanes: Lanes::new(config.threads),
+            lanes: Lanes::new(config.threads, config.shares_threads),
             rates: Vec::new(),
             device: RateMeter::default(),
             throttle: Throttle::new(config.tokens_per_s_max),

@@ -158,15 +158,26 @@ fn start(lanes: &mut Lanes, batch: u64, (lane, threads): (LaneIndex, u16), time:
 
 #[test]
 fn one_wide_lane_or_one_thread_for_each_batch() {
-    let width = |wanted| Lanes::new(8).next(wanted).map(|slot| (slot.threads, slot.lanes));
+    let width = |wanted| Lanes::new(8, true).next(wanted).map(|slot| (slot.threads, slot.lanes));
     assert_eq!([1, 2, 3, 8, 100].map(width), [(8, 1), (4, 2), (2, 3), (1, 8), (1, 8)].map(Some));
+}
+
+#[test]
+fn streams_of_their_own_take_all_they_can() {
+    let (mut lanes, now) = (Lanes::new(2, false), origin());
+    for lane in [0, 1] {
+        let next = Slot { lane: LaneIndex(lane), threads: 1, lanes: 1 };
+        assert_eq!(lanes.next(100), Some(next));
+        start(&mut lanes, u64::from(lane), (LaneIndex(lane), 1), SECOND, now);
+    }
+    assert_eq!(lanes.next(1), None);
 }
 
 #[test]
 fn threads_are_never_oversubscribed() {
     for threads in 1..=17 {
         for wanted in 1..=20 {
-            let (mut lanes, now) = (Lanes::new(threads), origin());
+            let (mut lanes, now) = (Lanes::new(threads, true), origin());
             let mut taken = 0;
             for batch in 1.. {
                 let Some(Slot { lane, threads: width, .. }) = lanes.next(wanted) else {
@@ -187,7 +198,7 @@ fn threads_are_never_oversubscribed() {
 
 #[test]
 fn patience_is_three_times_the_estimate_with_a_floor() {
-    let (mut lanes, now) = (Lanes::new(2), origin());
+    let (mut lanes, now) = (Lanes::new(2, true), origin());
     start(&mut lanes, 1, (LaneIndex(0), 1), SECOND, now);
     start(&mut lanes, 2, (LaneIndex(1), 1), SECOND / 100, now);
     assert_eq!(lanes.overrun_at(), Some(now + 2 * SECOND));
@@ -202,7 +213,7 @@ fn patience_is_three_times_the_estimate_with_a_floor() {
 
 #[test]
 fn a_late_timer_blames_the_process_and_not_the_lane() {
-    let (mut lanes, now) = (Lanes::new(1), origin());
+    let (mut lanes, now) = (Lanes::new(1, true), origin());
     start(&mut lanes, 1, (LaneIndex(0), 1), SECOND / 100, now);
     let resumed = now + 100 * SECOND;
     assert!(lanes.poll_hung(resumed).is_none());

@@ -46,12 +46,12 @@ impl DeviceCore {
         &self.delivered
     }
 
-    /// A lane gave a batch back with an error. Its requests fail with `DeviceFailed`; the lane is idle again.
-    pub fn handle_batch_failed(&mut self, batch: BatchId, now: Instant) {
+    /// A lane gave a batch back with an error, with which its requests fail; the lane is idle again.
+    pub fn handle_batch_failed(&mut self, batch: BatchId, error: &RequestError, now: Instant) {
         if let Some(ended) = self.batcher.handle_failed(batch, now) {
             self.residency.handle_batch_ended(ended.run.model);
             for item in &ended.items {
-                self.fail(item.request, RequestError::DeviceFailed, now);
+                self.fail(item.request, error.clone(), now);
             }
             self.batcher.recycle(ended.items);
         }

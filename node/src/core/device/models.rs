@@ -69,6 +69,13 @@ impl DeviceCore {
         self.end_load(model, end, now);
     }
 
+    /// A load found no piece of memory that is large enough, although the budget has so many bytes free: another model goes and
+    /// it is loaded again. Where none can go, everybody who waits for it is told.
+    pub fn handle_load_short(&mut self, model: ModelKey, code: ErrorCode, reason: Arc<str>, now: Instant) {
+        let end = self.residency.handle_load_short(model, code, reason, now);
+        self.end_load(model, end, now);
+    }
+
     fn end_load(&mut self, model: ModelKey, end: LoadEnd, now: Instant) {
         if let LoadEnd::Failed(error) = end {
             self.fail_model(model, &error, now);

@@ -99,6 +99,9 @@ impl DeviceCore {
             cancelled: self.cancelled,
             expired: self.expired,
             restarts: self.restarts,
+            memory_evictions: self.residency.memory_evictions(),
+            // What lanes and loaders do about memory, whoever drives them counts.
+            ..GaugeSet::default()
         }
     }
 

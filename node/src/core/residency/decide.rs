@@ -1,11 +1,14 @@
 //! What to load, what to evict, what to give up.
 
+use std::sync::Arc;
 use std::time::Instant;
+
+use shoal_protocol::ErrorCode;
 
 use super::super::ids::ModelKey;
 use super::model::{Model, State};
 use super::victims::{Candidate, choose_victims};
-use super::{Residency, ResidencyOutput, stalled};
+use super::{LoadEnd, Residency, ResidencyOutput, stalled};
 
 impl Residency {
     /// Starts the first wanted load, or makes room for it.
@@ -29,13 +32,15 @@ impl Residency {
         let needed = self.models[first.index()].bytes;
         let leaving: u64 = self.leaving().map(Model::held).sum();
         let free = self.budget.saturating_sub(self.held() + self.set_aside_absent(first));
-        if needed <= free {
+        // What goes for want of one piece of memory must be gone before the load is tried again.
+        let is_awaited = self.models[first.index()].is_short && leaving > 0;
+        if needed <= free && !is_awaited {
             self.wanted.pop_front();
             self.models[first.index()].state = State::Loading { since: now, stalled: false };
             let place = self.present.partition_point(|key| *key < first);
             self.present.insert(place, first);
             self.outputs.push_back(ResidencyOutput::Load(first));
-        } else if needed > free + leaving {
+        } else if needed > free.saturating_add(leaving) {
             self.make_room(needed - free - leaving, now);
         }
     }
@@ -65,6 +70,35 @@ impl Residency {
                 last_used: model.last_used.unwrap_or(since),
             })
         })
+    }
+
+    /// A load found no piece of memory that is large enough for it. Models go, the cheapest of about its size first, and it is
+    /// tried again; it failed if none can go now.
+    pub(in crate::core) fn handle_load_short(
+        &mut self,
+        model: ModelKey,
+        code: ErrorCode,
+        reason: Arc<str>,
+        now: Instant,
+    ) -> LoadEnd {
+        let Some(Model { state: State::Loading { .. }, bytes, .. }) = self.models.get(model.index()) else {
+            return LoadEnd::Waiting;
+        };
+        let candidates: Vec<Candidate> =
+            self.candidates(now).filter(|model| model.evictable_at <= now).collect();
+        let evictable: u64 = candidates.iter().map(|model| model.bytes).sum();
+        let victims = choose_victims(&candidates, evictable.min(*bytes), now).unwrap_or_default();
+        if victims.is_empty() {
+            return self.handle_load_failed(model, code, reason, now);
+        }
+        self.memory_evictions += victims.len() as u64;
+        victims.into_iter().for_each(|victim| self.evict(victim));
+        let short = &mut self.models[model.index()];
+        (short.state, short.is_short) = (State::Absent, true);
+        self.present.retain(|key| *key != model);
+        self.wanted.retain(|key| *key != model);
+        self.wanted.push_front(model);
+        LoadEnd::Waiting
     }
 
     pub(super) fn evict(&mut self, victim: ModelKey) {

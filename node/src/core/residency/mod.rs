@@ -80,6 +80,8 @@ pub(super) struct Residency {
     outputs: VecDeque<ResidencyOutput>,
     loads: u64,
     evictions: u64,
+    /// Of these, for want of one piece of memory.
+    memory_evictions: u64,
 }
 
 impl Residency {
@@ -96,6 +98,7 @@ impl Residency {
             outputs: VecDeque::new(),
             loads: 0,
             evictions: 0,
+            memory_evictions: 0,
         }
     }
 
@@ -210,6 +213,7 @@ impl Residency {
         loaded.bytes = bytes;
         loaded.failures = 0;
         loaded.preload = false;
+        loaded.is_short = false;
         loaded.served = false;
         loaded.load_time = Some(took);
         loaded.last_used = loaded.last_used.or(Some(now));
@@ -241,6 +245,7 @@ impl Residency {
         let retry_after = (BACKOFF_MIN * 2u32.pow(doublings)).min(BACKOFF_MAX);
         failed.failures += 1;
         failed.preload = false;
+        failed.is_short = false;
         failed.state = State::Failed { until: now + retry_after, code, reason: Arc::clone(&reason) };
         self.present.retain(|key| *key != model);
         LoadEnd::Failed(RequestError::LoadFailed { code, reason, retry_after })

@@ -49,6 +49,8 @@ pub(super) struct Model {
     /// Whether a batch has run since the last load.
     pub(super) served: bool,
     pub(super) preload: bool,
+    /// Whether its last load found no piece of memory that was large enough.
+    pub(super) is_short: bool,
     pub(super) failures: u32,
     pub(super) load_time: Option<Duration>,
     pub(super) last_used: Option<Instant>,
@@ -67,6 +69,7 @@ impl Model {
             running: 0,
             served: false,
             preload: false,
+            is_short: false,
             failures: 0,
             load_time: None,
             last_used: None,

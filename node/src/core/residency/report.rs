@@ -46,6 +46,10 @@ impl Residency {
         if known { self.eta(model, now) } else { Duration::ZERO }
     }
 
+    pub(in crate::core) fn memory_evictions(&self) -> u64 {
+        self.memory_evictions
+    }
+
     pub(in crate::core) fn state(&self, model: ModelKey) -> ModelState {
         match self.models.get(model.index()).map(|model| &model.state) {
             Some(State::Loading { .. }) => ModelState::Loading,

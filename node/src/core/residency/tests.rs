@@ -113,6 +113,40 @@ fn loads_come_one_at_a_time_in_the_order_of_wishes() {
     assert_eq!(loader.outputs(), [load(2)]);
 }
 
+/// The budget has room, and the device no piece of it that is large enough.
+#[test]
+fn a_load_that_is_short_of_memory_evicts_and_is_tried_again() {
+    let mut loader = Loader::new(40, &[10, 10, 15]);
+    let evict = |model| ResidencyOutput::Evict(ModelKey(model));
+    let short = |loader: &mut Loader| {
+        let (code, reason) = (ErrorCode::DeviceFailed, Arc::from("no piece of 15"));
+        let end = loader.residency.handle_load_short(ModelKey(2), code, reason, loader.now);
+        loader.advance();
+        end
+    };
+    for model in [0, 1] {
+        loader.ask(model).unwrap();
+        loader.loaded(model);
+        loader.batch(model);
+        loader.release(model);
+    }
+    loader.pass(10 * SECOND);
+    loader.ask(2).unwrap();
+    assert_eq!(loader.outputs().last(), Some(&load(2)));
+    assert_eq!(short(&mut loader), LoadEnd::Waiting);
+    assert_eq!(loader.outputs(), [evict(0), evict(1)]);
+    loader.evicted(0);
+    assert_eq!(loader.outputs(), [], "not before all of it is free");
+    loader.evicted(1);
+    assert_eq!(loader.outputs(), [load(2)]);
+    assert_eq!(loader.residency.memory_evictions(), 2);
+    let LoadEnd::Failed(RequestError::LoadFailed { reason, .. }) = short(&mut loader) else {
+        panic!("nobody is left to go");
+    };
+    assert_eq!(&*reason, "no piece of 15");
+    assert_eq!(loader.outputs(), []);
+}
+
 #[test]
 fn a_wish_waits_for_the_minimum_residency_with_a_named_timer() {
     let mut loader = Loader::new(15, &[10, 10]);

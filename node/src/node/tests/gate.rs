@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use shoal_kernels::{CpuIsa, CpuLane, CpuModel, ExecError, OutputSet, Outputs, PackedBatch};
+use shoal_kernels::{CpuIsa, CpuLane, ExecError, OutputSet, Outputs, PackedBatch};
 
-use crate::actors::backend::{Backend, CpuBackend, Lane};
+use crate::actors::backend::{Backend, CpuBackend, Lane, Weights};
 
 /// What happens to the next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ struct GatedLane {
 impl Lane for GatedLane {
     fn run(
         &mut self,
-        model: &CpuModel,
+        model: &Weights,
         batch: &PackedBatch,
         wanted: OutputSet,
         threads: u16,

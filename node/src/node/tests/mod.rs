@@ -20,7 +20,8 @@ use super::Node;
 use crate::actors::backend::{Backend, CpuBackend};
 use crate::clock;
 use crate::config::{
-    DeviceConfig, DeviceKind, HubConfig, LocalModel, ModelsConfig, NodeConfig, StoreConfig, TokenIdsPolicy,
+    DeviceConfig, DeviceKind, GpuConfig, HubConfig, LocalModel, ModelsConfig, NodeConfig, StoreConfig,
+    TokenIdsPolicy,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -45,7 +46,7 @@ fn config(models: &[(&str, &Path)]) -> NodeConfig {
         mesh: None,
         notices: None,
         device: DeviceConfig {
-            kind: DeviceKind::Auto,
+            kind: DeviceKind::Cpu,
             dtype: DtypePolicy::Exact(Dtype::F32),
             cpu_isa: None,
             threads: 2,
@@ -61,6 +62,7 @@ fn config(models: &[(&str, &Path)]) -> NodeConfig {
             keep_alive: None,
             residency_min: Duration::ZERO,
         },
+        gpu: GpuConfig { batch_tokens_max: 4096, ..GpuConfig::default() },
         models: ModelsConfig {
             store: StoreConfig {
                 models_dir: nowhere.clone(),

@@ -13,7 +13,7 @@ use crate::cuda::{activation_code, pooling_code};
 
 pub(crate) fn driver() -> Driver {
     let path = shoal_standin::library();
-    Driver::load_from(&[&path]).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    Driver::load_from(&[&path], None).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// A device that no other test has.

@@ -197,12 +197,19 @@ fn what_its_format_cannot_hold_is_an_error_that_names_it() {
 
 #[test]
 fn what_devices_leave_out_is_said_without_loading() {
-    let of = |kind: &str, name: &str| CudaModel::dtype_of(&describe(&dir(kind, name)), DtypePolicy::Auto);
-    assert_eq!(of("bert", "mean"), Ok(Dtype::F16));
-    assert_eq!(of("heads", "bge-m3"), Ok(Dtype::F16), "weights of its tokens");
-    let error = of("heads", "splade-log-6").expect_err("weights of all words").to_string();
+    let of = |name: &str, room_bytes| {
+        let fit = CudaModel::fit(&describe(&dir("", name)), DtypePolicy::Auto, room_bytes);
+        fit.map(|fit| (fit.dtype, fit.tokens_max)).map_err(|error| error.to_string())
+    };
+    assert_eq!(of("bert/mean", ROOM_BYTES), Ok((Dtype::F16, 48)));
+    let (_, tokens_max) = of("bert/mean", 12 << 10).expect("there is room for some");
+    assert!((2..40).contains(&tokens_max), "{tokens_max}");
+    let error = of("bert/mean", 1024).expect_err("room for none");
+    assert!(error.ends_with("1024 are set aside for one"), "{error}");
+    assert_eq!(of("heads/bge-m3", ROOM_BYTES).expect("weights of its tokens").0, Dtype::F16);
+    let error = of("heads/splade-log-6", ROOM_BYTES).expect_err("weights of all words");
     assert_eq!(error, "CUDA devices do not compute its sparse outputs; run the model on the CPU");
-    assert_eq!(of("heads", "colbert-pylate"), Err(PlanError::CudaUnseen));
+    assert_eq!(of("heads/colbert-pylate", ROOM_BYTES), Err(PlanError::CudaUnseen.to_string()));
 }
 
 #[test]

@@ -255,7 +255,7 @@ impl VirtualDevice {
     pub(super) fn fail_batch(&mut self, batch: BatchId) {
         self.running.retain(|_, (run, _)| run.batch != batch);
         self.events.retain(|_, event| !matches!(event, Event::BatchDone(done) if *done == batch));
-        self.core.handle_batch_failed(batch, self.now);
+        self.core.handle_batch_failed(batch, &RequestError::DeviceFailed, self.now);
         self.pump();
     }
 
