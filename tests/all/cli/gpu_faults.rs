@@ -22,8 +22,10 @@ fn ask(address: &str) -> (String, String) {
     (node.trim().to_owned(), vector.expect("a vector").to_owned())
 }
 
-fn serve(home: &Home, seeds: &str, more: &[&str]) -> Serving {
-    let text = format!("version = 1\n[mesh]\naddr = \"127.0.0.1:0\"\nseeds = [{seeds}]\n");
+/// A member where there are seeds, perhaps none but itself.
+fn serve(home: &Home, seeds: Option<&str>, more: &[&str]) -> Serving {
+    let mesh = |seeds| format!("[mesh]\naddr = \"127.0.0.1:0\"\nseeds = [{seeds}]\n");
+    let text = format!("version = 1\n{}", seeds.map_or_else(String::new, mesh));
     let config = home.write("node.toml", text).display().to_string();
     let args = ["--config", &config, "--http", "127.0.0.1:0", "--threads", "1", "--gpu-memory", "16MiB"];
     Serving::start(home, args.iter().chain(more).copied())
@@ -49,7 +51,7 @@ fn a_gpu_that_fails_is_opened_again_and_its_work_done() {
     let preload = golden(MODEL).display().to_string();
     for (device, fault) in [(30, "illegal-address"), (31, "hang")] {
         let home = faulty(device, &[format!("{device}:cuMemcpyDtoHAsync_v2:9:{fault}")]);
-        let serving = serve(&home, "", &["--quic", "off", "--device", "cuda:0", "--preload", &preload]);
+        let serving = serve(&home, None, &["--quic", "off", "--device", "cuda:0", "--preload", &preload]);
         let address = serving.address("http");
         let (_, expected) = ask(&address);
         for _ in 1..REQUESTS {
@@ -68,7 +70,7 @@ fn what_a_lost_gpu_had_is_answered_by_another_node() {
     faults.extend((0..30).map(|_| "32:cuCtxCreate_v4:0:no-memory".to_owned()));
     let homes = [Home::new(), faulty(32, &faults), machine("33")];
     homes[0].run(["mesh", "init"]).expect(0);
-    let edge = serve(&homes[0], "", &["--quic", "127.0.0.1:0"]);
+    let edge = serve(&homes[0], Some(""), &["--quic", "127.0.0.1:0"]);
     let (seed, join) = (format!("\"{}\"", edge.address("mesh")), edge.address("join"));
     let holders = [1, 2].map(|number| {
         let token = homes[0].run(["mesh", "token"]).expect(0).out.trim().to_owned();
@@ -84,7 +86,7 @@ fn what_a_lost_gpu_had_is_answered_by_another_node() {
             "--preload",
             &preload,
         ];
-        serve(&homes[number], &seed, &more)
+        serve(&homes[number], Some(&seed), &more)
     });
     let [lost, sound] = &holders;
     let (address, start) = (edge.address("http"), shoal::clock::now());
