@@ -27,6 +27,7 @@ use shoal_protocol::{DeviceIndex, NodeId, Place};
 
 #[cfg(test)]
 use crate::actors::backend::Backend;
+use crate::actors::backend::on_own_thread;
 use crate::actors::device::{Bells, Carried, DeviceArguments, Published};
 use crate::actors::front::{Front, FrontRules, Fronts, Homes};
 use crate::actors::service::{DrainBell, NodeDevice, NodeFacts, NodeService, Twins};
@@ -90,8 +91,7 @@ impl Node {
 
     async fn start_found(config: NodeConfig, net: Option<TokioNet>) -> Result<Self, StartError> {
         let searched = config.clone();
-        let found = tokio::task::spawn_blocking(move || devices::find(&searched)).await;
-        let found = found.map_err(|error| StartError::Device { message: error.to_string() })??;
+        let found = on_own_thread("find", move || devices::find(&searched)).await??;
         Self::assemble(config, found, net).await
     }
 

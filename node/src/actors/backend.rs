@@ -12,6 +12,7 @@ use shoal_kernels::{
     PackedBatch,
 };
 use shoal_protocol::message::Numerics;
+use tokio::sync::oneshot;
 
 pub(crate) use cpu::CpuBackend;
 pub(crate) use cuda::{CudaBackend, LANES as CUDA_LANES};
@@ -102,7 +103,7 @@ pub(crate) trait Lane {
 /// A loaded model, shared by the lanes of its device.
 pub(crate) enum Weights {
     /// In the machine's memory.
-    Cpu(CpuModel),
+    Cpu(Box<CpuModel>),
     /// In a GPU's.
     Cuda(Arc<CudaModel>),
 }
@@ -123,6 +124,24 @@ impl Weights {
             Self::Cuda(model) => model.dtype(),
         }
     }
+}
+
+/// Does what blocks on a thread of its own, which ends with it.
+///
+/// # Errors
+/// The system has no thread to give, or the work panicked.
+pub(crate) async fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let (done, finished) = oneshot::channel();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // Who waited may have gone.
+        let _ = done.send(work());
+    })?;
+    finished
+        .await
+        .map_err(|_| std::io::Error::other(format!("the thread {name} panicked; the log says where")))
 }
 
 /// The precision class of vectors from weights of this type.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{JoinAll, join_all};
 use shoal_mesh::MeshState;
 use shoal_protocol::NodeId;
 use shoal_protocol::message::{LoadRequest, ModelState};
@@ -35,9 +35,7 @@ impl Node {
         let now = clock::now();
         let mut departure = Departure::new(now + grace, now);
         let mut mesh = self.mesh.as_ref().map(NodeMembership::state);
-        let (done, mut finished) = oneshot::channel();
-        let mut done = Some(done);
-        let mut is_finished = false;
+        let (mut finishing, mut is_finished) = (None, false);
         loop {
             let now = clock::now();
             if let Some(mesh) = &mut mesh {
@@ -46,14 +44,13 @@ impl Node {
                 departure.handle_copies(copies);
             }
             while let Some(step) = departure.poll_step(now) {
-                self.take_step(step, &mut done).await;
+                self.take_step(step, &mut finishing).await;
             }
             let Some((wake_at, _)) = departure.poll_timeout(now) else {
                 return;
             };
             tokio::select! {
-                // The error says that the device is gone, and its work with it.
-                _ = &mut finished, if !is_finished => {
+                () = finished(finishing.as_mut()), if !is_finished => {
                     is_finished = true;
                     departure.handle_finished();
                 }
@@ -93,18 +90,13 @@ impl Node {
         held.map(|(model, _)| copy(model)).collect()
     }
 
-    async fn take_step(&self, step: Step, done: &mut Option<oneshot::Sender<()>>) {
+    async fn take_step(&self, step: Step, finishing: &mut Option<Finishing>) {
         match step {
             Step::Announce => self.service.is_draining.store(true, Ordering::Release),
             Step::Finish { by } => {
-                if let Some(done) = done.take() {
-                    let drains: Vec<_> =
-                        self.service.devices.iter().map(|device| drained(device, by)).collect();
-                    tokio::spawn(async move {
-                        join_all(drains).await;
-                        let _ = done.send(());
-                    });
-                }
+                finishing.get_or_insert_with(|| {
+                    join_all(self.service.devices.iter().map(|device| drained(device, by)))
+                });
             }
             Step::HandOver { model, to } => {
                 tracing::info!(model, to = %to.node, "handing over a model that only this node holds");
@@ -137,6 +129,17 @@ impl Node {
         if stopped.is_err() {
             tracing::warn!("the node's actors did not stop in time");
         }
+    }
+}
+
+/// Each device says when nothing is left of it; an error, that it is gone, and its work with it.
+type Finishing = JoinAll<oneshot::Receiver<()>>;
+
+/// Waits until all devices are done; for ever where they were not told to be.
+async fn finished(finishing: Option<&mut Finishing>) {
+    match finishing {
+        Some(finishing) => drop(finishing.await),
+        None => std::future::pending().await,
     }
 }
 

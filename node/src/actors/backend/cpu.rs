@@ -65,7 +65,8 @@ impl OpenDevice for CpuBackend {
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Weights, LoadError> {
         let options = CpuOptions { isa: self.isa, dtype: policy, threads: self.threads };
-        CpuModel::load(&without_scaling(description), &options, progress).map(Weights::Cpu)
+        let model = CpuModel::load(&without_scaling(description), &options, progress)?;
+        Ok(Weights::Cpu(Box::new(model)))
     }
 
     fn start_lane(&self, threads_max: u16) -> Result<Box<dyn Lane>, ExecError> {

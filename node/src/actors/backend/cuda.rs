@@ -114,6 +114,10 @@ impl CudaBackend {
     }
 
     /// Waits until nobody holds the former device any more: its memory is what the next one needs.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread of its own looks whether others have let go, each by its end"
+    )]
     fn end_former(former: &Weak<CudaDevice>) {
         if let Some(former) = former.upgrade() {
             former.give_up();
@@ -233,6 +237,7 @@ impl Patience {
         Self { until: clock::now() + time_max, questions: 0 }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a device tells what has ended only to those who ask")]
     fn goes_on(&mut self) -> bool {
         self.questions = self.questions.saturating_add(1);
         if self.questions < QUICK_QUESTIONS {

@@ -21,7 +21,7 @@ pub(crate) use message::{DeviceEvent, DeviceMsg, RequestHandle, Submission, Toke
 pub(crate) use published::{Bells, ModelStanding, Published, Shelf};
 pub(crate) use report::{Carried, DeviceReport};
 
-use crate::actors::backend::{Backend, OpenDevice};
+use crate::actors::backend::{Backend, OpenDevice, on_own_thread};
 use crate::actors::front::Front;
 use crate::actors::lane::{LaneError, LaneJob, LaneResult, LaneThread};
 use crate::actors::loader::{LoadFailure, Loaded, LoaderThread};
@@ -64,11 +64,8 @@ pub(crate) enum DeviceFault {
     /// It cannot be opened, or was lost in use.
     #[error(transparent)]
     Lost(#[from] DeviceError),
-    /// Opening it panicked; the log says where.
-    #[error("opening it panicked: {0}")]
-    Panicked(#[from] tokio::task::JoinError),
-    /// A thread cannot be started.
-    #[error("the system has no thread for it: {0}")]
+    /// A thread cannot be started, or the one that was to open it panicked.
+    #[error("no thread for it: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -107,7 +104,7 @@ impl Actor for DeviceActor {
         arguments: DeviceArguments,
     ) -> Result<DeviceState, ActorProcessingErr> {
         let backend = Arc::clone(&arguments.backend);
-        let opened = tokio::task::spawn_blocking(move || backend.open()).await;
+        let opened = on_own_thread("open", move || backend.open()).await;
         let device = opened.map_err(DeviceFault::from)?.map_err(DeviceFault::from)?;
         Ok(DeviceState::start(myself, arguments, device)?)
     }
