@@ -21,12 +21,12 @@ pub(crate) use message::{DeviceEvent, DeviceMsg, RequestHandle, Submission, Toke
 pub(crate) use published::{Bells, ModelStanding, Published, Shelf};
 pub(crate) use report::{Carried, DeviceReport};
 
-use crate::actors::backend::{Backend, OpenDevice, on_own_thread};
+use crate::actors::backend::{Backend, OpenDevice, Weights, on_own_thread};
 use crate::actors::front::Front;
 use crate::actors::lane::{LaneError, LaneJob, LaneResult, LaneThread};
 use crate::actors::loader::{LoadFailure, Loaded, LoaderThread};
 use crate::clock;
-use crate::core::{BatchRun, CoreConfig, DeviceCore, LaneIndex, Output, RequestError};
+use crate::core::{BatchRun, CoreConfig, DeviceCore, LaneIndex, ModelKey, Output, RequestError};
 use crate::tasks::pool::TokenizerPool;
 use models::Models;
 use requests::Requests;
@@ -185,22 +185,7 @@ impl DeviceState {
                 }
             }
             DeviceMsg::LaneDone(result) => self.lane_done(*result, now)?,
-            DeviceMsg::Loaded(Loaded::Model { model, result }) => match result {
-                Ok(weights) => {
-                    let bytes = Bytes(weights.bytes());
-                    self.models.put(model, weights);
-                    self.core.handle_loaded(model, bytes, now);
-                }
-                Err(LoadFailure { lost: Some(error), .. }) => return Err(DeviceFault::Lost(error)),
-                Err(failure) => {
-                    self.models.note_failure(model, Arc::clone(&failure.reason));
-                    if failure.is_short {
-                        self.core.handle_load_short(model, failure.code, failure.reason, now);
-                    } else {
-                        self.core.handle_load_failed(model, failure.code, failure.reason, now);
-                    }
-                }
-            },
+            DeviceMsg::Loaded(Loaded::Model { model, result }) => self.loaded(model, result, now)?,
             DeviceMsg::Loaded(Loaded::Freed { model }) => self.core.handle_evicted(model, now),
             DeviceMsg::Timeout => {
                 self.timer.fired();
@@ -234,6 +219,31 @@ impl DeviceState {
             }
         }
         self.settle(now)
+    }
+
+    fn loaded(
+        &mut self,
+        model: ModelKey,
+        result: Result<Arc<Weights>, LoadFailure>,
+        now: Instant,
+    ) -> Result<(), DeviceFault> {
+        match result {
+            Ok(weights) => {
+                let bytes = Bytes(weights.bytes());
+                self.models.put(model, weights);
+                self.core.handle_loaded(model, bytes, now);
+            }
+            Err(LoadFailure { lost: Some(error), .. }) => return Err(DeviceFault::Lost(error)),
+            Err(LoadFailure { code, reason, is_short, lost: None }) => {
+                self.models.note_failure(model, Arc::clone(&reason));
+                if is_short {
+                    self.core.handle_load_short(model, code, reason, now);
+                } else {
+                    self.core.handle_load_failed(model, code, reason, now);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn preload(&mut self, front: &Arc<Front>, is_further: bool, now: Instant) {
