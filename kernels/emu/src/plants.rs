@@ -23,6 +23,7 @@ const fn plant(name: &'static str, file: &'static str, intact: &'static str, bro
 
 const ATTENTION: &str = "attention.cu";
 const DENSE: &str = "dense.cu";
+const DISENTANGLED: &str = "disentangled.cu";
 const EMBED: &str = "embed.cu";
 const GEMM: &str = "gemm.cu";
 const NORM: &str = "norm.cu";
@@ -32,7 +33,7 @@ const SPLADE: &str = "splade.cu";
 const VECTORS: &str = "vectors.cu";
 
 /// Every planted bug.
-pub const PLANTS: [Plant; 37] = [
+pub const PLANTS: [Plant; 44] = [
     plant(
         "no barrier before the keys are read",
         ATTENTION,
@@ -102,6 +103,48 @@ pub const PLANTS: [Plant; 37] = [
         ATTENTION,
         "head / (args.heads / args.kv_heads) * HEAD_DIM",
         "head % args.kv_heads * HEAD_DIM",
+    ),
+    plant(
+        "no barrier before the first table is read",
+        DISENTANGLED,
+        "__syncthreads();  // the values, the first table",
+        ";  // the values, the first table",
+    ),
+    plant(
+        "no meeting before a query's products are read",
+        DISENTANGLED,
+        "      __syncwarp();\n#pragma unroll",
+        "#pragma unroll",
+    ),
+    plant(
+        "no barrier before the second table takes the first's place",
+        DISENTANGLED,
+        "__syncthreads();  // nobody reads the first table",
+        ";  // nobody reads the first table",
+    ),
+    plant(
+        "no wait for the second table",
+        DISENTANGLED,
+        "copy_async_wait<0>();\n      __syncthreads();  // the second",
+        "__syncthreads();  // the second",
+    ),
+    plant(
+        "no barrier before the products of keys are read",
+        DISENTANGLED,
+        "__syncthreads();  // the products of all keys",
+        ";  // the products of all keys",
+    ),
+    plant(
+        "distances the wrong way round",
+        DISENTANGLED,
+        "DISTANCES / 2 - 1 + column - row",
+        "DISTANCES / 2 - 1 + row - column",
+    ),
+    plant(
+        "rows from the next distance on",
+        DISENTANGLED,
+        "first - (key + KEYS - 1));",
+        "first - (key + KEYS));",
     ),
     plant(
         "variance over n - 1",

@@ -51,6 +51,7 @@ modules! {
     Activation "activation"
     Attention "attention"
     Dense "dense"
+    Disentangled "disentangled"
     Embed "embed"
     Gemm "gemm"
     Norm "norm"
@@ -110,9 +111,6 @@ pub enum KernelError {
         /// What there is.
         covered: &'static [usize],
     },
-    /// Attention that compares contents with positions has no kernel.
-    #[error("no CUDA attention kernel compares contents with relative positions; run the model on the CPU")]
-    Disentangled,
     /// A row that no norm kernel holds.
     #[error("no CUDA norm kernel takes rows of {dims}: multiples of 8 up to {dims_max} are covered")]
     RowDims {

@@ -7,6 +7,7 @@
 mod activation;
 mod attention;
 mod dense;
+mod disentangled;
 mod embed;
 mod gemm;
 mod host;
@@ -22,6 +23,7 @@ mod vectors;
 pub use activation::{ActivateArgs, ActivateKernel, activation_code};
 pub use attention::{AttentionArgs, AttentionKernels, Distance};
 pub use dense::{DenseArgs, DenseKernel};
+pub use disentangled::{DisentangledArgs, DisentangledKernel};
 pub use embed::{EmbedArgs, EmbedKernel};
 pub use gemm::{GemmArgs, GemmKernels};
 #[cfg(test)]

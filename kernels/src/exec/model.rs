@@ -47,6 +47,8 @@ impl CpuModel {
         let bias = position_bias.as_ref().map_or(0, PositionBias::bytes);
         let ropes: usize = ropes.iter().map(RopeTable::bytes).sum();
         let norm = final_norm.as_ref().map_or(0, LayerNorm::bytes);
+        let relative = layers.first().and_then(|layer| layer.relative.as_ref());
+        let bias = bias + relative.map_or(0, RelativeTables::shared_bytes);
         let layers: usize = layers.iter().map(LayerWeights::bytes).sum();
         (embeddings.bytes() + bias + ropes + layers + norm + head.bytes()) as u64
     }

@@ -16,6 +16,7 @@ use crate::{
 /// The table `[2 span, hidden]` as every layer projects it.
 pub(super) struct RelativeRows<'a> {
     isa: CpuIsa,
+    rows: usize,
     values: Vec<f32>,
     /// Where its projections are those of contents, and so have been read before.
     again: Option<Reader<'a>>,
@@ -40,7 +41,12 @@ impl<'a> RelativeRows<'a> {
             CpuWorkers::new(1).ops(isa, 1)?.layer_norm(&norm, &mut values)?;
         }
         let again = plan.shares_projections.then(|| reader.again());
-        Ok(Self { isa, values, again })
+        Ok(Self { isa, rows: 2 * plan.span, values, again })
+    }
+
+    /// Rows of the table.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// The table `[2 span, outputs]` behind a layer's projection.
@@ -59,7 +65,7 @@ impl<'a> RelativeRows<'a> {
         let packed = PackedLinear::pack(self.isa, Dtype::F32, rows.len(), *inputs, Some(bias), fill_row)?;
         reader.done_with(&stored);
         failed.map_or(Ok(()), Err)?;
-        let mut projected = vec![0.0; self.values.len() / inputs * rows.len()];
+        let mut projected = vec![0.0; self.rows * rows.len()];
         let identity = Epilogue::Activate(Activation::Identity);
         CpuWorkers::new(1).ops(self.isa, 1)?.linear(&packed, &self.values, identity, &mut projected)?;
         Ok(projected)

@@ -3,8 +3,8 @@
 use super::{EmbedPlan, LayerPlan, NormOp, NormPlan, Plan, PlanError, Step, Target, select};
 use crate::{
     cuda::{
-        AddNormKernel, AttentionKernels, DenseKernel, Distance, EmbedKernel, GemmKernels, Kernel,
-        KernelError, NormKind, PoolKernel, RopeKernel, RopePairs, VectorsKernel,
+        AddNormKernel, AttentionKernels, DenseKernel, DisentangledKernel, Distance, EmbedKernel, GemmKernels,
+        Kernel, KernelError, NormKind, PoolKernel, RopeKernel, RopePairs, VectorsKernel,
     },
     dtype::{Dtype, DtypePolicy},
     spec::EncoderSpec,
@@ -39,6 +39,7 @@ pub(crate) struct CudaKernels {
 pub(crate) enum StepKernel {
     Product,
     Attention(AttentionKernels),
+    Disentangled(DisentangledKernel),
     Turn(RopeKernel),
     Norm(AddNormKernel),
 }
@@ -49,9 +50,6 @@ impl CudaPlan {
     /// # Errors
     /// What there is no kernel for; a CPU may have one.
     pub(crate) fn new(spec: &EncoderSpec, policy: DtypePolicy) -> Result<Self, PlanError> {
-        if spec.disentangled.is_some() {
-            return Err(KernelError::Disentangled.into());
-        }
         let dtype = select::cuda_dtype(spec, policy)?;
         let plan = Plan::of(spec, Target::Cuda, dtype, dtype)?;
         let kernels = CudaKernels::select(&plan, select::distance(spec.position_bias))?;
@@ -104,7 +102,9 @@ impl CudaKernels {
     ) -> Result<StepKernel, KernelError> {
         Ok(match step {
             Step::Linear { .. } => StepKernel::Product,
-            Step::Disentangled { .. } => return Err(KernelError::Disentangled),
+            Step::Disentangled { shape, .. } => {
+                StepKernel::Disentangled(DisentangledKernel::select(dtype, shape.head_dim)?)
+            }
             Step::Attention { shape, .. } => {
                 let kernels = AttentionKernels::select(distance, dtype, shape.head_dim)?;
                 StepKernel::Attention(kernels)
@@ -126,6 +126,7 @@ impl StepKernel {
         match self {
             Self::Product => Vec::new(),
             Self::Attention(kernels) => kernels.all().collect(),
+            Self::Disentangled(kernel) => vec![kernel.kernel()],
             Self::Turn(kernel) => vec![kernel.kernel()],
             Self::Norm(kernel) => vec![kernel.kernel()],
         }

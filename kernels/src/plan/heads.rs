@@ -2,7 +2,7 @@
 
 use crate::{
     cpu::HEAD_DIM_MAX,
-    cuda::{Distance, KernelError},
+    cuda::{DisentangledKernel, Distance, KernelError},
     plan::PlanError,
     spec,
 };
@@ -42,15 +42,21 @@ impl HeadLayout {
     }
 
     /// In the narrowest head that CUDA's attention has for it.
-    pub(super) fn for_cuda(attention: &spec::Attention, distance: Distance) -> Result<Self, PlanError> {
+    /// `distance` is what scores have to do with distances, `None` where contents are compared with them.
+    pub(super) fn for_cuda(
+        attention: &spec::Attention,
+        distance: Option<Distance>,
+    ) -> Result<Self, PlanError> {
         let pairs = attention.rope.map_or(0, |rope| rope.dims / 2);
         let pairs_room = Self::pairs_room(pairs);
         let stored = attention.head_dim;
         let needed = stored + 2 * (pairs_room - pairs);
-        let covered = distance.head_dims();
+        let (covered, with) = match distance {
+            Some(distance) => (distance.head_dims(), distance.with()),
+            None => (DisentangledKernel::HEAD_DIMS, DisentangledKernel::WITH),
+        };
         let width = covered.iter().copied().find(|width| *width >= needed);
-        let width =
-            width.ok_or_else(|| KernelError::HeadDim { head_dim: stored, with: distance.with(), covered })?;
+        let width = width.ok_or(KernelError::HeadDim { head_dim: stored, with, covered })?;
         Ok(Self { stored, width, pairs, pairs_room })
     }
 

@@ -33,7 +33,10 @@ impl Plan {
         let layers = layers.map(|(layer, rope)| {
             let heads = match target {
                 Target::Cpu(_) => HeadLayout::for_cpu(&layer.attention),
-                Target::Cuda => HeadLayout::for_cuda(&layer.attention, distance(spec.position_bias)),
+                Target::Cuda => {
+                    let by_distance = spec.disentangled.is_none().then(|| distance(spec.position_bias));
+                    HeadLayout::for_cuda(&layer.attention, by_distance)
+                }
             };
             Ok(LayerPlan::new(layer, spec, rope, heads?))
         });

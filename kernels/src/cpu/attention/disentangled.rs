@@ -27,11 +27,11 @@ pub(super) const QUERIES_MAX: usize = 256;
 pub struct RelativeBuckets {
     span: usize,
     tokens_max: usize,
-    /// By query minus key plus `tokens_max - 1`: the row of a table `[2 span]` (the reference's order, keys behind the query
-    /// first); then the last one again, as often as a last vector may read too far.
-    of_keys: Vec<u32>,
-    /// By key minus query: the row of the table upside down.
-    of_queries: Vec<u32>,
+    /// By query minus key plus `tokens_max - 1`: the row of what keys meet, a table `[2 span]` (in the reference's order, keys
+    /// behind the query first); then the last one again, as often as a last vector may read too far.
+    query_rows: Vec<u32>,
+    /// By key minus query: the row of what queries meet, a table upside down.
+    key_rows: Vec<u32>,
 }
 
 impl RelativeBuckets {
@@ -53,19 +53,25 @@ impl RelativeBuckets {
             rows.into_iter().chain([last; LANES_MAX]).collect::<Vec<_>>()
         };
         let row = |distance| row(distance, span, distance_max);
-        let of_keys = with_rest(distances.clone().map(row).collect());
+        let query_rows = with_rest(distances.clone().map(row).collect());
         let last = 2 * span as u32 - 1;
-        let of_queries = with_rest(distances.map(|distance| last - row(-distance)).collect());
+        let key_rows = with_rest(distances.map(|distance| last - row(-distance)).collect());
         let is_dense = |rows: &[u32]| rows.windows(2).any(|pair| pair[1] - pair[0] > 1);
-        if is_dense(&of_keys) || is_dense(&of_queries) {
+        if is_dense(&query_rows) || is_dense(&key_rows) {
             return refuse("distances of two neighbouring buckets", 2, 1);
         }
-        Ok(Self { span, tokens_max, of_keys, of_queries })
+        Ok(Self { span, tokens_max, query_rows, key_rows })
+    }
+
+    /// By key minus query the row of the table of keys, upside down, and by query minus key that of the table of queries, from
+    /// `1 - tokens_max` on.
+    pub(crate) fn rows(&self) -> [&[u32]; 2] {
+        [&self.key_rows, &self.query_rows].map(|rows| &rows[..2 * self.tokens_max - 1])
     }
 
     /// The heap that it holds.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.of_keys[..]) + size_of_val(&self.of_queries[..])
+        size_of_val(&self.query_rows[..]) + size_of_val(&self.key_rows[..])
     }
 }
 
@@ -123,7 +129,12 @@ impl RelativeTables {
         Ok(Self { buckets: Arc::clone(buckets), isa, dtype, keys, queries })
     }
 
-    /// The heap that the tables hold, without their buckets, which layers share.
+    /// The heap that the buckets hold, which layers share.
+    pub fn shared_bytes(&self) -> usize {
+        self.buckets.bytes()
+    }
+
+    /// The heap that the tables hold, without their buckets.
     pub fn bytes(&self) -> usize {
         [&self.keys, &self.queries].into_iter().flatten().flatten().map(PackedLinear::bytes).sum()
     }
@@ -239,7 +250,7 @@ impl<T: Element> Head<'_, T> {
         stretch: &Range<usize>,
     ) {
         let Some(table) = &tables.queries else { return };
-        let RelativeBuckets { of_keys, tokens_max, .. } = &*tables.buckets;
+        let RelativeBuckets { query_rows, tokens_max, .. } = &*tables.buckets;
         let (keys, stride) = (self.rows_k.len(), Self::column_stride::<S>(stretch));
         let scratch = &mut self.scratch.attention;
         // A last block of keys is whole, and reads one vector from where a last tile of queries begins.
@@ -252,10 +263,10 @@ impl<T: Element> Head<'_, T> {
             // SAFETY: the keys are inside of `k` by the checks of `attention`, and no farther from the queries than a sequence is
             // long; rows of a band are readable for a vector from every product on, and rows of `by_key` are whole vectors.
             unsafe {
-                let (rows, others) = ((&of_keys[..], tokens_max - 1), stretch.clone());
+                let (rows, others) = ((&query_rows[..], tokens_max - 1), stretch.clone());
                 let band = band(self.tiles, &table[head], rows, &tokens, others, &mut scratch.band);
                 for (row, key) in tile.enumerate() {
-                    let places = of_keys[tokens_max - 1 + stretch.start - key..].as_ptr();
+                    let places = query_rows[tokens_max - 1 + stretch.start - key..].as_ptr();
                     let to = scratch.by_key[key * stride..][..stride].as_mut_ptr();
                     for column in (0..stretch.len()).step_by(S::LANES) {
                         S::store(to.add(column), S::spread(band.start(row), places.add(column)));
@@ -304,7 +315,7 @@ impl<T: Element> Head<'_, T> {
         queries: Range<usize>,
         Span { keys, stride }: &Span,
     ) {
-        let RelativeBuckets { of_queries, tokens_max, .. } = buckets;
+        let RelativeBuckets { key_rows, tokens_max, .. } = buckets;
         let token = self.rows_q.start + queries.start;
         let query = self.q.part(token, head * self.shape.head_dim, self.shape.head_dim);
         let (first, query_stride) = (query.as_ptr().cast(), self.q.stride / Self::PER_UNIT);
@@ -312,10 +323,10 @@ impl<T: Element> Head<'_, T> {
         let scratch = &mut self.scratch.attention;
         // SAFETY: as in `meet_queries`; rows of scores are whole vectors.
         unsafe {
-            let rows = (&of_queries[..], tokens_max - 1);
+            let rows = (&key_rows[..], tokens_max - 1);
             let band = band(self.tiles, table, rows, &tokens, keys.clone(), &mut scratch.band);
             for (row, query) in queries.enumerate() {
-                let places = of_queries[tokens_max - 1 + keys.start - query..].as_ptr();
+                let places = key_rows[tokens_max - 1 + keys.start - query..].as_ptr();
                 let scores = scratch.scores[row * stride..][..*stride].as_mut_ptr();
                 for column in (0..keys.len()).step_by(S::LANES) {
                     let at = scores.add(column);

@@ -3,6 +3,7 @@
 
 mod activation;
 mod attention;
+mod disentangled;
 mod gemm;
 mod head;
 mod norm;

@@ -2,7 +2,7 @@
 
 use super::super::{NormKind, VectorForm};
 use super::attention::{self, WINDOWS};
-use super::{Emulation, INTACT, gemm, head, norm, rope, splade};
+use super::{Emulation, INTACT, disentangled, gemm, head, norm, rope, splade};
 use crate::Dtype;
 use crate::cpu::Activation;
 
@@ -30,6 +30,13 @@ fn attention_suite(emulation: Emulation<'_>) -> Result<(), String> {
         )?;
     }
     Ok(())
+}
+
+fn disentangled_suite(emulation: Emulation<'_>) -> Result<(), String> {
+    // So many buckets that every distance of a tile has its own: all of a band is read.
+    let case =
+        disentangled::Case { span: 256, distance_max: 512, lengths: &[7, 64, 130], ..disentangled::CASE };
+    disentangled::check(emulation, Dtype::Bf16, 1, &case).map(drop)
 }
 
 fn norm_suite(emulation: Emulation<'_>) -> Result<(), String> {
@@ -68,6 +75,7 @@ fn head_suite(file: &str, emulation: Emulation<'_>) -> Result<(), String> {
 fn suite(file: &str, emulation: Emulation<'_>) -> Result<(), String> {
     match file {
         "attention.cu" => attention_suite(emulation),
+        "disentangled.cu" => disentangled_suite(emulation),
         "norm.cu" => norm_suite(emulation),
         "embed.cu" => embed_suite(emulation),
         "gemm.cu" => gemm_suite(emulation),

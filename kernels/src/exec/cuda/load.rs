@@ -6,6 +6,7 @@ use super::{
     super::{
         LoadError,
         reader::{LinearRows, Reader, Tell},
+        relative::RelativeRows,
     },
     head,
     model::{BiasPart, CudaModel, CudaWeights, EmbeddingParts, LayerParts, LinearPart, NormPart},
@@ -78,6 +79,12 @@ fn fill(parts: Parts<'_>, reader: &Reader<'_>, mut upload: Upload<'_>) -> Result
         upload.pad_to(start)?;
         match fill {
             Fill::Values(values) => upload.write(bytemuck::cast_slice(&values))?,
+            Fill::Indices(indices) => upload.write(bytemuck::cast_slice(&indices))?,
+            Fill::Positions(positions) => {
+                bytes.clear();
+                narrow(&positions.read(reader)?, positions.dtype, &mut bytes)?;
+                upload.write(&bytes)?;
+            }
             Fill::Rows(rows) => {
                 stored.resize(rows.stored.inputs, 0.0);
                 row.resize(rows.width(), 0.0);
@@ -116,9 +123,9 @@ fn narrow(values: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) -> Result<(), LoadE
 
 /// Decides where each weight goes; rows are read later, in the order of the parts.
 pub(super) struct Loader<'a> {
-    plan: &'a Plan,
-    names: &'a WeightNames,
-    reader: &'a Reader<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) names: &'a WeightNames,
+    pub(super) reader: &'a Reader<'a>,
     pub(super) parts: Parts<'a>,
 }
 
@@ -126,7 +133,9 @@ impl<'a> Loader<'a> {
     fn weights(&mut self, head_names: &HeadNames) -> Result<CudaWeights, LoadError> {
         let (plan, names) = (self.plan, self.names);
         let embeddings = self.embeddings()?;
-        let layers = plan.layers.iter().zip(&names.layers).map(|(layer, names)| self.layer(layer, names));
+        let (relative, shared) = self.relative()?.unzip();
+        let layers = plan.layers.iter().zip(&names.layers);
+        let layers = layers.map(|(layer, names)| self.layer(layer, names, shared.as_ref()));
         let layers = layers.collect::<Result<_, _>>()?;
         let final_norm = plan.final_norm.zip(names.final_norm.as_ref());
         let final_norm = final_norm.map(|(op, names)| self.norm(names, op, None)).transpose()?;
@@ -134,6 +143,7 @@ impl<'a> Loader<'a> {
         Ok(CudaWeights {
             embeddings,
             position_bias: plan.position_bias.as_ref().map(|bias| self.position_bias(bias)).transpose()?,
+            relative,
             ropes,
             layers,
             final_norm,
@@ -167,14 +177,20 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn layer(&mut self, layer: &LayerPlan, names: &'a LayerNames) -> Result<LayerParts, LoadError> {
+    fn layer(
+        &mut self,
+        layer: &LayerPlan,
+        names: &'a LayerNames,
+        relative: Option<&Arc<RelativeRows<'a>>>,
+    ) -> Result<LayerParts, LoadError> {
         let linears = layer.linears.iter().map(|linear| self.linear(linear, layer.heads, names));
         let linears = linears.collect::<Result<_, _>>()?;
+        let positions = self.positions(names, layer.heads, relative);
         let norms = layer.norms.iter().map(|norm| {
             let heads = matches!(norm.role, NormRole::Query | NormRole::Key).then_some(layer.heads);
             self.norm(names.of_norm(norm.role), norm.op, heads)
         });
-        Ok(LayerParts { linears, norms: norms.collect::<Result<_, _>>()? })
+        Ok(LayerParts { linears, positions, norms: norms.collect::<Result<_, _>>()? })
     }
 
     fn linear(

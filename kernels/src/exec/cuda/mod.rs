@@ -7,6 +7,7 @@ mod load;
 mod model;
 mod parts;
 mod pass;
+mod relative;
 mod results;
 mod slot;
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub struct CudaModel {
 pub(super) struct CudaWeights {
     pub(super) embeddings: EmbeddingParts,
     pub(super) position_bias: Option<BiasPart>,
+    pub(super) relative: Option<RelativePart>,
     pub(super) ropes: Vec<Part>,
     pub(super) layers: Vec<LayerParts>,
     pub(super) final_norm: Option<NormPart>,
@@ -46,6 +47,8 @@ pub(super) struct EmbeddingParts {
 
 pub(super) struct LayerParts {
     pub(super) linears: Vec<LinearPart>,
+    /// Relative positions as queries meet them, and as keys do.
+    pub(super) positions: [Option<Part>; 2],
     pub(super) norms: Vec<NormPart>,
 }
 
@@ -70,6 +73,17 @@ pub(super) struct NormPart {
 pub(super) struct BiasPart {
     pub(super) values: Part,
     /// The largest distance of a table.
+    pub(super) reach: usize,
+}
+
+/// The rows of relative positions by distance, for keys and for queries.
+#[derive(Clone, Copy)]
+pub(super) struct RelativePart {
+    pub(super) key_rows: Part,
+    pub(super) query_rows: Part,
+    /// Of a table.
+    pub(super) rows: usize,
+    /// The largest distance with a row.
     pub(super) reach: usize,
 }
 

@@ -1,6 +1,6 @@
 //! Where each weight lies in a model's memory, and what is put there.
 
-use super::super::reader::LinearRows;
+use super::{super::reader::LinearRows, relative::Positions};
 use crate::{cuda::DeviceAddress, dtype::Dtype, plan::HeadLayout, weights::WeightsError};
 
 /// Weights start on whole multiples.
@@ -26,8 +26,12 @@ pub(super) struct Parts<'a> {
 pub(super) enum Fill<'a> {
     /// f32, as they are.
     Values(Vec<f32>),
+    /// Numbers of rows.
+    Indices(Vec<u32>),
     /// Rows of a checkpoint.
     Rows(Rows<'a>),
+    /// A table that is still to be projected.
+    Positions(Positions<'a>),
 }
 
 /// Stored rows as the kernels read them.
@@ -49,6 +53,16 @@ impl<'a> Parts<'a> {
     pub(super) fn rows(&mut self, rows: Rows<'a>) -> Part {
         let bytes = rows.order.len() * rows.width() * rows.dtype.bytes();
         self.push(bytes, Fill::Rows(rows))
+    }
+
+    pub(super) fn indices(&mut self, indices: Vec<u32>) -> Part {
+        let bytes = size_of_val(indices.as_slice());
+        self.push(bytes, Fill::Indices(indices))
+    }
+
+    pub(super) fn positions(&mut self, positions: Positions<'a>) -> Part {
+        let bytes = positions.bytes();
+        self.push(bytes, Fill::Positions(positions))
     }
 
     fn push(&mut self, bytes: usize, fill: Fill<'a>) -> Part {

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     cpu::{Activation, AttentionShape, Epilogue, Mask},
     cuda::{
-        AddNormArgs, AddNormKernel, AttentionArgs, DeviceAddress, EmbedArgs, GemmArgs, KernelError, Launch,
-        RopeArgs, Stream, activation_code,
+        AddNormArgs, AddNormKernel, AttentionArgs, DeviceAddress, DisentangledArgs, EmbedArgs, GemmArgs,
+        KernelError, Launch, RopeArgs, Stream, activation_code,
     },
     plan::{Buffer, EmbedPlan, StepKernel},
 };
@@ -124,6 +124,46 @@ impl Pass<'_> {
     fn kernel(&self, at: Place) -> &StepKernel {
         &self.model.plan.kernels.layers[at.layer][at.step]
     }
+
+    /// Of queries, keys and values that begin at `columns`.
+    fn attention_args(
+        &self,
+        shape: &AttentionShape,
+        columns: [usize; 3],
+        [from, to]: [Buffer; 2],
+    ) -> AttentionArgs {
+        let element = self.model.plan.plan.activations.bytes();
+        let [q, k, v] = columns.map(|column| self.buffer(from) + (column * element) as u64);
+        let bias = self.model.weights.position_bias;
+        let cu_seqlens = self.at(self.room.cu_seqlens);
+        let (window_left, window_right) = match shape.mask {
+            Mask::Bidirectional => (-1, -1),
+            Mask::Causal => (-1, 0),
+            Mask::Window { left, right } => (reach(left), reach(right)),
+        };
+        let stride = self.width(from);
+        AttentionArgs {
+            q,
+            k,
+            v,
+            out: self.buffer(to),
+            cu_seqlens_q: cu_seqlens,
+            cu_seqlens_k: cu_seqlens,
+            bias: self.weight_or_null(bias.map(|bias| bias.values)),
+            q_stride: stride,
+            k_stride: stride,
+            v_stride: stride,
+            out_stride: self.width(to),
+            sequences: self.sequences as u32,
+            heads: shape.heads as u32,
+            kv_heads: shape.kv_heads as u32,
+            bias_reach: bias.map_or(0, |bias| bias.reach as u32),
+            window_left,
+            window_right,
+            scale: shape.scale * LOG2_E,
+            reserved: 0,
+        }
+    }
 }
 
 impl Ops for Pass<'_> {
@@ -175,51 +215,35 @@ impl Ops for Pass<'_> {
         at: Place,
         shape: &AttentionShape,
         columns: [usize; 3],
-        [from, to]: [Buffer; 2],
+        route: [Buffer; 2],
     ) -> Result<(), ExecError> {
         let StepKernel::Attention(kernels) = self.kernel(at) else { return Err(ExecError::Selection) };
-        let element = self.model.plan.plan.activations.bytes();
-        let [q, k, v] = columns.map(|column| self.buffer(from) + (column * element) as u64);
-        let bias = self.model.weights.position_bias;
-        let cu_seqlens = self.at(self.room.cu_seqlens);
-        let (window_left, window_right) = match shape.mask {
-            Mask::Bidirectional => (-1, -1),
-            Mask::Causal => (-1, 0),
-            Mask::Window { left, right } => (reach(left), reach(right)),
-        };
-        let stride = self.width(from);
-        let args = AttentionArgs {
-            q,
-            k,
-            v,
-            out: self.buffer(to),
-            cu_seqlens_q: cu_seqlens,
-            cu_seqlens_k: cu_seqlens,
-            bias: self.weight_or_null(bias.map(|bias| bias.values)),
-            q_stride: stride,
-            k_stride: stride,
-            v_stride: stride,
-            out_stride: self.width(to),
-            sequences: self.sequences as u32,
-            heads: shape.heads as u32,
-            kv_heads: shape.kv_heads as u32,
-            bias_reach: bias.map_or(0, |bias| bias.reach as u32),
-            window_left,
-            window_right,
-            scale: shape.scale * LOG2_E,
-            reserved: 0,
-        };
+        let args = self.attention_args(shape, columns, route);
         self.launch(kernels.launch(args, (self.longest, self.longest)))
     }
 
     fn disentangled(
         &mut self,
-        _: Place,
-        _: &AttentionShape,
-        _: [usize; 3],
-        _: [Buffer; 2],
+        at: Place,
+        shape: &AttentionShape,
+        columns: [usize; 3],
+        route: [Buffer; 2],
     ) -> Result<(), ExecError> {
-        Err(ExecError::Selection)
+        let weights = &self.model.weights;
+        let (StepKernel::Disentangled(kernel), Some(relative)) = (self.kernel(at), weights.relative) else {
+            return Err(ExecError::Selection);
+        };
+        let [keys, queries] = weights.layers[at.layer].positions.map(|table| self.weight_or_null(table));
+        let args = DisentangledArgs {
+            attention: self.attention_args(shape, columns, route),
+            keys,
+            queries,
+            key_rows: self.weight(relative.key_rows),
+            query_rows: self.weight(relative.query_rows),
+            rows: relative.rows as u32,
+            reach: relative.reach as u32,
+        };
+        self.launch(kernel.launch(args, self.longest))
     }
 
     fn turn(

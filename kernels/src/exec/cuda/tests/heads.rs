@@ -20,7 +20,14 @@ fn classifiers_answer_like_the_reference() {
     let classes = OutputSet { classes: true, ..OutputSet::NONE };
     let token_classes = OutputSet { token_classes: true, ..OutputSet::NONE };
     let mut complaints = Vec::new();
-    for name in ["bert-score", "bert-nli", "roberta-labels", "distilbert-sentiment", "modernbert-score"] {
+    for name in [
+        "bert-score",
+        "bert-nli",
+        "roberta-labels",
+        "distilbert-sentiment",
+        "modernbert-score",
+        "deberta-nli",
+    ] {
         logits(name, classes, |out| &out.classes, &mut complaints);
     }
     for name in ["bert-ner", "modernbert-ner"] {

@@ -158,6 +158,7 @@ fn other_encoders_answer_like_the_reference() {
     let rotations =
         ["nomic-bert", "nomic-bert-current", "gte-new", "gte-current", "jina-v3", "jina-v3-adapted"];
     run_all("families", &norms_behind);
+    run_all("families", &["deberta-v3", "deberta-v2", "deberta-v2-c2p"]);
     run_all("families", &rotations);
 }
 
