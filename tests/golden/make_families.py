@@ -1,4 +1,4 @@
-"""Makes the tiny checkpoints in families/ and their golden vectors: every family but BERT, which has a script of its own.
+"""Makes the tiny checkpoints in families/ and their golden vectors: every family (layouts of BERT have a script of their own).
 
     bench/peers/setup.sh
     bench/peers/.venv/bin/python tests/golden/make_families.py [NAME...]
@@ -43,6 +43,7 @@ def bert_like(name: str, seed: int, architecture: str, fields: dict, offset: int
 
 
 BERT_LIKE = [
+    bert_like("bert", 20, "BertModel", {"type_vocab_size": 2, "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}),
     bert_like("roberta", 21, "RobertaForMaskedLM", ROBERTA, offset=2, prefix="roberta.",
               decoys=("lm_head.dense.weight", "lm_head.bias")),
     bert_like("xlm-roberta", 22, "XLMRobertaModel", ROBERTA, offset=2, current=True),

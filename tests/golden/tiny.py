@@ -23,6 +23,8 @@ VOCAB = 96
 LENGTHS = (1, 2, 63, 64, 65, 127, 129)
 # Further short sequences of which only the reference's own error is kept: the largest of a few would be chance.
 SAMPLES = 200
+# Tokens of a case whose hidden states are kept: as many, from the first to the last.
+ROWS = 8
 # The longest case repeats so many ids up to the limit.
 PERIOD = 61
 FORMATS = {"F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -193,13 +195,17 @@ class Reference:
         with in_f64():
             self.wide = reference(v, directory, torch.float64)
 
-    def answer(self, ids: list[int]) -> tuple[np.ndarray, float]:
-        """The truth, and how far f32 is from it."""
+    def states(self, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The hidden states in f32, and in truth."""
         with torch.no_grad():
             narrow = self.narrow(ids).numpy()
             with in_f64(), OnlyF64():
                 wide = self.wide(ids).numpy()
-        narrow, wide = (pooled(self.v, self.directory, states) for states in (narrow, wide))
+        return narrow, wide
+
+    def answer(self, states: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, float]:
+        """The truth, and how far f32 is from it."""
+        narrow, wide = (pooled(self.v, self.directory, own) for own in states)
         return wide, distance(narrow, wide)
 
 
@@ -207,25 +213,36 @@ def digits(vector: np.ndarray) -> list[float]:
     return [float(f"{x:.12g}") for x in vector]
 
 
+def nine(values: np.ndarray) -> list[float]:
+    return [float(f"{x:.9g}") for x in values]
+
+
 def golden(v: Variant, directory: Path) -> dict:
     model = Reference(v, directory)
     rng = np.random.default_rng(v.seed + 1000)
     vocab = v.config["vocab_size"]
     few = v.limit < 1000
-    cases, errors = [], []
+    cases, errors, hidden_errors = [], [], []
     for length in [*v.lengths, *([v.limit] if few and v.longest else [])]:
         # The padding token would stop RoBERTa's count of positions.
         ids = rng.integers(3, vocab, length).tolist()
-        truth, error = model.answer(ids)
+        states = model.states(ids)
+        truth, error = model.answer(states)
         errors.append(error)
-        cases.append({"ids": ids, "vector": digits(truth)})
+        rows = sorted({int(row) for row in np.linspace(0, length - 1, ROWS)})
+        narrow, wide = (own[rows] for own in states)
+        hidden_errors.append(distance(narrow, wide))
+        cases.append({"ids": ids, "vector": digits(truth), "rows": rows, "hidden": nine(wide.reshape(-1))})
     for _ in range(v.samples):
-        errors.append(model.answer(rng.integers(3, vocab, rng.integers(1, 9)).tolist())[1])
+        states = model.states(rng.integers(3, vocab, rng.integers(1, 9)).tolist())
+        errors.append(model.answer(states)[1])
+        hidden_errors.append(distance(*states))
     made_by = {package.__name__: package.__version__ for package in (torch, transformers, safetensors, np)}
-    document = {"tokens_max": v.limit, "f32_error_max": float(f"{max(errors):.3g}"), "made_by": made_by, "cases": cases}
+    document = {"tokens_max": v.limit, "f32_error_max": float(f"{max(errors):.3g}"),
+                "f32_hidden_error_max": float(f"{max(hidden_errors):.3g}"), "made_by": made_by, "cases": cases}
     if not few and v.longest:
         ids = rng.integers(3, vocab, PERIOD).tolist()
-        truth, error = model.answer((ids * (v.limit // PERIOD + 1))[: v.limit])
+        truth, error = model.answer(model.states((ids * (v.limit // PERIOD + 1))[: v.limit]))
         document["longest"] = {"ids": ids, "tokens": v.limit, "f32_error": float(f"{error:.3g}"), "vector": digits(truth)}
     return document
 

@@ -12,8 +12,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 pub const TINY_BERTS: [&str; 6] =
     ["mean", "cls-bf16-prefixed", "bare-f16-gamma", "sharded-current", "dense-f16", "poolings-layernorm"];
 
-/// The tiny checkpoints of other families.
-pub const TINY_FAMILIES: [&str; 25] = [
+/// A tiny checkpoint of each family and layout.
+pub const TINY_FAMILIES: [&str; 26] = [
+    "bert",
     "roberta",
     "xlm-roberta",
     "camembert",
@@ -95,6 +96,12 @@ pub struct Case {
     pub type_ids: Vec<u8>,
     /// The answer, `[dims]`.
     pub vector: Vec<f64>,
+    /// Tokens whose hidden states are told.
+    #[serde(default)]
+    pub rows: Vec<u32>,
+    /// These, `[rows, hidden]`.
+    #[serde(default)]
+    pub hidden: Vec<f64>,
 }
 
 /// A tiny checkpoint's description and answers.
@@ -129,6 +136,8 @@ pub struct TinyFamily {
     pub tokens_max: u32,
     /// The largest relative L2 distance of the reference's own f32 from these f64 vectors.
     pub f32_error_max: f64,
+    /// The same of the hidden states of a sequence.
+    pub f32_hidden_error_max: f64,
     /// Sequences of ids.
     pub cases: Vec<Case>,
     /// A sequence of as many tokens as the model takes, where these are many.

@@ -64,6 +64,43 @@ fn logits_are_those_of_the_reference() {
     }
 }
 
+/// Random texts, as a cross-encoder and a causal reranker see them: in 16 bits, two change their order only where their f32
+/// scores are closer than four times the noise that a difference of two scores has in 16 bits here.
+#[test]
+fn no_pair_changes_its_order_beyond_the_noise_of_16_bits() {
+    let isa = CpuIsa::detect();
+    let narrow = Dtype::ALL.into_iter().filter(|dtype| *dtype != Dtype::F32 && isa.supports(*dtype));
+    for (name, dtype) in ["heads/xlm-roberta-score", "tasks/judge"]
+        .into_iter()
+        .flat_map(|name| narrow.clone().map(move |dtype| (name, dtype)))
+    {
+        let description = describe(&golden::root().join(name));
+        let mut batch = PackedBatch::new();
+        for text in 0..400_u32 {
+            let id = |place: u32| 3 + (text * 7919 + place * 104_729 + text * place * 31) % 90;
+            batch.push(&(0..1 + text % 61).map(id).collect::<Vec<_>>());
+        }
+        let scores = |dtype| logits(&mut CpuLane::new(2), &load(&description, (isa, dtype)), &batch, 2);
+        let (exact, rounded) = (scores(Dtype::F32), scores(dtype));
+        let squares = exact.iter().zip(&rounded).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+        let noise = (2.0 * squares / exact.len() as f32).sqrt();
+        let spread = exact.iter().fold(0.0_f32, |most, score| most.max((score - exact[0]).abs()));
+        assert!(
+            noise > 0.0 && spread > 20.0 * noise,
+            "{name} {dtype}: noise {noise:e} in scores of {spread:e}"
+        );
+        for (a, exact_a) in exact.iter().enumerate() {
+            for (b, exact_b) in exact.iter().enumerate() {
+                let (margin, rounded) = (exact_a - exact_b, rounded[a] - rounded[b]);
+                assert!(
+                    margin <= 4.0 * noise || rounded > 0.0,
+                    "{name} {dtype}: texts {a} and {b} are {margin:e} apart, {rounded:e} in 16 bits, noise {noise:e}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn descriptions_are_what_the_files_say() {
     for name in TINY_CLASSIFIERS {

@@ -25,11 +25,17 @@ pub(super) struct Head<'a, T> {
     pub(super) rows_q: Range<usize>,
     pub(super) rows_k: Range<usize>,
     pub(super) tiles: &'a [Tile],
+    /// The same, which add to what is there; of f32 alone.
+    pub(super) adding: &'a [Tile],
     /// Of one panel.
     pub(super) columns: usize,
     pub(super) scratch: &'a mut Scratch,
     pub(super) out: SharedMut<'a, T>,
 }
+
+/// Keys whose weighted values are summed one by one; such sums are then added up. In one long sum the error grows with the
+/// number of keys, in blocks hardly.
+const KEYS_PER_SUM: usize = 256;
 
 impl<T: Element> Kernel for Head<'_, T> {
     #[inline(always)]
@@ -310,27 +316,33 @@ impl<T: Element> Head<'_, T> {
         let (all_steps, columns) = (self.value_steps(), self.columns);
         let (skipped, steps) = (keys.start / Self::PER_UNIT, keys.len().div_ceil(Self::PER_UNIT));
         let Scratch { tile, attention, .. } = &mut *self.scratch;
-        let a = if T::DTYPE == Dtype::F32 {
+        let a: *const u32 = if T::DTYPE == Dtype::F32 {
             attention.scores.as_ptr().cast()
         } else {
             attention.weights.as_ptr().cast()
         };
+        let steps_per_sum = if T::DTYPE == Dtype::F32 { KEYS_PER_SUM } else { steps };
         for first in (0..head_dim).step_by(columns) {
             let units = &attention.values[first * all_steps + skipped * columns..][..steps * columns];
-            let args = TileArgs {
-                steps,
-                a,
-                a_stride: stride / Self::PER_UNIT,
-                b: units.as_ptr(),
-                next: units.as_ptr_range().end.cast(),
-                start: ZEROS.as_ptr(),
-                out: tile.as_mut_ptr().cast(),
-                out_stride: columns,
-            };
-            // SAFETY: weights and values have `steps` units per row; the tile buffer holds ROWS_MAX rows of a panel; these
-            // heads of these rows belong to this item.
+            for (block, units) in units.chunks(steps_per_sum * columns).enumerate() {
+                let tiles = if block == 0 { self.tiles } else { self.adding };
+                // SAFETY: weights and values have `steps` units per row, of which the block's are some; the tile buffer holds
+                // ROWS_MAX rows of a panel, initialised by the first block.
+                unsafe {
+                    tiles[rows.len() - 1](&TileArgs {
+                        steps: units.len() / columns,
+                        a: a.add(block * steps_per_sum),
+                        a_stride: stride / Self::PER_UNIT,
+                        b: units.as_ptr(),
+                        next: units.as_ptr_range().end.cast(),
+                        start: ZEROS.as_ptr(),
+                        out: tile.as_mut_ptr().cast(),
+                        out_stride: columns,
+                    });
+                }
+            }
+            // SAFETY: these heads of these rows belong to this item; the tile buffer holds their sums.
             unsafe {
-                self.tiles[rows.len() - 1](&args);
                 for (row, token) in rows.clone().enumerate() {
                     let inverse_sum = S::splat(inverse_sums[row]);
                     let out = self.out.at((token * heads + head) * head_dim + first);

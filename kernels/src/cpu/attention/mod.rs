@@ -187,7 +187,7 @@ impl CpuOps<'_> {
             cu_seqlens[sequence] as usize..cu_seqlens[sequence + 1] as usize
         };
         let format = if T::DTYPE == Dtype::F32 { TileFormat::F32 } else { TileFormat::Bf16 };
-        let tiles = tiles(isa.get(), format, Finish::Sums);
+        let [tiles, adding] = [Finish::Sums, Finish::Add].map(|finish| tiles(isa.get(), format, finish));
         let columns = panel_columns(isa.get());
         self.for_each((cu_seqlens_q.len() - 1) * kv_heads, &|scratch, item| {
             let (sequence, kv_head) = (item / kv_heads, item % kv_heads);
@@ -195,7 +195,21 @@ impl CpuOps<'_> {
             let rows_k = range(cu_seqlens_k, sequence);
             dispatch(
                 isa,
-                Head { shape, by_distance, kv_head, q, k, v, rows_q, rows_k, tiles, columns, scratch, out },
+                Head {
+                    shape,
+                    by_distance,
+                    kv_head,
+                    q,
+                    k,
+                    v,
+                    rows_q,
+                    rows_k,
+                    tiles,
+                    adding,
+                    columns,
+                    scratch,
+                    out,
+                },
             );
         });
         Ok(())
