@@ -18,7 +18,7 @@ use crate::{
         Activation, Head, HeadModule, MultivectorHead, PooledHead, Pooling, Poolings, SparseHead,
         SparseWeights, TokenHead,
     },
-    weights::Checkpoint,
+    weights::{Checkpoint, WeightsError},
 };
 
 /// The heads, the names of their weights, and what their logits mean.
@@ -163,21 +163,28 @@ fn multivector(modules: &[(String, PathBuf)], hidden: usize) -> Result<Found, De
     Ok(Found::multivector(MultivectorHead { modules, skipped_first: 0 }, weights))
 }
 
-/// BGE-M3 (Chen et al. 2024) has two further heads, in files of their own beside the encoder. Its original files are
-/// pickles of PyTorch, which are not read: without twins in safetensors the model gives dense vectors only.
+/// BGE-M3 (Chen et al. 2024) has two further heads, in files of their own beside the encoder. Those that were published are
+/// pickles of PyTorch, which are refused: that the model has no such heads would be no truth.
 fn with_bge_m3(source: &Source<'_>, mut found: Found) -> Result<Found, DescribeError> {
     let (dir, hidden) = (&source.pipeline.dir, source.encoder.spec.hidden);
-    let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+    let file = |to: &'static str| {
+        let (path, pickle) = (dir.join(to), dir.join(to).with_extension("pt"));
+        match (path.exists(), pickle.exists()) {
+            (true, _) => Ok(Some(path)),
+            (false, true) => Err(WeightsError::Pickle { path: pickle, to }),
+            (false, false) => Ok(None),
+        }
+    };
     let names = || Affine { weight: "weight".into(), bias: "bias".into() };
     let dense = |outputs, activation| HeadModule::Dense { outputs, bias: true, activation };
-    if let Some(path) = file("sparse_linear.safetensors") {
+    if let Some(path) = file("sparse_linear.safetensors")? {
         let weights = modules::weights_in(&path, names(), &[1, hidden], true)?;
         let skipped = Vocabulary::read(dir)?.without_meaning();
         let modules = vec![dense(1, Activation::Relu)];
         found.head.sparse = Some(SparseHead { modules, weights: SparseWeights::Lexical { skipped } });
         found.names.sparse = vec![Some(weights)];
     }
-    if let Some(path) = file("colbert_linear.safetensors") {
+    if let Some(path) = file("colbert_linear.safetensors")? {
         let outputs = Checkpoint::open(&path)?.rows("weight").unwrap_or_default();
         let weights = modules::weights_in(&path, names(), &[outputs, hidden], true)?;
         let modules = vec![dense(outputs, Activation::Identity), HeadModule::Normalize];

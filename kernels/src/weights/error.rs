@@ -1,6 +1,9 @@
 //! Why a checkpoint is refused: each error names the file, the tensor and what is wrong with it.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// A checkpoint cannot be used. Nothing was loaded, and no file was changed.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +14,17 @@ pub enum WeightsError {
     Missing {
         /// The model's directory.
         dir: PathBuf,
+    },
+    /// A pickle of PyTorch, which is a program.
+    #[error(
+        "{path} is a pickle of PyTorch, a program, which is not run; this makes {to} of it: {}",
+        conversion(path, to)
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// What stands beside it once it is converted.
+        to: &'static str,
     },
     /// The operating system refused.
     #[error("cannot read {path}: {source}")]
@@ -58,6 +72,18 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// The command that reads tensors from a pickle, and nothing else, and writes them again.
+fn conversion(path: &Path, to: &str) -> String {
+    let (from, to) = (path.display(), path.with_file_name(to));
+    format!(
+        "python3 -c 'import sys, torch, safetensors.torch as s; \
+         t = torch.load(sys.argv[1], map_location=\"cpu\", weights_only=True); \
+         s.save_file({{n: v.clone().contiguous() for n, v in t.items()}}, sys.argv[2], {{\"format\": \"pt\"}})' \
+         '{from}' '{}'",
+        to.display()
+    )
 }
 
 /// A safetensors header that cannot be believed.

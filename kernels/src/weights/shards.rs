@@ -12,6 +12,8 @@ use crate::files::read_bounded;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What came before: not read.
+const PICKLE: &str = "pytorch_model.bin";
 const INDEX_BYTES_MAX: u64 = 16 << 20;
 const SHARDS_MAX: usize = 1024;
 
@@ -40,6 +42,10 @@ pub(super) fn locate(dir: &Path) -> Result<Shards, WeightsError> {
     let single = dir.join(SINGLE);
     if single.exists() {
         return Ok(Shards { paths: vec![single], promised: Vec::new(), index });
+    }
+    let pickle = dir.join(PICKLE);
+    if !index.exists() && pickle.exists() {
+        return Err(WeightsError::Pickle { path: pickle, to: SINGLE });
     }
     if !index.exists() {
         return Err(WeightsError::Missing { dir: dir.to_owned() });

@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 use shoal_kernels::{CpuLane, CpuModel, Dtype, MultivectorText, OutputSet, Outputs, PackedBatch};
-use shoal_tests::golden::{self, TinyHead, cosine, error_max};
+use shoal_tests::{
+    changed,
+    golden::{self, TinyHead, cosine, error_max},
+};
 
 use super::{bits, describe, devices, load};
 
@@ -69,6 +72,28 @@ fn one_pass_gives_all_three_as_the_reference_does() {
             close(&answer, &truth, "sparse");
         }
     }
+}
+
+/// The command that the refusal gives makes what is then read; the golden files were written by the same library.
+#[test]
+fn pickled_heads_are_refused_with_what_converts_them() {
+    let dir = changed::copy_of(&golden::tiny_head_dir(NAME));
+    let [safe, pickle] =
+        ["safetensors", "pt"].map(|kind| dir.path().join("colbert_linear").with_extension(kind));
+    std::fs::rename(&safe, &pickle).expect("renamed");
+    let told = changed::told(dir.path());
+    assert!(
+        told.starts_with("DIR/colbert_linear.pt is a pickle of PyTorch, a program, which is not run"),
+        "{told}"
+    );
+    assert!(told.ends_with("'DIR/colbert_linear.pt' 'DIR/colbert_linear.safetensors'"), "{told}");
+    std::fs::remove_file(&pickle).expect("removed");
+    let gives = describe(dir.path()).gives();
+    assert_eq!(gives, OutputSet { multivector: false, ..ALL }, "without the file there is no such head");
+    std::fs::rename(dir.path().join("model.safetensors"), dir.path().join("pytorch_model.bin"))
+        .expect("renamed");
+    let told = changed::told(dir.path());
+    assert!(told.ends_with("'DIR/pytorch_model.bin' 'DIR/model.safetensors'"), "{told}");
 }
 
 #[test]

@@ -20,8 +20,14 @@ const SHARDS_MAX: usize = 64;
 
 /// Beside the weights, where they exist.
 const BESIDE: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json"];
-/// At the root, where they exist.
-const AT_ROOT: [&str; 3] = ["config_sentence_transformers.json", "artifact.metadata", "chat_template.jinja"];
+/// At the root, where they exist; the last two are heads of BGE-M3.
+const AT_ROOT: [&str; 5] = [
+    "config_sentence_transformers.json",
+    "artifact.metadata",
+    "chat_template.jinja",
+    "sparse_linear.safetensors",
+    "colbert_linear.safetensors",
+];
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 const NO_SAFETENSORS: &str =
