@@ -9,6 +9,7 @@ use super::ops::CpuOps;
 use super::shared::SharedMut;
 use super::simd::{Kernel, Simd, dispatch};
 use super::weights::LayerNorm;
+use std::sync::OnceLock;
 
 const OP: &str = "rope";
 
@@ -18,12 +19,17 @@ const SPLIT_ROWS: usize = 8;
 /// How often an angle is computed anew.
 const ANCHOR_POSITIONS: usize = 64;
 
-/// The cosines and sines of every position, made once for a model.
+/// Positions whose angles are made together.
+const BLOCK_POSITIONS: usize = 16 * ANCHOR_POSITIONS;
+
+/// The cosines and sines of positions, made once for a model, when the first text is as long: few texts are as long as the
+/// 131,072 positions that some models have, whose table would take 64 MiB.
 pub struct RopeTable {
-    /// Frequencies: half of the elements that are turned.
-    half: usize,
-    /// `[positions, 2 half]`: a position's cosines, then its sines.
-    values: AlignedBuf<f32>,
+    /// The angle from one position to the next, for each pair of elements that is turned.
+    frequencies: Vec<f64>,
+    positions: usize,
+    /// `[BLOCK_POSITIONS, 2 half]` each: a position's cosines, then its sines.
+    blocks: Vec<OnceLock<AlignedBuf<f32>>>,
 }
 
 impl RopeTable {
@@ -32,19 +38,47 @@ impl RopeTable {
     /// # Errors
     /// No frequency or no position.
     pub fn new(frequencies: &[f64], positions: usize) -> Result<Self, OpError> {
-        let half = frequencies.len();
-        if half == 0 || positions == 0 {
+        if frequencies.is_empty() || positions == 0 {
             return Err(OpError::Shape { op: OP, what: "frequencies or positions", found: 0, expected: 1 });
         }
-        let mut values = AlignedBuf::zeroed(positions * 2 * half);
-        let steps: Vec<_> = frequencies.iter().map(|frequency| frequency.sin_cos()).collect();
+        let blocks = (0..positions.div_ceil(BLOCK_POSITIONS)).map(|_| OnceLock::new()).collect();
+        Ok(Self { frequencies: frequencies.to_vec(), positions, blocks })
+    }
+
+    /// The cosines and the sines of each position, from 0.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
+        (0..self.positions).map(|position| self.row(position))
+    }
+
+    /// The heap that it holds once every position was used: what must be there for it.
+    pub fn bytes(&self) -> usize {
+        let values = self.positions.next_multiple_of(BLOCK_POSITIONS) * 2 * self.half();
+        values * size_of::<f32>() + self.frequencies.len() * size_of::<f64>()
+    }
+
+    /// Frequencies: half of the elements that are turned.
+    fn half(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// The cosines and the sines of a position that there is.
+    fn row(&self, position: usize) -> (&[f32], &[f32]) {
+        let (block, half) = (position / BLOCK_POSITIONS, self.half());
+        let values = self.blocks[block].get_or_init(|| self.block(block * BLOCK_POSITIONS));
+        values[position % BLOCK_POSITIONS * 2 * half..][..2 * half].split_at(half)
+    }
+
+    fn block(&self, first: usize) -> AlignedBuf<f32> {
+        let half = self.half();
+        let mut values = AlignedBuf::zeroed(BLOCK_POSITIONS * 2 * half);
+        let steps: Vec<_> = self.frequencies.iter().map(|frequency| frequency.sin_cos()).collect();
         let mut turned = steps.clone();
-        for (position, row) in values.chunks_exact_mut(2 * half).enumerate() {
+        for (position, row) in (first..).zip(values.chunks_exact_mut(2 * half)) {
             let (cosines, sines) = row.split_at_mut(half);
             for (index, (sine, cosine)) in turned.iter_mut().enumerate() {
                 // Turning on costs a fraction of a sine; from one anchor to the next its error stays below 1e-14.
                 (*sine, *cosine) = if position.is_multiple_of(ANCHOR_POSITIONS) {
-                    (position as f64 * frequencies[index]).sin_cos()
+                    (position as f64 * self.frequencies[index]).sin_cos()
                 } else {
                     let (step_sine, step_cosine) = steps[index];
                     (*sine * step_cosine + *cosine * step_sine, *cosine * step_cosine - *sine * step_sine)
@@ -52,21 +86,7 @@ impl RopeTable {
                 (cosines[index], sines[index]) = (*cosine as f32, *sine as f32);
             }
         }
-        Ok(Self { half, values })
-    }
-
-    /// The cosines and the sines of each position, from 0.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
-        self.values.chunks_exact(2 * self.half).map(|row| row.split_at(self.half))
-    }
-
-    /// The heap that it holds.
-    pub fn bytes(&self) -> usize {
-        self.values.bytes()
-    }
-
-    fn positions(&self) -> usize {
-        self.values.len() / (2 * self.half)
+        values
     }
 }
 
@@ -105,8 +125,8 @@ impl CpuOps<'_> {
             expect_size(OP, "norm", norm.dims(), head_dim)?;
         }
         if let Some(rope) = head_ops.rope {
-            expect_size(OP, "turned elements of a head", (2 * rope.half).min(head_dim), 2 * rope.half)?;
-            let rows = rope.positions();
+            expect_size(OP, "turned elements of a head", (2 * rope.half()).min(head_dim), 2 * rope.half())?;
+            let rows = rope.positions;
             if let Some(&id) = positions.iter().find(|&&position| position as usize >= rows) {
                 return Err(OpError::IdOutOfRange { op: OP, what: "position", id, rows });
             }
@@ -139,10 +159,7 @@ impl<T: Element> Kernel for HeadRows<'_, T> {
         let AttentionShape { heads, kv_heads, head_dim, .. } = *self.shape;
         let HeadOps { query_norm, key_norm, rope } = self.head_ops;
         for (row, &position) in self.x.chunks_exact_mut(self.stride).zip(self.positions) {
-            let angles = rope.map(|rope| {
-                let row = &rope.values[position as usize * 2 * rope.half..][..2 * rope.half];
-                row.split_at(rope.half)
-            });
+            let angles = rope.map(|rope| rope.row(position as usize));
             for (index, head) in row.chunks_exact_mut(head_dim).take(heads + kv_heads).enumerate() {
                 let norm = if index < heads { query_norm } else { key_norm };
                 // SAFETY: the caller vouches for S; norms are as long as heads, and angles at most half as long.
