@@ -1,6 +1,7 @@
 //! Shoal: the node as a library, and the binary around it.
 
 mod actors;
+mod choices;
 pub mod cli;
 pub mod clock;
 pub mod config;

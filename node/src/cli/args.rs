@@ -18,7 +18,7 @@ use crate::config::{DeviceKind, parse_bytes};
 pub(super) use demo::DemoArgs;
 pub(super) use models::{ModelsArgs, ModelsCommand, ModelsExplainArgs, VerifyArgs};
 pub(super) use operators::{DrainArgs, ExplainArgs, StatusArgs, TopArgs};
-pub(super) use tasks::{EncodeArgs, ExtractArgs, OutputKind, ScoreArgs, TaskArgs};
+pub(super) use tasks::{EncodeArgs, ExtractArgs, ScoreArgs, TaskArgs};
 
 /// The model that a command takes if it is told none.
 pub(super) const MODEL_DEFAULT: &str = "all-minilm-l6-v2";

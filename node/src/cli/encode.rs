@@ -1,13 +1,14 @@
 //! `shoal encode`
 
 use shoal_mesh::{Answer, Encode, SparseVector, Vector, Vectors};
-use shoal_protocol::message::{EncodeOptions, VectorSet};
+use shoal_protocol::message::EncodeOptions;
 
-use super::args::{EncodeArgs, OutputKind};
+use super::args::EncodeArgs;
 use super::exit::{Exit, Stop};
 use super::output::Output;
 use super::runtime::run_interruptible;
 use super::task::{self, Answered, Lines, misanswered};
+use crate::choices::OutputKind;
 use crate::values::{ChunkValues, Values};
 
 pub(super) fn run(args: EncodeArgs) -> Result<Exit, Stop> {
@@ -15,13 +16,8 @@ pub(super) fn run(args: EncodeArgs) -> Result<Exit, Stop> {
 }
 
 async fn encode(args: EncodeArgs) -> Result<Exit, Stop> {
-    let has = |kind| args.output.contains(&kind);
     let options = EncodeOptions {
-        outputs: VectorSet {
-            dense: has(OutputKind::Dense),
-            sparse: has(OutputKind::Sparse),
-            multivector: has(OutputKind::Multivector),
-        },
+        outputs: OutputKind::set(&args.output),
         dims: args.dims,
         output_dtype: args.output_dtype.into(),
         input_type: args.input_type.map(Into::into),

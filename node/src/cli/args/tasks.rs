@@ -4,103 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use shoal_protocol::message::{ChunkPooling, Chunking, DenseDtype, InputType, Truncate};
+use clap::Args;
+use shoal_protocol::message::Chunking;
 
 use super::{DeviceArgs, MODEL_DEFAULT, MeshArgs};
-
-/// Kinds of output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum OutputKind {
-    /// One vector a text.
-    Dense,
-    /// Weighted terms.
-    Sparse,
-    /// One vector a token.
-    Multivector,
-}
-
-/// Element type of the vectors.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(in crate::cli) enum OutputDtype {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// Signed bytes: `round(127 x)`.
-    Int8,
-    /// Unsigned bytes: the signed form plus 128.
-    Uint8,
-    /// One bit a dimension, eight to a byte, most significant first.
-    Binary,
-}
-
-impl From<OutputDtype> for DenseDtype {
-    fn from(dtype: OutputDtype) -> Self {
-        match dtype {
-            OutputDtype::F32 => Self::F32,
-            OutputDtype::F16 => Self::F16,
-            OutputDtype::Int8 => Self::I8,
-            OutputDtype::Uint8 => Self::U8,
-            OutputDtype::Binary => Self::Bits,
-        }
-    }
-}
-
-/// What texts are.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(in crate::cli) enum InputKind {
-    /// What is looked for.
-    Query,
-    /// Where it is looked for.
-    Document,
-}
-
-impl From<InputKind> for InputType {
-    fn from(kind: InputKind) -> Self {
-        match kind {
-            InputKind::Query => Self::Query,
-            InputKind::Document => Self::Document,
-        }
-    }
-}
-
-/// An end of a text.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(in crate::cli) enum Side {
-    /// The end.
-    Right,
-    /// The beginning.
-    Left,
-}
-
-impl From<Side> for Truncate {
-    fn from(side: Side) -> Self {
-        match side {
-            Side::Right => Self::Right,
-            Side::Left => Self::Left,
-        }
-    }
-}
-
-/// What becomes of the chunks of a text.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(in crate::cli) enum ChunkKind {
-    /// Each is read alone; the text has the mean of their vectors, by their tokens.
-    Mean,
-    /// The text is read as a whole; each chunk has the mean of its tokens (late chunking).
-    Late,
-}
-
-impl From<ChunkKind> for ChunkPooling {
-    fn from(kind: ChunkKind) -> Self {
-        match kind {
-            ChunkKind::Mean => Self::Mean,
-            ChunkKind::Late => Self::Late,
-        }
-    }
-}
+use crate::choices::{ChunkKind, InputKind, OutputDtype, OutputKind, Side};
 
 /// How texts are cut into chunks.
 #[derive(Args, Debug)]

@@ -1,72 +1,21 @@
 //! `params` of a primitive's body, and the task that they make.
 
 use serde::Deserialize;
-use shoal_protocol::message::{
-    ChunkPooling, Chunking, DenseDtype, EncodeOptions, ExtractOptions, InputType, ScoreOptions, Task,
-    Truncate, VectorSet,
-};
+use shoal_protocol::message::{Chunking, EncodeOptions, ExtractOptions, ScoreOptions, Task, Truncate};
 
 use super::super::counters::Route;
 use super::super::error::EdgeError;
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OutputType {
-    Dense,
-    Sparse,
-    Multivector,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OutputDtype {
-    #[default]
-    #[serde(alias = "f32")]
-    Float32,
-    #[serde(alias = "f16")]
-    Float16,
-    Int8,
-    Uint8,
-    Binary,
-}
-
-impl From<OutputDtype> for DenseDtype {
-    fn from(dtype: OutputDtype) -> Self {
-        match dtype {
-            OutputDtype::Float32 => Self::F32,
-            OutputDtype::Float16 => Self::F16,
-            OutputDtype::Int8 => Self::I8,
-            OutputDtype::Uint8 => Self::U8,
-            OutputDtype::Binary => Self::Bits,
-        }
-    }
-}
+use crate::choices::{ChunkKind, InputKind, OutputDtype, OutputKind, Side};
 
 /// `params` of every primitive: each reads what is its own.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Params {
-    output_types: Option<Vec<OutputType>>,
+    output_types: Option<Vec<OutputKind>>,
     output_dtype: Option<OutputDtype>,
     instruction: Option<String>,
     labels: Option<Vec<String>>,
     options: Option<Options>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum InputKind {
-    Query,
-    Document,
-}
-
-impl From<InputKind> for InputType {
-    fn from(kind: InputKind) -> Self {
-        match kind {
-            InputKind::Query => Self::Query,
-            InputKind::Document => Self::Document,
-        }
-    }
 }
 
 /// What to do with long texts: whether they are cut, or at which end.
@@ -77,28 +26,14 @@ enum Cut {
     At(Side),
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Side {
-    Left,
-    Right,
-}
-
 impl From<Cut> for Truncate {
     fn from(cut: Cut) -> Self {
         match cut {
             Cut::Whether(false) => Self::Refuse,
-            Cut::Whether(true) | Cut::At(Side::Right) => Self::Right,
-            Cut::At(Side::Left) => Self::Left,
+            Cut::Whether(true) => Self::Right,
+            Cut::At(side) => side.into(),
         }
     }
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ChunkKind {
-    Mean,
-    Late,
 }
 
 /// How texts are cut into chunks.
@@ -113,11 +48,7 @@ struct ChunkOptions {
 
 impl From<ChunkOptions> for Chunking {
     fn from(ChunkOptions { pooling, tokens, overlap }: ChunkOptions) -> Self {
-        let pooling = match pooling {
-            ChunkKind::Mean => ChunkPooling::Mean,
-            ChunkKind::Late => ChunkPooling::Late,
-        };
-        Self { pooling, tokens, overlap }
+        Self { pooling: pooling.into(), tokens, overlap }
     }
 }
 
@@ -150,7 +81,7 @@ impl Params {
         let (instruction, raw) = (instruction.or(own), options.raw_scores.unwrap_or(false));
         Ok(match route {
             Route::Encode => Task::Encode(EncodeOptions {
-                outputs: set_of(&output_types.unwrap_or_default()),
+                outputs: OutputKind::set(&output_types.unwrap_or_default()),
                 dims: options.dims,
                 output_dtype: output_dtype.unwrap_or_default().into(),
                 normalize: options.normalize,
@@ -180,21 +111,10 @@ impl Params {
     }
 }
 
-fn set_of(types: &[OutputType]) -> VectorSet {
-    let mut set = VectorSet::default();
-    for output in types {
-        match output {
-            OutputType::Dense => set.dense = true,
-            OutputType::Sparse => set.sparse = true,
-            OutputType::Multivector => set.multivector = true,
-        }
-    }
-    set
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use shoal_protocol::message::{ChunkPooling, DenseDtype, InputType, VectorSet};
 
     use super::*;
 
