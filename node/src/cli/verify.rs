@@ -1,11 +1,15 @@
 //! `shoal verify`: is what lies on this disk what was published, and does this machine compute what it should?
 
+mod golden;
+
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use shoal_mesh::{Encode, ItemResult, Vector};
-use shoal_protocol::message::{Numerics, ServedBy};
+use futures_util::StreamExt;
+use serde::Serialize;
+use shoal_mesh::{Call, ItemResult};
+use shoal_protocol::message::Input;
 
+use self::golden::{Closeness, Golden};
 use super::args::{DeviceArgs, MeshArgs, VerifyArgs};
 use super::exit::{Exit, Stop};
 use super::output::Output;
@@ -21,35 +25,6 @@ const VERSION: u32 = 1;
 const GOLDEN_FILE: &str = "shoal.golden.json";
 /// Bytes of golden answers.
 const GOLDEN_BYTES_MAX: u64 = 64 << 20;
-
-/// Answers that another implementation gave.
-#[derive(Deserialize)]
-struct Golden {
-    /// Which one.
-    made_by: String,
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    text: String,
-    prompt_name: Option<String>,
-    dense: Vec<f32>,
-}
-
-/// How close the answers are.
-#[derive(Serialize)]
-struct Closeness {
-    made_by: String,
-    cases: usize,
-    /// The smallest.
-    cosine: f64,
-    /// What it must reach in this precision.
-    cosine_min: f64,
-    /// The largest difference of two values.
-    error_max: f64,
-    device: String,
-}
 
 #[derive(Serialize)]
 struct Verdict<'a> {
@@ -80,7 +55,7 @@ async fn verify(args: VerifyArgs) -> Result<Exit, Stop> {
         Some(golden) if wrong.is_empty() => Some(compare(golden, &args.model, &args.device).await?),
         _ => None,
     };
-    let close = golden.as_ref().is_none_or(|golden| golden.cosine >= golden.cosine_min);
+    let close = golden.as_ref().is_none_or(Closeness::is_close);
     let verdict = Verdict {
         version: VERSION,
         model: &resolved.name,
@@ -125,64 +100,23 @@ fn read_at_most(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
 /// Asks for every case through the client library, as any caller would.
 async fn compare(golden: Golden, model: &str, device: &DeviceArgs) -> Result<Closeness, Stop> {
     let target = Target::open(&MeshArgs::none(), device, model).await?;
-    let mut closeness = Closeness {
-        made_by: golden.made_by,
-        cases: golden.cases.len(),
-        cosine: 1.0,
-        cosine_min: 1.0,
-        error_max: 0.0,
-        device: String::new(),
-    };
+    let mut closeness = Closeness::new(golden.made_by, golden.cases.len());
     for case in golden.cases {
-        let call = Encode::new(&target.model, [case.text]).prompt_name(case.prompt_name).no_deadline();
-        let answer = target.client().encode(call).await?;
-        let values = match answer.items.first() {
-            Some(item @ ItemResult::Answered { .. }) => {
-                item.vector().and_then(Vector::as_f32).unwrap_or_default().into_owned()
+        let stop = |message| Stop::new(Exit::Model, message);
+        let call = Call::of(&target.model, [Input::Text(case.text.clone())], case.task()).no_deadline();
+        let mut answers = target.client().stream(call);
+        while let Some(answer) = answers.next().await {
+            match answer?.1 {
+                ItemResult::Answered { answer, .. } => closeness.add(case.compare(&answer).map_err(stop)?),
+                ItemResult::Failed { message, .. } => return Err(stop(message)),
             }
-            Some(ItemResult::Failed { message, .. }) => return Err(Stop::new(Exit::Model, message.clone())),
-            None => Vec::new(),
-        };
-        if values.len() != case.dense.len() {
-            let (has, wants) = (values.len(), case.dense.len());
-            let message = format!("the model answers {has} values; the golden answer has {wants}");
-            return Err(Stop::new(Exit::Model, message));
         }
-        closeness.add(&values, &case.dense);
-        if let Some(served_by) = &answer.served_by {
-            closeness.served(served_by);
+        if let Some(by) = answers.summary().and_then(|summary| summary.served_by.as_ref()) {
+            closeness.served(by);
         }
     }
     target.close().await;
     Ok(closeness)
-}
-
-impl Closeness {
-    fn add(&mut self, ours: &[f32], golden: &[f32]) {
-        let (mut dot, mut our_square, mut golden_square) = (0.0, 0.0, 0.0);
-        for (&our, &wanted) in ours.iter().zip(golden) {
-            let (our, wanted) = (f64::from(our), f64::from(wanted));
-            dot += our * wanted;
-            our_square += our * our;
-            golden_square += wanted * wanted;
-            self.error_max = self.error_max.max((our - wanted).abs());
-        }
-        let length = (our_square * golden_square).sqrt();
-        // Two zero vectors are the same.
-        let cosine =
-            if length > 0.0 { dot / length } else { f64::from(u8::from(our_square == golden_square)) };
-        // A NaN among the values must not pass for the smallest cosine so far.
-        self.cosine = if cosine.is_nan() { -1.0 } else { self.cosine.min(cosine) };
-    }
-
-    fn served(&mut self, by: &ServedBy) {
-        self.device.clone_from(&by.device_name);
-        self.cosine_min = match by.numerics {
-            Numerics::F32 | Numerics::Any => 0.99999,
-            Numerics::Bits16 => 0.999,
-            Numerics::Int8 => 0.99,
-        };
-    }
 }
 
 fn print(verdict: &Verdict<'_>, as_json: bool) -> Result<(), Stop> {
@@ -200,11 +134,15 @@ fn print(verdict: &Verdict<'_>, as_json: bool) -> Result<(), Stop> {
     match verdict.golden {
         None => output.line("answers: there is nothing to compare with")?,
         Some(golden) => {
-            let Closeness { made_by, cases, cosine, cosine_min, error_max, device } = golden;
-            let word = if cosine >= cosine_min { "right" } else { "WRONG" };
+            let Closeness { made_by, cases, cosine, cosine_min, error_max, scores_off, device, .. } = golden;
+            let word = if golden.is_close() { "right" } else { "WRONG" };
+            let scores = match golden.has_scores() {
+                true => format!(", scores off by {scores_off:.1e} (at most {})", golden.scores_off_max),
+                false => String::new(),
+            };
             output.line(&format!(
-                "answers: {word}: cosine {cosine:.7} (at least {cosine_min}), largest error {error_max:.1e}, over \
-                 {cases} texts on {device}; golden answers by {made_by}"
+                "answers: {word}: cosine {cosine:.7} (at least {cosine_min}){scores}, largest error {error_max:.1e}, \
+                 over {cases} texts on {device}; golden answers by {made_by}"
             ))?;
         }
     }

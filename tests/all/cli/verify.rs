@@ -1,6 +1,9 @@
 //! `shoal verify` and `shoal models explain`.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 use shoal_tests::changed::copy;
@@ -56,6 +59,70 @@ fn a_model_without_golden_answers_says_so() {
     assert!(unknown.err.contains("gpt-9"), "{}", unknown.err);
     let absent = home.run(["verify", "all-minilm-l6-v2"]).expect(3);
     assert!(absent.err.contains("shoal pull") && absent.err.contains("Hugging Face hub"), "{}", absent.err);
+}
+
+/// What transformers answered beside a model of `tasks/` or `heads/`, in the form that is verified.
+fn with_cases(home: &Home, model: &Path, cases: &Value) -> String {
+    let dir = home.path(&model.file_name().expect("a name").to_string_lossy());
+    copy(model, &dir);
+    fs::write(dir.join("shoal.golden.json"), json!({"made_by": "a test", "cases": cases}).to_string())
+        .expect("written");
+    dir.display().to_string()
+}
+
+fn told(path: &str) -> (PathBuf, Value) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(path);
+    let json = fs::read(dir.with_extension("json")).expect("golden data is there");
+    (dir, serde_json::from_slice(&json).expect("JSON"))
+}
+
+/// Each kind of answer, right as it was told and wrong after a change.
+#[test]
+fn every_kind_of_answer_is_verified() {
+    let home = Home::new();
+    let whole = |cases: &Value| -> Vec<Value> {
+        let all = cases.as_array().expect("cases").iter();
+        all.filter(|case| case["truncated"] != true && case["text"] != "").cloned().collect()
+    };
+    let of = |path: &str, make: &dyn Fn(&Value, &Value) -> Value| {
+        let (dir, told) = told(path);
+        let cases: Vec<_> = whole(&told["cases"]).iter().take(4).map(|case| make(&told, case)).collect();
+        (dir, cases)
+    };
+    let classes = |case: &Value| -> Value {
+        let all = case["labels"].as_array().expect("labels").iter();
+        all.map(|label| (label["label"].as_str().expect("a name").to_owned(), label["score"].clone()))
+            .collect()
+    };
+    let kinds = [
+        of(
+            "tasks/rerank",
+            &|told, case| json!({"query": told["query"], "text": case["text"], "score": case["score"]}),
+        ),
+        of("tasks/classes", &|_, case| json!({"text": case["text"], "classes": classes(case)})),
+        of("tasks/ner", &|_, case| json!({"text": case["text"], "spans": case["spans"]})),
+        of(
+            "heads/splade-max",
+            &|_, case| json!({"text": case["text"], "sparse": {"indices": case["indices"], "values": case["values"]}}),
+        ),
+        of("heads/colbert-attend", &|_, case| {
+            let rows: Vec<_> = case["vectors"].as_array().expect("values").chunks(24).collect();
+            json!({"text": case["text"], "input_type": case["task"], "multivector": rows})
+        }),
+    ];
+    for (dir, cases) in kinds {
+        let name = with_cases(&home, &dir, &json!(cases));
+        let right = home.run(["verify", &name, "--dtype", "f32", "--json"]).expect(0);
+        let right: Value = serde_json::from_str(&right.out).expect("JSON");
+        assert_eq!((&right["ok"], &right["golden"]["cases"]), (&true.into(), &cases.len().into()), "{name}");
+        let mut spoiled = cases;
+        let text = spoiled[1]["text"].take();
+        spoiled[1]["text"] = spoiled[2]["text"].take();
+        spoiled[2]["text"] = text;
+        let name = with_cases(&home, &dir, &json!(spoiled));
+        let wrong = home.run(["verify", &name, "--dtype", "f32"]).expect(3);
+        assert!(wrong.out.contains("answers: WRONG") || wrong.err.contains("golden answer"), "{}", wrong.out);
+    }
 }
 
 #[test]
