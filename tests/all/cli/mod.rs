@@ -1,6 +1,7 @@
 //! The real command line, as scripts use it.
 
 mod any_node;
+mod bad_input;
 mod demo;
 mod deploy;
 mod drain;

@@ -1,5 +1,6 @@
 //! Whole models: against golden vectors, under every instruction set and format that this machine has.
 
+mod bad_input;
 mod batches;
 mod golden_bert;
 mod golden_bge_m3;

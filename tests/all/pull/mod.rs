@@ -1,5 +1,6 @@
 //! Pulling a model from a hub, a cache and a wheel, and what happens when each of them fails.
 
+mod catalogue;
 mod hub;
 mod server;
 mod unlisted;

@@ -5,6 +5,7 @@
 mod bias;
 mod disentangled;
 mod head;
+mod values;
 
 use super::element::Element;
 use super::error::{OpError, expect_cu_seqlens, expect_size};

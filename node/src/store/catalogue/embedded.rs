@@ -10,7 +10,7 @@ macro_rules! entry {
 }
 
 /// File and content, in order of name.
-pub(super) const EMBEDDED: [(&str, &str); 59] = [
+pub(super) const EMBEDDED: [(&str, &str); 66] = [
     entry!("all-minilm-l12-v2"),
     entry!("all-minilm-l6-v2"),
     entry!("all-mpnet-base-v2"),
@@ -28,6 +28,7 @@ pub(super) const EMBEDDED: [(&str, &str); 59] = [
     entry!("e5-mistral-7b-instruct"),
     entry!("e5-small-v2"),
     entry!("embeddinggemma-300m"),
+    entry!("ettin-reranker-32m-v1"),
     entry!("gist-embedding-v0"),
     entry!("gist-small-embedding-v0"),
     entry!("granite-embedding-30m-english"),
@@ -39,10 +40,16 @@ pub(super) const EMBEDDED: [(&str, &str); 59] = [
     entry!("gte-modernbert-base"),
     entry!("gte-moderncolbert-v1"),
     entry!("gte-multilingual-base"),
+    entry!("gte-multilingual-reranker-base"),
     entry!("gte-qwen2-1.5b-instruct"),
+    entry!("gte-reranker-modernbert-base"),
     entry!("gte-small"),
+    entry!("jina-colbert-v2"),
     entry!("jina-embeddings-v2-base-en"),
     entry!("jina-embeddings-v2-small-en"),
+    entry!("jina-reranker-v1-tiny-en"),
+    entry!("jina-reranker-v1-turbo-en"),
+    entry!("jina-reranker-v2-base-multilingual"),
     entry!("mdeberta-v3-base-mnli-xnli"),
     entry!("modernbert-embed-base"),
     entry!("ms-marco-minilm-l6-v2"),
