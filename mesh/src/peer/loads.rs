@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use shoal_protocol::limits::FACTS_DEVICES_MAX;
 use shoal_protocol::message::LoadRecord;
 use shoal_protocol::{DeviceIndex, NodeId};
@@ -19,7 +21,8 @@ const TELL_OWN_PERIOD: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Loads {
     pub(crate) gossip: LoadGossip,
-    heard: BTreeMap<(NodeId, DeviceIndex), HeardLoad>,
+    /// A record of each device comes every few seconds, so it is found by hash; listed in the order in which they came first.
+    heard: IndexMap<(NodeId, DeviceIndex), HeardLoad, RandomState>,
     /// When what was heard is told, if there is any news.
     tell_at: Option<Instant>,
     told_at: Option<Instant>,
@@ -28,7 +31,7 @@ pub(crate) struct Loads {
 impl Loads {
     pub(super) fn new(sequence: LoadSequence, chance: u64) -> Self {
         let gossip = LoadGossip::new(sequence, chance);
-        Self { gossip, heard: BTreeMap::new(), tell_at: None, told_at: None }
+        Self { gossip, heard: IndexMap::default(), tell_at: None, told_at: None }
     }
 
     /// A device of this node's own is loaded so now.
@@ -48,7 +51,7 @@ impl Loads {
                 return;
             }
             *known = heard;
-        } else if self.of(from).count() < FACTS_DEVICES_MAX {
+        } else if self.heard.keys().filter(|(node, _)| *node == from).count() < FACTS_DEVICES_MAX {
             self.heard.insert(place, heard);
         } else {
             return;
@@ -61,16 +64,11 @@ impl Loads {
         self.tell_at = Some(self.tell_at.map_or(soonest, |at| at.min(soonest)));
     }
 
-    fn of(&self, node: NodeId) -> impl Iterator<Item = (NodeId, DeviceIndex)> {
-        let all = (node, DeviceIndex(0))..=(node, DeviceIndex(u16::MAX));
-        self.heard.range(all).map(|(place, _)| *place)
-    }
-
     /// The node is gone, or it is another life of it from which we hear now.
     pub(super) fn handle_gone(&mut self, node: NodeId, now: Instant) {
-        let gone: Vec<_> = self.of(node).collect();
-        for place in gone {
-            self.heard.remove(&place);
+        let known = self.heard.len();
+        self.heard.retain(|(of, _), _| *of != node);
+        if self.heard.len() < known {
             self.tell_at.get_or_insert(now);
         }
     }
@@ -89,7 +87,7 @@ impl Loads {
     /// All that was heard, told now.
     pub(super) fn tell(&mut self, now: Instant) -> BTreeMap<(NodeId, DeviceIndex), HeardLoad> {
         (self.tell_at, self.told_at) = (None, Some(now));
-        self.heard.clone()
+        self.heard.iter().map(|(place, heard)| (*place, *heard)).collect()
     }
 
     /// When [`LoadGossip::handle_timeout`] or the telling is due, and why.

@@ -46,9 +46,9 @@ impl Node {
 
     /// Whether a request for the model may go elsewhere, and what others said last of their load is not known yet.
     pub(super) fn wants_loads(&self, model: u16, now: Instant) -> bool {
-        let is_here = self.state(model) == ModelState::Ready;
-        let is_long = Duration::from_micros(self.core.load_record(now).wait_us) >= WAIT_LONG;
-        (!is_here || is_long) && self.loads_heard_at.is_none_or(|heard| now >= heard + LOADS_PERIOD)
+        let is_here = || self.state(model) == ModelState::Ready;
+        let is_long = || Duration::from_micros(self.core.load_record(now).wait_us) >= WAIT_LONG;
+        self.loads_heard_at.is_none_or(|heard| now >= heard + LOADS_PERIOD) && (!is_here() || is_long())
     }
 
     /// What others said of their loads.

@@ -1,7 +1,7 @@
 //! Which devices have which model: name -> places, kept incrementally.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::mem::discriminant;
 use std::sync::Arc;
 
@@ -83,11 +83,12 @@ impl Holding {
     }
 }
 
-/// A hash of all that [`Holding::new`] and the index make of a fact.
+/// A hash of all that [`Holding::new`] and the index make of a fact. A node that made two of its own collide would only
+/// have its own change overlooked.
 pub(super) fn digest(node: &Node, fact: &ModelFact) -> u64 {
     let ModelFact { name, aliases, device, state, numerics, bytes, load_us } = fact;
     let weight = node.device(*device).map(|device| device.weight().to_bits());
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
     (name, aliases, device.0, discriminant(state), discriminant(numerics), bytes.0, load_us.0, weight)
         .hash(&mut hasher);
     hasher.finish()

@@ -91,6 +91,8 @@ pub(super) struct WorkQueue {
     jobs: SecondaryMap<RequestKey, Job>,
     order: [BTreeMap<Place, RequestKey>; 2],
     models: Vec<Waiting>,
+    /// Models with something waiting, in order of registration: few of hundreds, and looked at with every event.
+    busy: Vec<ModelKey>,
     sequence: u64,
     /// Whom the batch that is being filled serves: place, request, tokens.
     served: Vec<(Place, RequestKey, u64)>,
@@ -137,9 +139,23 @@ impl WorkQueue {
         job.waiting.extend(items);
         job.waiting_tokens += tokens;
         self.order[priority as usize].insert(job.place, request);
+        self.count(model, |counts| {
+            counts.tokens[priority as usize] += tokens;
+            counts.items += items.len() as u64;
+        });
+    }
+
+    /// Changes what waits for a model.
+    fn count(&mut self, model: ModelKey, change: impl FnOnce(&mut Waiting)) {
         let counts = &mut self.models[model.index()];
-        counts.tokens[priority as usize] += tokens;
-        counts.items += items.len() as u64;
+        let was_busy = counts.items > 0;
+        change(counts);
+        if was_busy != (counts.items > 0) {
+            match self.busy.binary_search(&model) {
+                Ok(at) => drop(self.busy.remove(at)),
+                Err(at) => self.busy.insert(at, model),
+            }
+        }
     }
 
     /// An item of a given-up batch waits again, in front of its request's others.
@@ -150,9 +166,11 @@ impl WorkQueue {
         job.waiting.push_front(item);
         job.waiting_tokens += u64::from(item.tokens);
         self.order[job.priority as usize].insert(job.place, request);
-        let counts = &mut self.models[job.model.index()];
-        counts.tokens[job.priority as usize] += u64::from(item.tokens);
-        counts.items += 1;
+        let (model, priority) = (job.model, job.priority);
+        self.count(model, |counts| {
+            counts.tokens[priority as usize] += u64::from(item.tokens);
+            counts.items += 1;
+        });
     }
 
     /// The request ended: nothing of it waits any more.
@@ -161,9 +179,10 @@ impl WorkQueue {
             return;
         };
         self.order[job.priority as usize].remove(&job.place);
-        let counts = &mut self.models[job.model.index()];
-        counts.tokens[job.priority as usize] -= job.waiting_tokens;
-        counts.items -= job.waiting.len() as u64;
+        self.count(job.model, |counts| {
+            counts.tokens[job.priority as usize] -= job.waiting_tokens;
+            counts.items -= job.waiting.len() as u64;
+        });
         if self.spare.len() < SPARE_LISTS_MAX {
             job.waiting.clear();
             self.spare.push(job.waiting);
@@ -217,9 +236,10 @@ impl WorkQueue {
             }
             self.served.push((*place, *request, tokens - before));
         }
-        let counts = &mut self.models[model.index()];
-        counts.tokens[priority as usize] -= tokens;
-        counts.items -= batch.len() as u64;
+        self.count(model, |counts| {
+            counts.tokens[priority as usize] -= tokens;
+            counts.items -= batch.len() as u64;
+        });
         for (place, request, taken) in self.served.drain(..) {
             self.order[priority as usize].remove(&place);
             let job = &mut self.jobs[request];
@@ -254,7 +274,7 @@ impl WorkQueue {
 
     /// Models with something waiting, in order of registration.
     pub(super) fn models(&self) -> impl Iterator<Item = (ModelKey, Waiting)> {
-        (0..).map(ModelKey).zip(self.models.iter().copied()).filter(|(_, waiting)| waiting.items > 0)
+        self.busy.iter().map(|model| (*model, self.models[model.index()]))
     }
 
     fn in_order(&self, priority: Priority) -> impl Iterator<Item = (RequestKey, &Job)> {
