@@ -9,6 +9,10 @@ use std::time::Duration;
 use clap::Parser;
 use shoal_tests::sim::{GossipFigures, Policy, Report, Scenario, World};
 
+/// Hundreds of views that grow in turn are what an allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(about = "Runs the mesh's machines in virtual time")]
 struct Arguments {

@@ -138,7 +138,7 @@ impl Model {
         let at = if holding.is_held() { place(holders) } else { holders.len() + place(storers) };
         self.holders += u32::from(holding.is_held());
         if self.places.len() == self.places.capacity() {
-            self.places.reserve_exact(self.places.len() / 4 + 1); // most lists are short and many: doubling would waste half
+            self.places.reserve_exact(self.places.len() / 2 + 1); // most lists are short and many: doubling would waste half
         }
         self.places.insert(at, holding);
     }
