@@ -12,6 +12,7 @@ class Graph:
 
     def __init__(self, model: Path):
         self.tokenizer = graphs.tokenizer(model)
+        self.dims = graphs.dims(model)
 
     def embed(self, texts: list[str], batch: int) -> tuple[np.ndarray, int]:
         """Vectors `[texts, dims]` in input order, and the number of tokens."""
@@ -19,8 +20,9 @@ class Graph:
         lengths = np.array([len(e) for e in encodings])
         order = np.argsort(-lengths, kind="stable")
         parts = [order[start : start + batch] for start in range(0, len(order), batch)]
-        out = np.empty((len(texts), 384), np.float32)
-        self.run_all([(part, *graphs.padded([encodings[i] for i in part])) for part in parts], out)
+        jobs = [(part, *graphs.padded([encodings[i] for i in part])) for part in parts]
+        out = np.empty((len(texts), self.dims), np.float32)
+        self.run_all(jobs, out)
         return out, int(lengths.sum())
 
     def run_all(self, jobs: list, out: np.ndarray) -> None:

@@ -21,6 +21,12 @@ def model_hash(model: Path) -> str:
     return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
 
 
+def dims(model: Path) -> int:
+    """Values of a vector."""
+    config = json.loads((model / "config.json").read_text())
+    return config.get("hidden_size") or config.get("dim") or config["n_embd"]
+
+
 def tokenizer(model: Path):
     """The model's tokenizer with its real limit, without the Fixed padding that its file carries."""
     from tokenizers import Tokenizer
