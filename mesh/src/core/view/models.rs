@@ -1,7 +1,7 @@
 //! Which devices have which model: name -> places, kept incrementally.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::mem::discriminant;
 use std::sync::Arc;
 
@@ -88,10 +88,9 @@ impl Holding {
 pub(super) fn digest(node: &Node, fact: &ModelFact) -> u64 {
     let ModelFact { name, aliases, device, state, numerics, bytes, load_us } = fact;
     let weight = node.device(*device).map(|device| device.weight().to_bits());
-    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
-    (name, aliases, device.0, discriminant(state), discriminant(numerics), bytes.0, load_us.0, weight)
-        .hash(&mut hasher);
-    hasher.finish()
+    let told =
+        (name, aliases, device.0, discriminant(state), discriminant(numerics), bytes.0, load_us.0, weight);
+    foldhash::quality::FixedState::default().hash_one(told)
 }
 
 /// FNV-1a, 64 bits.
