@@ -10,7 +10,7 @@ use std::ops::Range;
 ///
 /// The fields are public because producers differ; the forward pass checks all of them against its plan before it
 /// computes anything, and answers with a typed error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PackedBatch {
     /// `[tokens]`: ids into the model's vocabulary.
     pub token_ids: Vec<u32>,
@@ -21,15 +21,36 @@ pub struct PackedBatch {
     /// `[tokens]`: which get no vector of their own in a multi-vector answer, or empty when all get one.
     pub skipped: Vec<bool>,
     /// `[ranges]`: first token and the one after the last, counted in their own sequence, of what one dense vector is pooled
-    /// from; or empty when each sequence has one, of all its tokens.
+    /// from; or empty when each sequence has one, of all its tokens. Where spans are looked for, these are its words
+    /// instead.
     pub ranges: Vec<[u32; 2]>,
     /// `[sequences + 1]`: sequence `i` owns `ranges[range_bounds[i]..range_bounds[i + 1]]`; empty when `ranges` says nothing.
     pub range_bounds: Vec<u32>,
+    /// `[labels]`: the token that stands for each label, counted in its own sequence; empty unless spans are looked for.
+    pub labels: Vec<u32>,
+    /// `[sequences + 1]`: sequence `i` owns `labels[label_bounds[i]..label_bounds[i + 1]]`; empty where `labels` is.
+    pub label_bounds: Vec<u32>,
+    /// `[sequences]`: which spans are kept; empty where `labels` is.
+    pub span_rules: Vec<SpanRule>,
     /// `[sequences + 1]`: starts with 0, ends with the number of tokens.
     pub cu_seqlens_q: Vec<u32>,
     /// `[sequences + 1]`: starts with 0, ends with the number of key rows. A sequence's keys are its first tokens: all of
     /// them, or fewer where the last ones are seen by none ([`push_expanded`](Self::push_expanded)).
     pub cu_seqlens_k: Vec<u32>,
+}
+
+/// Which spans of a sequence are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SpanRule {
+    /// Those that score more.
+    pub threshold: f32,
+    /// With every such label, and not with the best one alone.
+    pub every_label: bool,
+}
+
+impl SpanRule {
+    /// Where nothing is looked for.
+    const NOTHING: Self = Self { threshold: 1.0, every_label: false };
 }
 
 impl PackedBatch {
@@ -47,6 +68,9 @@ impl PackedBatch {
             skipped: Vec::new(),
             ranges: Vec::new(),
             range_bounds: Vec::new(),
+            labels: Vec::new(),
+            label_bounds: Vec::new(),
+            span_rules: Vec::new(),
             cu_seqlens_q: Vec::with_capacity(sequences + 1),
             cu_seqlens_k: Vec::with_capacity(sequences + 1),
         };
@@ -62,6 +86,9 @@ impl PackedBatch {
         self.skipped.clear();
         self.ranges.clear();
         self.range_bounds.clear();
+        self.labels.clear();
+        self.label_bounds.clear();
+        self.span_rules.clear();
         for cu_seqlens in [&mut self.cu_seqlens_q, &mut self.cu_seqlens_k] {
             cu_seqlens.clear();
             cu_seqlens.push(0);
@@ -91,6 +118,10 @@ impl PackedBatch {
             self.ranges.push([0, end - start as u32]);
             self.range_bounds.push(self.ranges.len() as u32);
         }
+        if !self.label_bounds.is_empty() {
+            self.label_bounds.push(self.labels.len() as u32);
+            self.span_rules.push(SpanRule::NOTHING);
+        }
         let keys_before = self.cu_seqlens_k.last().copied().unwrap_or_default();
         self.cu_seqlens_q.push(end);
         self.cu_seqlens_k.push(keys_before + keys.min(token_ids.len()) as u32);
@@ -118,6 +149,25 @@ impl PackedBatch {
         }
     }
 
+    /// Has spans of these words of the last sequence held against the labels that stand at these tokens of it.
+    pub fn find_spans(
+        &mut self,
+        words: impl IntoIterator<Item = [u32; 2]>,
+        labels: impl IntoIterator<Item = u32>,
+        rule: SpanRule,
+    ) {
+        self.pool_from(words);
+        let sequences = self.sequences();
+        self.label_bounds.resize(sequences + 1, 0);
+        self.span_rules.resize(sequences, SpanRule::NOTHING);
+        if let Some(last) = sequences.checked_sub(1) {
+            self.labels.truncate(self.label_bounds[last] as usize);
+            self.labels.extend(labels);
+            self.label_bounds[sequences] = self.labels.len() as u32;
+            self.span_rules[last] = rule;
+        }
+    }
+
     /// Appends one sequence of two segments, special tokens included: its first `first` tokens are of segment 0, the
     /// others of segment 1.
     pub fn push_pair(&mut self, token_ids: &[u32], first: usize) {
@@ -141,7 +191,8 @@ impl PackedBatch {
         }
         let part = |bounds: &[u32]| bounds[sequences.start] as usize..bounds[sequences.end] as usize;
         let tokens = part(&self.cu_seqlens_q);
-        let ranges = if self.range_bounds.is_empty() { 0..0 } else { part(&self.range_bounds) };
+        let part_of = |bounds: &[u32]| if bounds.is_empty() { 0..0 } else { part(bounds) };
+        let (ranges, labels) = (part_of(&self.range_bounds), part_of(&self.label_bounds));
         Self {
             token_ids: self.token_ids[tokens.clone()].to_vec(),
             positions: self.positions[tokens.clone()].to_vec(),
@@ -149,6 +200,9 @@ impl PackedBatch {
             skipped: self.skipped.get(tokens).unwrap_or_default().to_vec(),
             ranges: self.ranges[ranges].to_vec(),
             range_bounds: from_zero(&self.range_bounds, &sequences),
+            labels: self.labels[labels].to_vec(),
+            label_bounds: from_zero(&self.label_bounds, &sequences),
+            span_rules: self.span_rules.get(sequences.clone()).unwrap_or_default().to_vec(),
             cu_seqlens_q: from_zero(&self.cu_seqlens_q, &sequences),
             cu_seqlens_k: from_zero(&self.cu_seqlens_k, &sequences),
         }
@@ -240,6 +294,28 @@ mod tests {
         batch.pool_from([]);
         assert_eq!(batch.ranges, [[0, 2], [0, 2], [1, 3], [0, 1]]);
         assert_eq!(batch.range_bounds, [0, 1, 3, 4, 4]);
+    }
+
+    #[test]
+    fn spans_are_looked_for_in_the_last_sequence() {
+        let mut batch = PackedBatch::new();
+        batch.push(&[7]);
+        batch.push(&[8, 9, 7, 5]);
+        let rule = SpanRule { threshold: 0.5, every_label: true };
+        batch.find_spans([[2, 3], [3, 4]], [0, 1], rule);
+        batch.push(&[5]);
+        assert_eq!(
+            (batch.labels.as_slice(), batch.label_bounds.as_slice()),
+            (&[0, 1][..], &[0, 0, 2, 2][..])
+        );
+        assert_eq!(batch.range_bounds, [0, 1, 3, 4]);
+        assert_eq!(batch.span_rules, [SpanRule::NOTHING, rule, SpanRule::NOTHING]);
+        let mut alone = PackedBatch::new();
+        alone.push(&[8, 9, 7, 5]);
+        alone.find_spans([[2, 3], [3, 4]], [0, 1], rule);
+        assert_eq!(batch.sequences_of(1..2), alone);
+        batch.clear();
+        assert_eq!(batch, PackedBatch::new());
     }
 
     #[test]

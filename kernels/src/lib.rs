@@ -20,17 +20,17 @@ pub mod reference;
 pub mod spec;
 mod weights;
 
-pub use batch::PackedBatch;
+pub use batch::{PackedBatch, SpanRule};
 pub use cpu::CpuIsa;
 pub use describe::{
-    DescribeError, Expansion, Matryoshka, ModelDescription, ModelTask, MultivectorText, MultivectorTexts,
-    PairTemplate, Prompts, ScoreActivation,
+    CONFIG_FILES, DescribeError, Expansion, Matryoshka, ModelDescription, ModelTask, MultivectorText,
+    MultivectorTexts, PairTemplate, Prompts, ScoreActivation, SpanTexts,
 };
 pub use dtype::{Dtype, DtypePolicy, ParseDtypeError};
 pub use exec::{
     BATCHES_MAX, CpuLane, CpuModel, CpuOptions, CudaFit, CudaLane, CudaModel, ExecError, LoadError,
 };
 pub use families::FamilyError;
-pub use outputs::{OutputSet, Outputs, SparseRows};
+pub use outputs::{OutputSet, Outputs, ScoredSpan, SpanRows, SparseRows};
 pub use plan::{Plan, PlanError};
 pub use weights::{HeaderError, TensorError, WeightsError};

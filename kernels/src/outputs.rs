@@ -15,12 +15,20 @@ pub struct OutputSet {
     pub classes: bool,
     /// Logits of labels per token.
     pub token_classes: bool,
+    /// Scores of the caller's labels for spans of words.
+    pub spans: bool,
 }
 
 impl OutputSet {
     /// Nothing.
-    pub const NONE: Self =
-        Self { dense: false, sparse: false, multivector: false, classes: false, token_classes: false };
+    pub const NONE: Self = Self {
+        dense: false,
+        sparse: false,
+        multivector: false,
+        classes: false,
+        token_classes: false,
+        spans: false,
+    };
     /// Dense vectors alone.
     pub const DENSE: Self = Self { dense: true, ..Self::NONE };
 
@@ -38,6 +46,7 @@ impl OutputSet {
             multivector: self.multivector && !other.multivector,
             classes: self.classes && !other.classes,
             token_classes: self.token_classes && !other.token_classes,
+            spans: self.spans && !other.spans,
         }
     }
 
@@ -50,17 +59,19 @@ impl OutputSet {
             multivector: self.multivector || other.multivector,
             classes: self.classes || other.classes,
             token_classes: self.token_classes || other.token_classes,
+            spans: self.spans || other.spans,
         }
     }
 
     fn names(self) -> impl Iterator<Item = &'static str> {
-        let Self { dense, sparse, multivector, classes, token_classes } = self;
+        let Self { dense, sparse, multivector, classes, token_classes, spans } = self;
         let all = [
             (dense, "dense"),
             (sparse, "sparse"),
             (multivector, "multivector"),
             (classes, "classes"),
             (token_classes, "token_classes"),
+            (spans, "spans"),
         ];
         all.into_iter().filter_map(|(has, name)| has.then_some(name))
     }
@@ -92,6 +103,39 @@ pub struct Outputs {
     pub classes: Vec<f32>,
     /// `[tokens, labels]`: logits, in the order of the batch, special tokens included.
     pub token_classes: Vec<f32>,
+    /// What was found in each sequence.
+    pub spans: SpanRows,
+}
+
+/// Spans with a label that score above their sequence's threshold, end to end (CSR): sequence `i` has
+/// `spans[indptr[i]..indptr[i + 1]]`, ascending by first word, last word and label, of at most [`Self::ROW_MAX`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanRows {
+    /// `[sequences + 1]`, from 0.
+    pub indptr: Vec<u32>,
+    /// What was kept.
+    pub spans: Vec<ScoredSpan>,
+    /// `[sequences]`: how many there were, those over the bound included.
+    pub found: Vec<u32>,
+}
+
+/// Some words with a label. They may overlap with others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoredSpan {
+    /// Its first word.
+    pub first: u32,
+    /// Its last word.
+    pub last: u32,
+    /// The label, by its place among those of the sequence.
+    pub label: u32,
+    /// From 0 to 1.
+    pub score: f32,
+}
+
+impl SpanRows {
+    /// Spans that are kept of one sequence: a few times as many as a text has beginnings of spans. What is above is counted
+    /// only.
+    pub const ROW_MAX: usize = 1 << 14;
 }
 
 /// Sparse rows end to end (CSR): row `i` has the columns `indices[indptr[i]..indptr[i + 1]]`, ascending, with `values`
@@ -117,17 +161,27 @@ impl Outputs {
             multivector_bounds: vec![0],
             classes: Vec::new(),
             token_classes: Vec::new(),
+            spans: SpanRows { indptr: vec![0], spans: Vec::new(), found: Vec::new() },
         }
     }
 
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
-        let Self { dense, dense_bounds, sparse, multivector, multivector_bounds, classes, token_classes } =
-            self;
+        let Self {
+            dense,
+            dense_bounds,
+            sparse,
+            multivector,
+            multivector_bounds,
+            classes,
+            token_classes,
+            spans,
+        } = self;
         let SparseRows { indptr, indices, values } = sparse;
         [dense, multivector, classes, token_classes, values].into_iter().for_each(Vec::clear);
-        indices.clear();
-        for bounds in [indptr, dense_bounds, multivector_bounds] {
+        [indices, &mut spans.found].into_iter().for_each(Vec::clear);
+        spans.spans.clear();
+        for bounds in [indptr, dense_bounds, multivector_bounds, &mut spans.indptr] {
             bounds.clear();
             bounds.push(0);
         }
@@ -161,6 +215,9 @@ mod tests {
         outputs.sparse.indptr.push(1);
         outputs.sparse.indices.push(7);
         outputs.multivector_bounds.push(3);
+        outputs.spans.indptr.push(1);
+        outputs.spans.found.push(1);
+        outputs.spans.spans.push(ScoredSpan { first: 0, last: 1, label: 0, score: 0.5 });
         outputs.clear();
         assert_eq!(outputs, Outputs::new());
     }

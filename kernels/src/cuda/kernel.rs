@@ -132,6 +132,12 @@ pub enum KernelError {
         /// The largest head.
         head_dim_max: usize,
     },
+    /// A part of the model that only CPUs compute so far.
+    #[error("no CUDA kernel computes {what}: run the model on the CPU")]
+    Part {
+        /// What it is.
+        what: &'static str,
+    },
     /// The operands contradict each other.
     #[error("{kernel}: {rule}")]
     Operands {

@@ -1,6 +1,7 @@
 //! Understands a local directory in Hugging Face layout without reading any weight.
 
 mod error;
+mod gliner;
 mod head;
 mod json;
 mod labels;
@@ -19,6 +20,9 @@ use std::{
 };
 
 pub use error::DescribeError;
+use gliner::Gliner;
+pub use gliner::SpanTexts;
+pub(crate) use gliner::{LstmNames, SpanNames};
 use labels::Labels;
 pub use labels::ScoreActivation;
 pub use late_interaction::{Expansion, MultivectorText, MultivectorTexts};
@@ -29,7 +33,7 @@ use serde_json::Value;
 
 use crate::{
     dtype::Dtype,
-    families::{self, Described, WeightNames},
+    families::{self, Described, FamilyError, WeightNames},
     outputs::OutputSet,
     spec::{EncoderSpec, Head, Pooling, Poolings},
     weights::Checkpoint,
@@ -71,6 +75,8 @@ pub struct ModelDescription {
     pub pair_template: Option<PairTemplate>,
     /// What texts need before each of their tokens gets a vector; `None` without such a head.
     pub multivector: Option<MultivectorTexts>,
+    /// How labels are put before texts; `None` without a head that scores spans.
+    pub span_texts: Option<SpanTexts>,
     pub(crate) names: WeightNames,
     pub(crate) head_names: HeadNames,
 }
@@ -106,6 +112,9 @@ impl fmt::Display for ModelTask {
     }
 }
 
+/// A directory that holds one of these files, by name, is that of a model.
+pub const CONFIG_FILES: [&str; 2] = ["config.json", gliner::FILE];
+
 /// Larger than any real one; `tokenizer_config.json` lists every added token.
 const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// `tokenizer_config.json` says 10^30 for "no limit".
@@ -131,18 +140,15 @@ impl ModelDescription {
 
     fn read(dir: &Path, ranks: bool) -> Result<Self, DescribeError> {
         let pipeline = Pipeline::read(dir)?;
-        let path = pipeline.dir.join("config.json");
-        let config: Value = json::required(&path, json::BYTES_MAX)?;
+        let gliner = Gliner::read(&pipeline.dir)?;
+        let (path, config) = match &gliner {
+            Some(gliner) => gliner.encoder()?,
+            None => read_config(&pipeline.dir)?,
+        };
         let matryoshka = Matryoshka::of_config(&path, &config)?;
         let checkpoint = Checkpoint::open(&pipeline.dir)?;
         let family = |source| DescribeError::Family { path: path.clone(), source };
-        let bare = Head::pooled(Pooling::Mean, false);
-        let encoder = if late_interaction::is_stanford(&config) {
-            families::describe(&without_architecture(&config), &checkpoint, bare)
-        } else {
-            families::describe(&config, &checkpoint, bare)
-        };
-        let encoder = encoder.map_err(family)?;
+        let encoder = describe_encoder(&config, &checkpoint, gliner.is_some()).map_err(family)?;
         let source = head::Source {
             pipeline: &pipeline,
             path: &path,
@@ -151,9 +157,13 @@ impl ModelDescription {
             checkpoint: &checkpoint,
             ranks,
         };
-        let found = head::read(&source)?;
+        let found = match &gliner {
+            Some(gliner) => gliner.head(encoder.spec.hidden, &checkpoint)?,
+            None => head::read(&source)?,
+        };
         let Described { mut spec, names } = encoder;
         spec.head = found.head;
+        gliner.iter().for_each(|gliner| gliner.lengthen(&mut spec));
         spec.validate().map_err(|error| family(error.into()))?;
         let limits = [pipeline.tokens_max, tokenizer_tokens_max(&pipeline.dir)?];
         let tokens_max = limits.into_iter().flatten().fold(spec.position.tokens_max() as u32, u32::min);
@@ -180,6 +190,7 @@ impl ModelDescription {
             score_activation,
             pair_template: found.template,
             multivector,
+            span_texts: gliner.map(|gliner| gliner.texts()).transpose()?,
             names,
             head_names: found.names,
             spec,
@@ -197,7 +208,7 @@ impl ModelDescription {
         let gives = self.gives();
         match self.labels.len() {
             1 if gives.classes => ModelTask::Score,
-            _ if gives.classes || gives.token_classes => ModelTask::Extract,
+            _ if gives.classes || gives.token_classes || gives.spans => ModelTask::Extract,
             _ => ModelTask::Encode,
         }
     }
@@ -206,6 +217,26 @@ impl ModelDescription {
     pub fn weight_bytes_estimate(&self, dtype: Dtype) -> u64 {
         self.spec.parameters() * dtype.bytes() as u64
     }
+}
+
+fn read_config(dir: &Path) -> Result<(PathBuf, Value), DescribeError> {
+    let path = dir.join("config.json");
+    let config = json::required(&path, json::BYTES_MAX)?;
+    Ok((path, config))
+}
+
+/// The encoder, with a head that stands in for its own.
+fn describe_encoder(
+    config: &Value,
+    checkpoint: &Checkpoint,
+    is_gliner: bool,
+) -> Result<Described, FamilyError> {
+    let bare = Head::pooled(Pooling::Mean, false);
+    let root = if is_gliner { gliner::ENCODER } else { "" };
+    if late_interaction::is_stanford(config) {
+        return families::describe(&without_architecture(config), (checkpoint, root), bare);
+    }
+    families::describe(config, (checkpoint, root), bare)
 }
 
 /// Leaves the encoder's family to `model_type`.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DescribeError, json};
+use super::{DescribeError, gliner::SpanNames, json};
 use crate::{
     families::Affine,
     spec::{Activation, HeadModule},
@@ -40,6 +40,7 @@ pub(crate) struct HeadNames {
     pub(crate) multivector: Vec<Option<ModuleWeights>>,
     /// Of a sparse head that knows a whole vocabulary.
     pub(crate) vocabulary: Option<VocabularyWeights>,
+    pub(crate) spans: Option<SpanNames>,
 }
 
 /// The table that tokens are compared with to get logits of words, `[words, width]`, and its bias.

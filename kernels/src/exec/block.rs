@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::batch::PackedBatch;
+use crate::batch::{PackedBatch, SpanRule};
 
 /// About as many tokens go through the whole stack at once on each thread. A block's buffers (14 KB a token for a
 /// hidden width of 384 in f32) then stay in the second-level cache from step to step, while the weights, read once per
@@ -20,6 +20,11 @@ pub(super) struct Block<'a> {
     pub(super) ranges: &'a [[u32; 2]],
     /// Bounds of the sequences' ranges; or empty.
     pub(super) range_bounds: &'a [u32],
+    /// See [`PackedBatch::labels`]: those of the whole batch.
+    pub(super) labels: &'a [u32],
+    /// Bounds of the sequences' labels; or empty.
+    pub(super) label_bounds: &'a [u32],
+    pub(super) span_rules: &'a [SpanRule],
     /// From 0.
     pub(super) cu_seqlens: &'a [u32],
     /// Bounds of the sequences' keys, of which only differences count.
@@ -30,7 +35,8 @@ impl<'a> Block<'a> {
     /// The given sequences of a checked batch; `cu_seqlens` keeps their lengths.
     pub(super) fn cut(batch: &'a PackedBatch, sequences: Range<usize>, cu_seqlens: &'a mut Vec<u32>) -> Self {
         let bounds = &batch.cu_seqlens_q[sequences.start..=sequences.end];
-        let range_bounds = batch.range_bounds.get(sequences.start..=sequences.end).unwrap_or_default();
+        let bounds_of = |all: &'a [u32]| all.get(sequences.start..=sequences.end).unwrap_or_default();
+        let (range_bounds, label_bounds) = (bounds_of(&batch.range_bounds), bounds_of(&batch.label_bounds));
         let cu_seqlens_k = &batch.cu_seqlens_k[sequences.start..=sequences.end];
         let first = bounds[0];
         let tokens = first as usize..bounds[sequences.len()] as usize;
@@ -45,6 +51,9 @@ impl<'a> Block<'a> {
             skipped,
             ranges: &batch.ranges,
             range_bounds,
+            labels: &batch.labels,
+            label_bounds,
+            span_rules: batch.span_rules.get(sequences).unwrap_or_default(),
             cu_seqlens,
             cu_seqlens_k,
         }

@@ -29,6 +29,7 @@ pub(super) fn check(plan: &Plan, batch: &PackedBatch) -> Result<(), ExecError> {
     length("cu_seqlens_k", batch.cu_seqlens_k.len(), batch.cu_seqlens_q.len())?;
     keys(plan, batch)?;
     ranges(batch)?;
+    labels(batch)?;
     let EmbedPlan { vocab, positions, token_types, .. } = plan.embed;
     if let Some((row, id)) = first_outside(&batch.token_ids, vocab) {
         return Err(ExecError::TokenId { row, id, vocab });
@@ -68,24 +69,49 @@ fn keys(plan: &Plan, batch: &PackedBatch) -> Result<(), ExecError> {
     Ok(())
 }
 
-/// What dense vectors are pooled from lies in their sequences.
+/// What dense vectors and words are pooled from lies in their sequences.
 fn ranges(batch: &PackedBatch) -> Result<(), ExecError> {
     let PackedBatch { ranges, range_bounds, cu_seqlens_q, .. } = batch;
     if range_bounds.is_empty() {
         return length("ranges", ranges.len(), 0);
     }
-    length("range_bounds", range_bounds.len(), cu_seqlens_q.len())?;
-    let (total, ends) = (ranges.len(), [range_bounds[0], range_bounds[range_bounds.len() - 1]]);
-    if ends != [0, total as u32] || !range_bounds.is_sorted() {
-        let (field, index) = ("range_bounds", range_bounds.len() - 1);
-        return Err(ExecError::CuSeqlens { field, index, value: range_bounds[index], tokens: total });
-    }
+    bounds("range_bounds", range_bounds, ranges.len(), cu_seqlens_q.len())?;
     for (sequence, (tokens, bounds)) in cu_seqlens_q.windows(2).zip(range_bounds.windows(2)).enumerate() {
         let tokens = tokens[1] - tokens[0];
         let own = &ranges[bounds[0] as usize..bounds[1] as usize];
         if let Some(&[start, end]) = own.iter().find(|[start, end]| start >= end || *end > tokens) {
             return Err(ExecError::Range { sequence, start, end, tokens });
         }
+    }
+    Ok(())
+}
+
+/// Labels stand in their sequences, each of which says what is kept.
+fn labels(batch: &PackedBatch) -> Result<(), ExecError> {
+    let PackedBatch { labels, label_bounds, span_rules, range_bounds, cu_seqlens_q, .. } = batch;
+    if label_bounds.is_empty() {
+        length("labels", labels.len(), 0)?;
+        return length("span_rules", span_rules.len(), 0);
+    }
+    bounds("label_bounds", label_bounds, labels.len(), cu_seqlens_q.len())?;
+    length("range_bounds", range_bounds.len(), cu_seqlens_q.len())?;
+    length("span_rules", span_rules.len(), batch.sequences())?;
+    for (sequence, (tokens, bounds)) in cu_seqlens_q.windows(2).zip(label_bounds.windows(2)).enumerate() {
+        let tokens = tokens[1] - tokens[0];
+        let own = &labels[bounds[0] as usize..bounds[1] as usize];
+        if let Some(&label) = own.iter().find(|label| **label >= tokens) {
+            return Err(ExecError::Label { sequence, label, tokens });
+        }
+    }
+    Ok(())
+}
+
+/// What belongs to sequences is told apart by bounds that rise from 0 to its number.
+fn bounds(field: &'static str, bounds: &[u32], total: usize, expected: usize) -> Result<(), ExecError> {
+    length(field, bounds.len(), expected)?;
+    let index = bounds.len() - 1;
+    if [bounds[0], bounds[index]] != [0, total as u32] || !bounds.is_sorted() {
+        return Err(ExecError::CuSeqlens { field, index, value: bounds[index], tokens: total });
     }
     Ok(())
 }

@@ -148,6 +148,16 @@ pub enum ExecError {
         /// Tokens that it has.
         tokens: u32,
     },
+    /// A label stands at a token of its own sequence.
+    #[error("a label of sequence {sequence} stands at token {label} of {tokens}")]
+    Label {
+        /// Its place in the batch.
+        sequence: usize,
+        /// The token.
+        label: u32,
+        /// Tokens that it has.
+        tokens: u32,
+    },
     /// The model has no head for what is wanted, or nothing is wanted.
     #[error("the model gives {gives}; {wanted} was asked for")]
     Outputs {

@@ -3,9 +3,12 @@
 use super::{
     ExecError, LoadError,
     load::keep_first,
+    span_weights::SpanWeights,
+    spans::SpanWorkspace,
     sparse::{SparseWeights, SparseWorkspace},
 };
 use crate::{
+    batch::SpanRule,
     cpu::{Activation, AlignedBuf, CpuIsa, CpuOps, Element, Epilogue, LayerNorm, PackedLinear},
     describe::{HeadNames, ModuleWeights, TableRows},
     dtype::Dtype,
@@ -21,6 +24,7 @@ pub(super) struct HeadWeights {
     token_classes: Option<Chain>,
     sparse: Option<SparseWeights>,
     multivector: Option<Chain>,
+    spans: Option<SpanWeights>,
 }
 
 /// Steps with their weights, in order.
@@ -51,19 +55,25 @@ impl HeadWeights {
         });
         let multivector = plan.multivector.as_ref();
         let multivector = multivector.map(|plan| Chain::load(&plan.chain, isa, &names.multivector));
+        let spans = plan.spans.as_ref().map(|plan| {
+            let names = names.spans.as_ref().expect("a described head of spans has the names of its weights");
+            SpanWeights::load(plan, isa, names)
+        });
         Ok(Self {
             dense: pooled(&plan.dense, &names.dense)?,
             classes: pooled(&plan.classes, &names.classes)?,
             token_classes: of_tokens(&plan.token_classes, &names.token_classes)?,
             sparse: sparse.transpose()?,
             multivector: multivector.transpose()?,
+            spans: spans.transpose()?,
         })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let Self { dense, classes, token_classes, sparse, multivector } = self;
+        let Self { dense, classes, token_classes, sparse, multivector, spans } = self;
         let chains = [dense, classes, token_classes, multivector].into_iter().flatten().map(Chain::bytes);
-        chains.sum::<usize>() + sparse.as_ref().map_or(0, SparseWeights::bytes)
+        let sparse = sparse.as_ref().map_or(0, SparseWeights::bytes);
+        chains.sum::<usize>() + sparse + spans.as_ref().map_or(0, SpanWeights::bytes)
     }
 }
 
@@ -163,6 +173,12 @@ pub(super) struct Hidden<'a, T> {
     pub(super) ranges: &'a [[u32; 2]],
     /// Of each sequence, only differences and their place in `ranges` count; or empty.
     pub(super) range_bounds: &'a [u32],
+    /// Tokens in their sequence: see `PackedBatch::labels`.
+    pub(super) labels: &'a [u32],
+    /// As `range_bounds`, of `labels`.
+    pub(super) label_bounds: &'a [u32],
+    /// `[sequences]`; or empty.
+    pub(super) span_rules: &'a [SpanRule],
 }
 
 impl<T> Hidden<'_, T> {
@@ -182,12 +198,14 @@ pub(super) struct HeadWorkspace {
     /// Of the block's rows.
     ranges: Vec<[u32; 2]>,
     sparse: SparseWorkspace,
+    spans: SpanWorkspace,
 }
 
 impl HeadWorkspace {
     pub(super) fn new() -> Self {
         let [from, to] = [AlignedBuf::zeroed(0), AlignedBuf::zeroed(0)];
-        Self { from, to, ranges: Vec::new(), sparse: SparseWorkspace::new() }
+        let (sparse, spans) = (SparseWorkspace::new(), SpanWorkspace::new());
+        Self { from, to, ranges: Vec::new(), sparse, spans }
     }
 
     /// Runs the heads that are wanted, all of which the model has, and appends what they give.
@@ -221,6 +239,9 @@ impl HeadWorkspace {
                 let vectors = self.chain(ops, chain, kept, kept * hidden.width)?;
                 out.multivector.extend_from_slice(vectors);
             }
+        }
+        if let (true, Some(plan), Some(weights)) = (wanted.spans, &plan.spans, &weights.spans) {
+            self.spans.run(ops, (plan, weights), hidden, &mut out.spans)?;
         }
         Ok(())
     }

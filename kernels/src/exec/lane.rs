@@ -116,9 +116,29 @@ impl<T: Element> Pass<'_, '_, T> {
         let CpuModel { plan, weights, .. } = self.model;
         pass::run(plan, &mut self)?;
         let rows = self.buffers.get(Buffer::Hidden);
-        let Block { token_ids, skipped, ranges, range_bounds, cu_seqlens, .. } = self.block;
-        let hidden =
-            Hidden { width: plan.hidden(), rows, cu_seqlens, token_ids, skipped, ranges, range_bounds };
+        let Block {
+            token_ids,
+            skipped,
+            ranges,
+            range_bounds,
+            labels,
+            label_bounds,
+            span_rules,
+            cu_seqlens,
+            ..
+        } = self.block;
+        let hidden = Hidden {
+            width: plan.hidden(),
+            rows,
+            cu_seqlens,
+            token_ids,
+            skipped,
+            ranges,
+            range_bounds,
+            labels,
+            label_bounds,
+            span_rules,
+        };
         self.head.run(self.ops, (&plan.head, &weights.head), hidden, wanted, out)
     }
 }

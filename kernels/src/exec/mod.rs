@@ -11,6 +11,8 @@ mod model;
 mod pass;
 mod reader;
 mod relative;
+mod span_weights;
+mod spans;
 mod sparse;
 mod workspace;
 

@@ -227,8 +227,8 @@ impl HeadKind {
 }
 
 impl HeadLayer {
-    fn prefix(&self, encoder: &Described) -> &'static str {
-        if self.in_encoder { encoder.names.prefix } else { "" }
+    fn prefix<'a>(&self, encoder: &'a Described) -> &'a str {
+        if self.in_encoder { &encoder.names.prefix } else { "" }
     }
 
     /// The layer on vectors of `width`, with the names of its weights, which are there.

@@ -156,17 +156,18 @@ struct Identity {
     auto_map: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// Understands a checkpoint from its parsed `config.json` and the headers of its weights.
+/// Understands a checkpoint from its parsed `config.json` and the headers of its weights, all of whose names begin with
+/// `root` where the encoder is a part of something larger.
 pub(crate) fn describe(
     config: &serde_json::Value,
-    checkpoint: &Checkpoint,
+    (checkpoint, root): (&Checkpoint, &str),
     head: Head,
 ) -> Result<Described, FamilyError> {
     let identity: Identity = from_value(config)?;
     let families = identity.families()?;
-    let family = families.iter().find(|family| family.naming.is_of(checkpoint)).unwrap_or(&families[0]);
+    let family = families.iter().find(|family| family.naming.is_of(checkpoint, root)).unwrap_or(&families[0]);
     let spec = family.valid_spec(config, &identity, head)?;
-    let names = family.naming.names(checkpoint, &spec)?;
+    let names = family.naming.names((checkpoint, root), &spec)?;
     Ok(Described { spec, names })
 }
 

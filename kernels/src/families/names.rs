@@ -127,7 +127,7 @@ pub(crate) struct WeightNames {
     pub(crate) layers: Vec<LayerNames>,
     pub(crate) final_norm: Option<NormNames>,
     /// Of the encoder's own tensors.
-    pub(crate) prefix: &'static str,
+    pub(crate) prefix: String,
 }
 
 impl Naming {
@@ -166,10 +166,10 @@ impl Naming {
     };
 
     /// Whether the checkpoint calls its tables and its first layer so.
-    pub(super) fn is_of(&self, checkpoint: &Checkpoint) -> bool {
+    pub(super) fn is_of(&self, checkpoint: &Checkpoint, root: &str) -> bool {
         let Self { token, layer, attention_output, matrix, .. } = self;
         let first = format!("{layer}.0.{attention_output}.{matrix}");
-        let holds = |prefix: &&str, name: &str| checkpoint.contains(&format!("{prefix}{name}"));
+        let holds = |prefix: &&str, name: &str| checkpoint.contains(&format!("{root}{prefix}{name}"));
         self.prefixes.iter().any(|prefix| holds(prefix, token) && holds(prefix, &first))
     }
 
@@ -177,13 +177,13 @@ impl Naming {
     /// other.
     pub(super) fn names(
         &self,
-        checkpoint: &Checkpoint,
+        (checkpoint, root): (&Checkpoint, &str),
         spec: &EncoderSpec,
     ) -> Result<WeightNames, FamilyError> {
-        let holds = |prefix: &&&str| checkpoint.contains(&format!("{prefix}{}", self.token));
+        let holds = |prefix: &&&str| checkpoint.contains(&format!("{root}{prefix}{}", self.token));
         // Without the token table the check that follows names it as missing.
-        let prefix = self.prefixes.iter().find(holds).copied().unwrap_or_default();
-        let names = self.below(prefix, checkpoint, spec);
+        let prefix = format!("{root}{}", self.prefixes.iter().find(holds).copied().unwrap_or_default());
+        let names = self.below(&prefix, checkpoint, spec);
         for Stored { name, shape } in names.all() {
             checkpoint.find(name, shape)?;
         }
@@ -200,7 +200,7 @@ impl Naming {
         }
     }
 
-    fn below(&self, prefix: &'static str, checkpoint: &Checkpoint, spec: &EncoderSpec) -> WeightNames {
+    fn below(&self, prefix: &str, checkpoint: &Checkpoint, spec: &EncoderSpec) -> WeightNames {
         let Embeddings { vocab, width, token_types, norm, .. } = spec.embeddings;
         let hidden = spec.hidden;
         let below = |name: &str| format!("{prefix}{name}");
@@ -236,7 +236,7 @@ impl Naming {
             }),
             layers: spec.each_layer().enumerate().map(layer).collect(),
             final_norm: norm_of(self.final_norm, hidden, spec.final_norm),
-            prefix,
+            prefix: prefix.to_owned(),
         }
     }
 }

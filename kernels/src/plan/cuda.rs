@@ -50,6 +50,9 @@ impl CudaPlan {
     /// # Errors
     /// What there is no kernel for; a CPU may have one.
     pub(crate) fn new(spec: &EncoderSpec, policy: DtypePolicy) -> Result<Self, PlanError> {
+        if spec.head.spans.is_some() {
+            return Err(KernelError::Part { what: "scores of spans (words, lstm, spans by labels)" }.into());
+        }
         let dtype = select::cuda_dtype(spec, policy)?;
         let plan = Plan::of(spec, Target::Cuda, dtype, dtype)?;
         let kernels = CudaKernels::select(&plan, select::distance(spec.position_bias))?;

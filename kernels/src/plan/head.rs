@@ -6,7 +6,7 @@ use super::select::function;
 use crate::{
     cpu::{Activation, Pooling, WordWeights},
     outputs::OutputSet,
-    spec::{self, Head, HeadModule, PooledHead, SparseHead, SparseWeights, TokenHead},
+    spec::{self, Head, HeadModule, INNER, PooledHead, SpanHead, SparseHead, SparseWeights, TokenHead},
 };
 
 /// One plan for each head that the model has.
@@ -19,6 +19,25 @@ pub(crate) struct HeadPlan {
     pub(crate) token_classes: Option<ChainPlan>,
     pub(crate) sparse: Option<SparsePlan>,
     pub(crate) multivector: Option<MultivectorPlan>,
+    pub(crate) spans: Option<SpanPlan>,
+}
+
+/// Words and labels from the tokens of a sequence, and the products of spans with labels.
+///
+/// The perceptron of a span ends in two products. The first is one of the row of its first word and one of that of its last,
+/// which are computed once a word; the second and that with the label are one product with a row that is computed once a
+/// label. So a span costs `inner` multiplications a label, and its vector is never there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SpanPlan {
+    /// Of the hidden states.
+    pub(crate) inputs: usize,
+    /// Of words and labels.
+    pub(crate) width: usize,
+    /// Inside of every perceptron.
+    pub(crate) inner: usize,
+    pub(crate) pooling: Pooling,
+    pub(crate) recurrent: bool,
+    pub(crate) words_max: usize,
 }
 
 /// Steps on each token behind the first ones of its sequence.
@@ -85,6 +104,7 @@ impl HeadPlan {
                 chain: ChainPlan::new(&head.modules, hidden),
                 skipped_first: head.skipped_first,
             }),
+            spans: head.spans.map(|head| SpanPlan::new(head, hidden)),
         }
     }
 
@@ -111,6 +131,17 @@ impl SparsePlan {
             SparseWeights::Lexical { skipped } => WordsPlan::Lexical { skipped: skipped.clone() },
         };
         Self { chain: ChainPlan::new(&head.modules, hidden), words }
+    }
+}
+
+impl SpanPlan {
+    fn new(SpanHead { width, pooling: of_words, recurrent, words_max }: SpanHead, inputs: usize) -> Self {
+        Self { inputs, width, inner: INNER * width, pooling: pooling(of_words), recurrent, words_max }
+    }
+
+    /// Whether hidden states are projected first.
+    pub(crate) fn projects(self) -> bool {
+        self.inputs != self.width
     }
 }
 
@@ -147,7 +178,7 @@ const fn pooling(pooling: spec::Pooling) -> Pooling {
 impl fmt::Display for HeadPlan {
     /// One line a head.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { gives: _, dense, classes, token_classes, sparse, multivector } = self;
+        let Self { gives: _, dense, classes, token_classes, sparse, multivector, spans } = self;
         for (name, head) in [("dense", dense), ("classes", classes)] {
             head.as_ref().map_or(Ok(()), |head| writeln!(f, "  {name} = {head}"))?;
         }
@@ -155,7 +186,21 @@ impl fmt::Display for HeadPlan {
         sparse.as_ref().map_or(Ok(()), |sparse| writeln!(f, "  sparse = rows{sparse}"))?;
         multivector.as_ref().map_or(Ok(()), |head| {
             writeln!(f, "  multivector = rows from {}{}", head.skipped_first, head.chain)
-        })
+        })?;
+        spans.map_or(Ok(()), |head| writeln!(f, "  spans = {head}"))
+    }
+}
+
+impl fmt::Display for SpanPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { inputs, width, inner, pooling, recurrent, words_max } = *self;
+        write!(f, "words (pool {pooling:?})")?;
+        if self.projects() {
+            write!(f, " -> linear f32 {inputs} -> {width}")?;
+        }
+        f.write_str(if recurrent { " -> lstm f32 both ways" } else { "" })?;
+        write!(f, " -> linear f32 {width} -> {inner} -> {width} -> {inner} twice")?;
+        write!(f, ", up to {words_max} words: Relu of the sum by labels of {inner} -> sigmoid")
     }
 }
 

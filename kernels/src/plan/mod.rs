@@ -16,7 +16,7 @@ mod select;
 
 pub(crate) use cuda::{CudaPlan, StepKernel};
 pub use error::PlanError;
-pub(crate) use head::{ChainPlan, HeadPlan, HeadStep, PooledPlan, SparsePlan, WordsPlan};
+pub(crate) use head::{ChainPlan, HeadPlan, HeadStep, PooledPlan, SpanPlan, SparsePlan, WordsPlan};
 pub(crate) use heads::HeadLayout;
 pub(crate) use rope::RopePlan;
 

@@ -33,6 +33,33 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
     }
 }
 
+/// One direction of an LSTM over the rows of one sequence `x [rows, inputs]`, in the order in which they are given: weights
+/// `[4 half, inputs]` with their bias, and `[4 half, half]`, whose gates stand below each other in PyTorch's order.
+pub fn lstm(x: &[f64], input: (&[f64], &[f64]), recurrent: &[f64]) -> Vec<f64> {
+    let (weights, bias) = input;
+    let (half, inputs) = (bias.len() / 4, weights.len() / bias.len());
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let (mut hidden, mut cell, mut out) = (vec![0.0; half], vec![0.0; half], Vec::new());
+    for row in x.chunks_exact(inputs) {
+        let of_state = linear(&hidden, recurrent, &vec![0.0; 4 * half]);
+        let gates: Vec<f64> = linear(row, weights, bias).iter().zip(&of_state).map(|(a, b)| a + b).collect();
+        for unit in 0..half {
+            let gate = |gate: usize| gates[gate * half + unit];
+            cell[unit] = sigmoid(gate(1)) * cell[unit] + sigmoid(gate(0)) * gate(2).tanh();
+            hidden[unit] = sigmoid(gate(3)) * cell[unit].tanh();
+        }
+        out.extend_from_slice(&hidden);
+    }
+    out
+}
+
+/// The logit of each label `[labels, inner]`, with its bias, for the span whose first word has the row `start [inner]` and
+/// whose last one has `end [inner]`.
+pub fn span_logits(start: &[f64], end: &[f64], labels: &[f64], biases: &[f64]) -> Vec<f64> {
+    let inner: Vec<f64> = start.iter().zip(end).map(|(start, end)| (start + end).max(0.0)).collect();
+    linear(&inner, labels, biases)
+}
+
 /// Layer normalisation of each row of `x [rows, dims]`.
 pub fn layer_norm(x: &[f64], gamma: &[f64], beta: &[f64], epsilon: f64) -> Vec<f64> {
     let dims = gamma.len() as f64;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Activation, Norm, SpecError,
+    Activation, Norm, SpanHead, SpecError,
     validate::{HIDDEN_MAX, VOCAB_MAX, within},
 };
 use crate::{cpu::WordWeights, outputs::OutputSet};
@@ -26,6 +26,8 @@ pub struct Head {
     pub sparse: Option<SparseHead>,
     /// One vector per token.
     pub multivector: Option<MultivectorHead>,
+    /// Scores of a caller's labels for spans of words.
+    pub spans: Option<SpanHead>,
 }
 
 /// A pooled vector that goes through modules.
@@ -133,13 +135,14 @@ impl Head {
 
     /// The outputs that there are heads for.
     pub fn gives(&self) -> OutputSet {
-        let Self { dense, classes, token_classes, sparse, multivector } = self;
+        let Self { dense, classes, token_classes, sparse, multivector, spans } = self;
         OutputSet {
             dense: dense.is_some(),
             classes: classes.is_some(),
             token_classes: token_classes.is_some(),
             sparse: sparse.is_some(),
             multivector: multivector.is_some(),
+            spans: spans.is_some(),
         }
     }
 
@@ -160,7 +163,8 @@ impl Head {
         self.pooled_heads().try_for_each(|(_, head)| head.validate(hidden))?;
         self.token_heads().try_for_each(|(_, head)| validate(&head.modules, hidden))?;
         self.sparse.as_ref().map_or(Ok(()), |sparse| sparse.validate(hidden))?;
-        self.multivector.as_ref().map_or(Ok(()), |head| validate(&head.modules, hidden))
+        self.multivector.as_ref().map_or(Ok(()), |head| validate(&head.modules, hidden))?;
+        self.spans.map_or(Ok(()), SpanHead::validate)
     }
 
     /// With what they are called where a model has several.
@@ -177,7 +181,8 @@ impl Head {
         let of_tokens = self.token_heads().map(|(_, head)| parameters(&head.modules, hidden));
         let sparse = self.sparse.as_ref().map_or(0, |sparse| sparse.parameters(hidden));
         let multivector = self.multivector.as_ref().map_or(0, |head| parameters(&head.modules, hidden));
-        pooled.chain(of_tokens).sum::<usize>() + sparse + multivector
+        let spans = self.spans.map_or(0, |head| head.parameters(hidden));
+        pooled.chain(of_tokens).sum::<usize>() + sparse + multivector + spans
     }
 }
 
@@ -271,7 +276,8 @@ impl fmt::Display for Head {
         let of_tokens = self.token_heads().map(|(name, head)| format!("{name}: {head}"));
         let sparse = self.sparse.iter().map(|head| format!("sparse: {head}"));
         let multivector = self.multivector.iter().map(|head| format!("multivector: {head}"));
-        let lines: Vec<_> = pooled.chain(of_tokens).chain(sparse).chain(multivector).collect();
+        let spans = self.spans.iter().map(|head| format!("spans: {head}"));
+        let lines: Vec<_> = pooled.chain(of_tokens).chain(sparse).chain(multivector).chain(spans).collect();
         f.write_str(&lines.join("\n  "))
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod head;
 mod layer;
 mod position;
+mod spans;
 mod validate;
 
 pub(crate) use display::Kinds;
@@ -19,6 +20,8 @@ pub use layer::{
     Activation, Attention, Ffn, Gate, LayerPattern, LayerSpec, Mask, Norm, NormPlacement, QkvLayout,
 };
 pub use position::{Disentangled, Position, PositionBias, Rope, RopeScaling};
+pub(crate) use spans::INNER;
+pub use spans::SpanHead;
 pub(crate) use validate::multiple;
 
 /// A transformer encoder with its head: `[tokens]` ids in, `[sequences, hidden]` vectors out.

@@ -59,7 +59,7 @@ unsafe fn exp<S: Simd>(x: S::V) -> S::V {
 /// # Safety
 /// The machine supports `S`.
 #[inline(always)]
-unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
+pub(crate) unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
     // SAFETY: the caller vouches for the set.
     unsafe {
         let one = S::splat(1.0);

@@ -6,6 +6,7 @@ mod heads;
 mod linear;
 mod pointwise;
 mod rope;
+mod spans;
 
 use super::{CpuIsa, CpuWorkers, Element};
 use crate::Dtype;
