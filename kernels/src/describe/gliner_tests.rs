@@ -139,18 +139,6 @@ fn an_encoder_without_positions_takes_the_tokens_of_as_many_words_as_are_read() 
 }
 
 #[test]
-fn a_pickle_is_refused_with_what_converts_it() {
-    let dir = model(&gliner_config(), |_| true, &[]);
-    std::fs::rename(dir.path().join("model.safetensors"), dir.path().join("pytorch_model.bin"))
-        .expect("renamed");
-    let refused = refusal_of(dir.path());
-    assert!(
-        refused.starts_with("DIR/pytorch_model.bin is a pickle of PyTorch, which is never read"),
-        "{refused}"
-    );
-}
-
-#[test]
 fn weights_that_are_missing_or_too_many_are_named() {
     let refused = |keeps: fn(&str) -> bool, more: &[(&str, &[usize])]| {
         refusal_of(model(&gliner_config(), keeps, more).path())

@@ -109,7 +109,9 @@ impl Source<'_> {
 
     /// A matrix whose columns are the outputs.
     fn transposed(self, name: &str, [rows, columns]: [usize; 2]) -> Result<PackedLinear, LoadError> {
-        let values = self.checkpoint.tensor(name, &[rows, columns])?.read_all()?;
+        let tensor = self.checkpoint.tensor(name, &[rows, columns])?;
+        let values = tensor.read_all()?;
+        tensor.release();
         let fill = |output: usize, row: &mut [f32]| {
             row.iter_mut().zip(values[output..].iter().step_by(columns)).for_each(|(to, value)| *to = *value);
         };

@@ -43,10 +43,10 @@ pub fn lstm(x: &[f64], input: (&[f64], &[f64]), recurrent: &[f64]) -> Vec<f64> {
     for row in x.chunks_exact(inputs) {
         let of_state = linear(&hidden, recurrent, &vec![0.0; 4 * half]);
         let gates: Vec<f64> = linear(row, weights, bias).iter().zip(&of_state).map(|(a, b)| a + b).collect();
-        for unit in 0..half {
+        for (unit, (cell, hidden)) in cell.iter_mut().zip(&mut hidden).enumerate() {
             let gate = |gate: usize| gates[gate * half + unit];
-            cell[unit] = sigmoid(gate(1)) * cell[unit] + sigmoid(gate(0)) * gate(2).tanh();
-            hidden[unit] = sigmoid(gate(3)) * cell[unit].tanh();
+            *cell = sigmoid(gate(1)) * *cell + sigmoid(gate(0)) * gate(2).tanh();
+            *hidden = sigmoid(gate(3)) * cell.tanh();
         }
         out.extend_from_slice(&hidden);
     }

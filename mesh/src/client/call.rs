@@ -350,6 +350,12 @@ impl Extract {
         self
     }
 
+    /// Whether a span may lie inside of another, where the model finds spans by the caller's labels.
+    pub fn nested(mut self, nested: bool) -> Self {
+        self.options.nested = nested;
+        self
+    }
+
     /// Leave out what scores less; by default the model's own rule.
     pub fn threshold(mut self, threshold: impl Into<Option<f32>>) -> Self {
         self.options.threshold = threshold.into();

@@ -19,6 +19,7 @@ async fn extract(args: ExtractArgs) -> Result<Exit, Stop> {
         threshold: args.threshold,
         hypothesis: args.hypothesis,
         multi_label: args.multi_label,
+        nested: args.nested,
         ..ExtractOptions::default()
     };
     task::run(&args.task, |model, texts| Extract::live(model, texts).options(options), &mut ExtractLines)

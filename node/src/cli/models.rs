@@ -1,7 +1,7 @@
 //! `shoal models`
 
 use serde::{Deserialize, Serialize};
-use shoal_kernels::{CpuIsa, ModelDescription, Plan};
+use shoal_kernels::{CONFIG_FILES, CpuIsa, ModelDescription, Plan};
 
 use super::args::{ModelsArgs, ModelsCommand, ModelsExplainArgs};
 use super::exit::{Exit, Stop};
@@ -115,15 +115,15 @@ impl Told {
     }
 }
 
-/// What `config.json` calls the architecture.
+/// What its configuration calls the architecture.
 fn model_type(description: &ModelDescription) -> String {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]
         model_type: String,
     }
-    let config = std::fs::read(description.dir.join("config.json"));
-    let parsed = config.ok().and_then(|json| serde_json::from_slice::<Config>(&json).ok());
+    let configs = CONFIG_FILES.iter().rev().map(|name| std::fs::read(description.dir.join(name)));
+    let parsed = configs.flatten().next().and_then(|json| serde_json::from_slice::<Config>(&json).ok());
     parsed.map(|config| config.model_type).unwrap_or_default()
 }
 

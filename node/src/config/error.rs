@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use shoal_kernels::CONFIG_FILES;
+
 use super::ApiKeyError;
 
 /// The configuration cannot be used; nothing was started.
@@ -52,7 +54,7 @@ pub enum ConfigError {
         addr: std::net::SocketAddr,
     },
     /// A model directory was named that is none.
-    #[error("{key}: {} is no model directory: it has no config.json", dir.display())]
+    #[error("{key}: {} is no model directory: it has no {}", dir.display(), CONFIG_FILES.join(" and no "))]
     NotAModelDirectory {
         /// The key or flag.
         key: &'static str,

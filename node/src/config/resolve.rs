@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shoal_kernels::DtypePolicy;
 use shoal_kernels::cpu::CpuIsa;
+use shoal_kernels::{CONFIG_FILES, DtypePolicy};
 use shoal_mesh::Identity;
 
 use super::error::ConfigError;
@@ -357,7 +357,7 @@ fn name_or_directory(
 ) -> Result<String, ConfigError> {
     let dir = source.map_or_else(|| PathBuf::from(name), |source| source.path(name));
     let written_as_path = name.starts_with(['.', '/', '~']) || name.ends_with('/');
-    let is_model = dir.join("config.json").is_file();
+    let is_model = CONFIG_FILES.iter().any(|name| dir.join(name).is_file());
     if written_as_path && !is_model {
         return Err(ConfigError::NotAModelDirectory { key, dir });
     }

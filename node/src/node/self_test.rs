@@ -1,6 +1,6 @@
 //! What a model must do before the node is ready with it.
 
-use shoal_kernels::ModelTask;
+use shoal_kernels::{ModelDescription, ModelTask};
 use shoal_mesh::{ClientError, Encode, Extract, ItemResult, Score};
 use shoal_protocol::message::Truncate;
 
@@ -14,8 +14,8 @@ impl Node {
     pub(super) async fn self_test(&self, name: &str) -> Result<(), StartError> {
         let failed = |message: String| StartError::SelfTest { name: name.to_owned(), message };
         let front = self.service.fronts.make(name).await.map_err(|error| failed(error.to_string()))?;
-        let alone = self.answers(name, front.description.task(), &SELF_TEST[..1]).await?;
-        let together = self.answers(name, front.description.task(), &SELF_TEST).await?;
+        let alone = self.answers(name, &front.description, &SELF_TEST[..1]).await?;
+        let together = self.answers(name, &front.description, &SELF_TEST).await?;
         if let Some(ItemResult::Failed { message, .. }) =
             together.iter().find(|item| matches!(item, ItemResult::Failed { .. }))
         {
@@ -37,11 +37,11 @@ impl Node {
     async fn answers(
         &self,
         name: &str,
-        task: ModelTask,
+        description: &ModelDescription,
         texts: &[&str],
     ) -> Result<Vec<ItemResult>, StartError> {
         let (texts, cut) = (texts.iter().copied(), Truncate::Right);
-        let answered = match task {
+        let answered = match description.task() {
             ModelTask::Encode => {
                 self.client.encode(Encode::new(name, texts).truncate(cut).no_deadline()).await
             }
@@ -50,7 +50,10 @@ impl Node {
                 self.client.score(call).await.map(|scored| scored.call)
             }
             ModelTask::Extract => {
-                self.client.extract(Extract::new(name, texts).truncate(cut).no_deadline()).await
+                // Where a model knows no labels by itself, every span of this one is compared.
+                let label = description.span_texts.is_some().then_some("thing");
+                let call = Extract::new(name, texts).labels(label).threshold(label.map(|_| 0.0));
+                self.client.extract(call.truncate(cut).no_deadline()).await
             }
         };
         let failed =

@@ -12,7 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use shoal_kernels::{DescribeError, DtypePolicy, Matryoshka, ModelDescription, Prompts};
+use shoal_kernels::{CONFIG_FILES, DescribeError, DtypePolicy, Matryoshka, ModelDescription, Prompts};
 
 pub use catalogue::{Card, CatalogueEntry, ModelFile, Source, Task};
 pub use error::StoreError;
@@ -182,8 +182,9 @@ impl ModelStore {
             _ => None,
         });
         // sentence-transformers once kept the encoder in a folder of its own, so that the root has no config.json.
-        let holds = |dir: &PathBuf, name| dir.join(name).is_file();
-        let is_model = |dir: &PathBuf| holds(dir, "config.json") || holds(dir, "modules.json");
+        let holds = |dir: &PathBuf, name: &str| dir.join(name).is_file();
+        let is_model =
+            |dir: &PathBuf| CONFIG_FILES.iter().chain(&["modules.json"]).any(|name| holds(dir, name));
         dirs.chain([self.install_dir(entry)]).find(is_model)
     }
 }

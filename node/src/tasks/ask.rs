@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shoal_kernels::spec::Poolings;
 use shoal_kernels::{
-    CpuIsa, Matryoshka, MultivectorTexts, OutputSet, PairTemplate, Prompts, ScoreActivation,
+    CpuIsa, Matryoshka, MultivectorTexts, OutputSet, PairTemplate, Prompts, ScoreActivation, SpanTexts,
 };
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, InputType, Numerics, Task, TaskResult};
@@ -43,6 +43,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) score_activation: ScoreActivation,
     /// What texts need before each of their tokens gets a vector.
     pub(crate) multivector: Option<&'a MultivectorTexts>,
+    /// How it is told the labels of the spans that it looks for.
+    pub(crate) span_texts: Option<&'a SpanTexts>,
     /// What stands around a query and a text, where it judges them as a language model.
     pub(crate) pair_template: Option<&'a PairTemplate>,
     /// Whether its tokenizer puts two texts into one sequence.
@@ -135,8 +137,17 @@ pub(crate) enum AskError {
         gives: OutputSet,
     },
     /// Spans have no raw scores.
-    #[error("the scores of spans are means of probabilities: there are no raw ones")]
+    #[error("the scores of spans are probabilities: there are no raw ones")]
     RawSpans,
+    /// Nothing is looked for.
+    #[error("this model finds spans by the labels that it is given, and none is given")]
+    NoLabels,
+    /// Spans that a model's own labels cut out of a text lie side by side.
+    #[error("only a model that finds spans by the caller's labels can nest them: this one gives {gives}")]
+    NoNesting {
+        /// What there is a head for.
+        gives: OutputSet,
+    },
     /// A label that the model does not have.
     #[error("the model has no label {label:?}; it has {}", known.join(", "))]
     Label {
@@ -200,6 +211,8 @@ impl AskError {
             Self::NoItems
             | Self::NoHypotheses { .. }
             | Self::RawSpans
+            | Self::NoLabels
+            | Self::NoNesting { .. }
             | Self::Label { .. }
             | Self::Dims { .. }
             | Self::Prompt { .. }
@@ -289,6 +302,7 @@ impl Answering {
             Self::Joined(joining, answering) => answering.handle_rows(joining.handle_rows(&rows)),
             Self::Scores(scoring) => scoring.handle_rows(rows),
             Self::Extracts(Extracting::Spans(gather)) => result_frames(gather, &rows),
+            Self::Extracts(Extracting::Found(gather)) => result_frames(gather, &rows),
             Self::Extracts(Extracting::Classes(gather)) => result_frames(gather, &rows),
         }
     }
@@ -348,6 +362,7 @@ pub(in crate::tasks) mod testing {
             multi_label: false,
             score_activation: ScoreActivation::Identity,
             multivector: None,
+            span_texts: None,
             pair_template: None,
             pools_parts: true,
             takes_pairs: true,

@@ -1,22 +1,29 @@
 //! The extract primitive: labels of whole texts, and labelled spans in them.
 
-use shoal_kernels::OutputSet;
+mod found;
+
+use std::sync::Arc;
+
+use shoal_kernels::{OutputSet, SpanRule, SpanTexts};
 use shoal_protocol::message::{Answers, ClassBlock, ExtractOptions, SpanBlock};
 
 use crate::tasks::ask::{Abilities, Answering, AskError};
+use crate::tasks::extract::found::{FoundGather, Overlaps};
 use crate::tasks::frames::{Gather, not_a_number};
 use crate::tasks::joining::{Entailment, Joining};
 use crate::tasks::reading::{Preparation, Reading};
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::score::sigmoid;
 use crate::tasks::spans::{Tags, spans_of};
-use crate::tasks::tokenizer::{ItemFailure, TokenPlace};
+use crate::tasks::tokenizer::{ItemFailure, LabelPrompt, TokenPlace};
 
 /// How a model extracts.
 #[derive(Debug)]
 pub(crate) enum Extracting {
     /// A label for each token.
     Spans(SpanGather),
+    /// The caller's labels for spans of words.
+    Found(FoundGather),
     /// Labels of the text.
     Classes(ClassGather),
 }
@@ -30,6 +37,12 @@ pub(super) fn ask(
     abilities: Abilities<'_>,
 ) -> Result<(OutputSet, Reading, Answering), AskError> {
     let Abilities { gives, labels, multi_label, .. } = abilities;
+    if let Some(texts) = abilities.span_texts {
+        return spans_of_words(options, texts, gives);
+    }
+    if options.nested {
+        return Err(AskError::NoNesting { gives });
+    }
     // A reranker's one label is an answer about a query, and here is none.
     let gives = OutputSet { classes: gives.classes && abilities.pair_template.is_none(), ..gives };
     let are_own = options.labels.iter().all(|label| labels.contains(label));
@@ -66,6 +79,34 @@ pub(super) fn ask(
         return Ok((wanted, Reading::Alone(Preparation::default()), classes));
     }
     Err(AskError::NoHead { task: "extract", gives })
+}
+
+/// A threshold where none is given: as the reference of GLiNER has it.
+const THRESHOLD: f32 = 0.5;
+
+/// A model that reads a text behind the labels that it looks for.
+fn spans_of_words(
+    options: ExtractOptions,
+    texts: &SpanTexts,
+    gives: OutputSet,
+) -> Result<(OutputSet, Reading, Answering), AskError> {
+    let ExtractOptions { labels, multi_label: every_label, nested, threshold, .. } = options;
+    if labels.is_empty() {
+        return Err(AskError::NoLabels);
+    }
+    if options.hypothesis.is_some() {
+        return Err(AskError::NoHypotheses { gives });
+    }
+    if options.raw {
+        return Err(AskError::RawSpans);
+    }
+    let rule = SpanRule { threshold: threshold.unwrap_or(THRESHOLD), every_label };
+    let prompt = Arc::new(LabelPrompt::new(texts.clone(), &labels));
+    let gather = FoundGather::new(labels, Overlaps { nested, every_label });
+    let answering =
+        Answering::Joined(Joining::spans(), Box::new(Answering::Extracts(Extracting::Found(gather))));
+    let wanted = OutputSet { spans: true, ..OutputSet::NONE };
+    Ok((wanted, Reading::Labelled { prompt, rule }, answering))
 }
 
 /// The label of a model of entailment that says that a text entails a hypothesis, as the pipeline of transformers finds it.

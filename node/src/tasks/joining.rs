@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shoal_kernels::Outputs;
+use shoal_kernels::{Outputs, ScoredSpan, SpanRows};
+use shoal_protocol::message::ChunkPlace;
 
 use crate::tasks::rows::{Row, Rows};
 use crate::tasks::tokenizer::Part;
 use crate::tasks::vectors::normalize_l2;
 
-/// Holds the parts of a request's texts until all of one are there: at most one value row a sequence.
+/// Holds the parts of a request's texts until all of one are there: at most one value row a sequence, or
+/// [`SpanRows::ROW_MAX`] spans a text with the places of its words.
 #[derive(Debug)]
 pub(crate) struct Joining {
     joint: Joint,
@@ -24,6 +26,24 @@ enum Joint {
     Mean { dims: u32, normalize: bool },
     /// One logit a label, of that label's hypothesis.
     Entailment(Entailment),
+    /// The spans of all windows, whose words follow each other.
+    Spans,
+}
+
+/// What is kept of a part.
+#[derive(Debug)]
+enum Given {
+    Values(Vec<f32>),
+    Spans { found: u32, spans: Vec<ScoredSpan>, words: Vec<ChunkPlace> },
+}
+
+impl Given {
+    fn into_values(self) -> Vec<f32> {
+        match self {
+            Self::Values(values) => values,
+            Self::Spans { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Which of a classifier's logits say whether a text entails a hypothesis.
@@ -40,7 +60,9 @@ pub(crate) struct Entailment {
 #[derive(Debug)]
 struct Held {
     /// By part.
-    values: Vec<Option<Vec<f32>>>,
+    given: Vec<Option<Given>>,
+    /// Spans of all parts. Over what is weighed of one text, none is kept.
+    found: u32,
     weights: Vec<u32>,
     left: u32,
     tokens: u32,
@@ -58,23 +80,29 @@ impl Joining {
         Self { joint: Joint::Entailment(of), held: BTreeMap::new() }
     }
 
+    /// Windows of texts: what was found in them.
+    pub(crate) fn spans() -> Self {
+        Self { joint: Joint::Spans, held: BTreeMap::new() }
+    }
+
     /// The rows of the texts of which all parts are there now.
     pub(crate) fn handle_rows(&mut self, rows: &Rows) -> Rows {
-        let (mut outputs, mut whole) = (Outputs::new(), Vec::new());
+        let (mut outputs, mut whole, mut places) = (Outputs::new(), Vec::new(), Vec::new());
         for &row in &rows.rows {
             let held = self.held.entry(row.index).or_insert_with(|| Held::new(row.part.of));
-            held.add(row, self.joint.values(rows, row));
+            held.add(row, self.joint.given(rows, row));
             if held.left > 0 {
                 continue;
             }
             if let Some(held) = self.held.remove(&row.index) {
                 let (tokens, truncated) = (held.tokens, held.truncated);
-                self.joint.join(held, &mut outputs);
-                let (part, at) = (Part::WHOLE, whole.len() as u32);
-                whole.push(Row { row: at, tokens, truncated, part, ..row });
+                let (part, at, first_chunk) = (Part::WHOLE, whole.len() as u32, places.len() as u32);
+                self.joint.join(held, &mut outputs, &mut places);
+                let chunks = places.len() as u32 - first_chunk;
+                whole.push(Row { row: at, tokens, truncated, part, chunks, first_chunk, ..row });
             }
         }
-        Rows { outputs: Arc::new(outputs), rows: whole, places: Vec::new(), chunks: Vec::new() }
+        Rows { outputs: Arc::new(outputs), rows: whole, places: Vec::new(), chunks: places }
     }
 }
 
@@ -82,7 +110,8 @@ impl Held {
     fn new(parts: u32) -> Self {
         let parts = parts as usize;
         Self {
-            values: vec![None; parts],
+            given: (0..parts).map(|_| None).collect(),
+            found: 0,
             weights: vec![0; parts],
             left: parts as u32,
             tokens: 0,
@@ -90,9 +119,16 @@ impl Held {
         }
     }
 
-    fn add(&mut self, row: Row, values: Vec<f32>) {
+    fn add(&mut self, row: Row, mut given: Given) {
         let at = row.part.index as usize;
-        if self.values[at].replace(values).is_none() {
+        if self.given[at].is_none() {
+            if let Given::Spans { found, spans, .. } = &mut given {
+                self.found = self.found.saturating_add(*found);
+                if self.found as usize > SpanRows::ROW_MAX {
+                    spans.clear();
+                }
+            }
+            self.given[at] = Some(given);
             self.left -= 1;
             self.tokens += row.tokens;
             self.truncated |= row.truncated;
@@ -103,22 +139,30 @@ impl Held {
 
 impl Joint {
     /// What is kept of a part.
-    fn values(self, rows: &Rows, row: Row) -> Vec<f32> {
+    fn given(self, rows: &Rows, row: Row) -> Given {
         match self {
-            Self::Mean { dims, .. } => rows.dense(row, dims).to_vec(),
+            Self::Mean { dims, .. } => Given::Values(rows.dense(row, dims).to_vec()),
             Self::Entailment(Entailment { classes, holds, less }) => {
                 let logits = rows.classes(row, classes);
-                vec![logits[holds] - less.map_or(0.0, |less| logits[less])]
+                Given::Values(vec![logits[holds] - less.map_or(0.0, |less| logits[less])])
+            }
+            Self::Spans => {
+                let ((spans, found), words) = (rows.spans(row), rows.chunk_places(row));
+                Given::Spans { found, spans: spans.to_vec(), words: words.to_vec() }
             }
         }
     }
 
     /// Appends what a text's parts give together, in the order of the parts.
-    fn join(self, held: Held, outputs: &mut Outputs) {
-        let parts = held.values.into_iter().flatten();
-        let Self::Mean { dims, normalize } = self else {
-            return outputs.classes.extend(parts.flatten());
+    fn join(self, held: Held, outputs: &mut Outputs, places: &mut Vec<ChunkPlace>) {
+        let found = held.found;
+        let parts = held.given.into_iter().flatten();
+        let (dims, normalize) = match self {
+            Self::Spans => return join_spans(found, parts, &mut outputs.spans, places),
+            Self::Entailment(_) => return outputs.classes.extend(parts.flat_map(Given::into_values)),
+            Self::Mean { dims, normalize } => (dims, normalize),
         };
+        let parts = parts.map(Given::into_values);
         if held.weights.len() == 1 {
             outputs.dense.extend(parts.flatten());
         } else {
@@ -126,6 +170,30 @@ impl Joint {
         }
         outputs.dense_bounds.push(outputs.dense.len() as u32 / dims.max(1));
     }
+}
+
+/// The words of all windows end to end, some of them twice, and what was found among them.
+fn join_spans(
+    found: u32,
+    parts: impl Iterator<Item = Given>,
+    out: &mut SpanRows,
+    places: &mut Vec<ChunkPlace>,
+) {
+    let first = places.len();
+    for part in parts {
+        if let Given::Spans { spans, words, .. } = part {
+            let before = (places.len() - first) as u32;
+            let moved = |span: ScoredSpan| ScoredSpan {
+                first: span.first + before,
+                last: span.last + before,
+                ..span
+            };
+            out.spans.extend(spans.into_iter().map(moved));
+            places.extend(words);
+        }
+    }
+    out.found.push(found);
+    out.indptr.push(out.spans.len() as u32);
 }
 
 /// In f64, so that the order of many windows does not show.
@@ -179,6 +247,44 @@ mod tests {
             assert_eq!(rest.dense(rest.rows[0], 2), [0.75, 0.5]);
             assert!(joining.held.is_empty());
         }
+    }
+
+    /// A window of so many words from a place on, in which some spans were found.
+    fn window(index: u32, start: u32, words: u32, spans: &[[u32; 2]], found: u32) -> Rows {
+        let scored = |&[first, last]: &[u32; 2]| ScoredSpan { first, last, label: 0, score: 0.5 };
+        let mut outputs = Outputs::new();
+        outputs.spans.spans = spans.iter().map(scored).collect();
+        outputs.spans.indptr.push(spans.len() as u32);
+        outputs.spans.found.push(found);
+        let mut rows = rows_of(outputs, 1, 3);
+        rows.rows[0].part = Part { index, of: 2, weight: 1 };
+        rows.rows[0].chunks = words;
+        rows.chunks = (start..start + words).map(|start| ChunkPlace { start, end: start + 1 }).collect();
+        rows
+    }
+
+    #[test]
+    fn words_of_windows_follow_each_other_with_what_was_found_among_them() {
+        let (first, second) = (window(0, 0, 3, &[[0, 2]], 1), window(1, 2, 2, &[[0, 0], [0, 1]], 2));
+        for windows in [[&first, &second], [&second, &first]] {
+            let mut joining = Joining::spans();
+            assert!(joining.handle_rows(windows[0]).rows.is_empty());
+            let whole = joining.handle_rows(windows[1]);
+            let (spans, found) = whole.spans(whole.rows[0]);
+            let words: Vec<_> = spans.iter().map(|span| [span.first, span.last]).collect();
+            assert_eq!((words.as_slice(), found), (&[[0, 2], [3, 3], [3, 4]][..], 3));
+            let starts = whole.chunk_places(whole.rows[0]).iter().map(|place| place.start);
+            assert_eq!(starts.collect::<Vec<_>>(), [0, 1, 2, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn more_spans_than_are_weighed_are_counted_and_not_kept() {
+        let mut joining = Joining::spans();
+        joining.handle_rows(&window(0, 0, 3, &[[0, 2]], SpanRows::ROW_MAX as u32));
+        let whole = joining.handle_rows(&window(1, 2, 2, &[[0, 0]], 1));
+        let (spans, found) = whole.spans(whole.rows[0]);
+        assert_eq!((spans.len(), found as usize), (1, SpanRows::ROW_MAX + 1));
     }
 
     #[test]

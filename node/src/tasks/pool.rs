@@ -78,7 +78,7 @@ struct QueuedJob {
     next: usize,
     /// Of the texts from `next` on, with what is read beside them.
     bytes_left: u64,
-    /// The ids of the query of pairs, once it was read.
+    /// The ids of what is read with every text, the query of pairs or the labels, once they were read.
     query: Option<Result<Vec<u32>, ItemFailure>>,
     queued_at: Instant,
 }
@@ -274,6 +274,15 @@ fn read(
         }
         (Reading::Templated { template }, Input::Text(text)) => {
             tokenizer.append_templated(template, text, *truncate, ids)
+        }
+        (Reading::Labelled { prompt, .. }, Input::Text(text)) => {
+            match query.get_or_insert_with(|| tokenizer.prompt_ids(prompt)) {
+                Ok(labels) => {
+                    let labels = (&**prompt, labels.as_slice());
+                    return tokenizer.append_words(labels, text, *truncate, ids, chunks, items);
+                }
+                Err(failure) => TokenizedItem::Failed(failure.clone()),
+            }
         }
         (Reading::Placed, Input::Text(text)) => tokenizer.append_placed(text, *truncate, ids, places),
         (Reading::Chunked { prompt, chunking }, Input::Text(text)) => {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use shoal_kernels::{MultivectorText, MultivectorTexts, Prompts};
+use shoal_kernels::{MultivectorText, MultivectorTexts, Prompts, SpanRule};
 use shoal_protocol::message::{ChunkPooling, Chunking, Input, InputType};
 
-use crate::tasks::tokenizer::Template;
+use crate::tasks::tokenizer::{LabelPrompt, Template};
 
 /// What is done to a text before a model sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Preparation {
 }
 
 /// How the texts of a request are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reading {
     /// Each alone.
     Alone(Preparation),
@@ -52,6 +52,13 @@ pub(crate) enum Reading {
     },
     /// Each alone, with the places of its tokens.
     Placed,
+    /// Each in words, behind the labels that are looked for in it.
+    Labelled {
+        /// The labels.
+        prompt: Arc<LabelPrompt>,
+        /// Which spans are kept.
+        rule: SpanRule,
+    },
     /// Each behind the prompt, in chunks.
     Chunked {
         /// The prompt.
@@ -71,6 +78,7 @@ impl Reading {
             | Self::Hypotheses { .. }
             | Self::Templated { .. }
             | Self::Placed
+            | Self::Labelled { .. }
             | Self::Chunked { .. } => None,
         }
     }
@@ -106,6 +114,7 @@ impl Reading {
             Self::Hypotheses { hypotheses } => hypotheses.iter().map(|hypothesis| hypothesis.len()).sum(),
             Self::Pairs { query } => query.len(),
             Self::Templated { template } => template.bytes(),
+            Self::Labelled { prompt, .. } => prompt.bytes(),
             Self::Alone(preparation) | Self::QueryFirst { document: preparation, .. } => preparation.bytes(),
             Self::Chunked { prompt, .. } => prompt.as_ref().map_or(0, |prompt| prompt.len()),
             Self::Placed => 0,

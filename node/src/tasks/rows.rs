@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_kernels::Outputs;
+use shoal_kernels::{Outputs, ScoredSpan};
 use shoal_protocol::message::ChunkPlace;
 
 use crate::tasks::tokenizer::{Part, TokenPlace};
@@ -83,6 +83,12 @@ impl Rows {
         let width = multivector.len().checked_div(vectors).unwrap_or(0);
         let range = row.between(multivector_bounds);
         (&multivector[range.start * width..range.end * width], width)
+    }
+
+    /// What was found in a row, and how much of it there was.
+    pub(crate) fn spans(&self, row: Row) -> (&[ScoredSpan], u32) {
+        let spans = &self.outputs.spans;
+        (&spans.spans[row.between(&spans.indptr)], spans.found[row.row as usize])
     }
 
     /// A row's logits of labels.

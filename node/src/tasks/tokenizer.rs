@@ -8,6 +8,7 @@ mod chunked;
 mod pair;
 mod single;
 mod templated;
+mod words;
 
 use std::fs::File;
 use std::io::Read;
@@ -18,11 +19,12 @@ use shoal_kernels::MultivectorText;
 use shoal_protocol::ErrorCode;
 use shoal_protocol::message::{Input, Truncate};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence as NormalizerSequence};
-use tokenizers::{Encoding, NormalizerWrapper as AnyNormalizer, Tokenizer};
+use tokenizers::{EncodeInput, Encoding, NormalizerWrapper as AnyNormalizer, Tokenizer};
 
 pub(crate) use chunked::{Prompted, TokenChunk};
 use pair::PairFrame;
 pub(crate) use templated::Template;
+pub(crate) use words::LabelPrompt;
 
 /// Bytes of a `tokenizer.json`. The largest known (256k-entry vocabularies) are near 35 MB.
 pub(crate) const TOKENIZER_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -274,8 +276,9 @@ impl TextTokenizer {
         Ok((sequence, offsets.iter().map(place).collect()))
     }
 
-    /// Ids of a text without special tokens; `placed` asks for offsets in code points too.
-    fn encode(&self, text: &str, placed: bool) -> Result<Encoding, ItemFailure> {
+    /// Ids of a text without special tokens; `placed` asks for offsets in code points and for words too.
+    fn encode<'t>(&self, text: impl Into<EncodeInput<'t>>, placed: bool) -> Result<Encoding, ItemFailure> {
+        let text = text.into();
         let failed = |code, message| ItemFailure { code, message, tokens: 0, limit: 0 };
         // The library's state is its configuration and a cache that tolerates a lost writer.
         let encoded = catch_unwind(AssertUnwindSafe(|| match placed {

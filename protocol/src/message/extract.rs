@@ -14,8 +14,11 @@ pub struct ExtractOptions {
     pub labels: Vec<String>,
     /// What a model of entailment is asked about a label, which stands for `{}`. `None`: "This example is {}."
     pub hypothesis: Option<String>,
-    /// Whether labels that the model does not know hold whatever the others do; else exactly one of them holds.
+    /// Whether labels that the model does not know hold whatever the others do; else exactly one of them holds, of a text or
+    /// of a span.
     pub multi_label: bool,
+    /// Whether a span may lie inside of another, where the model finds spans by the caller's labels.
+    pub nested: bool,
     /// Leave out what scores less. `None`: the model's own rule.
     pub threshold: Option<f32>,
     /// The model's raw outputs, without the activation that its files name.

@@ -242,3 +242,38 @@ fn what_a_model_cannot_do_names_what_it_has() {
     let usage = run(&home, "score", "rerank", &["--", "x"]).expect(2);
     assert!(usage.err.contains("--query"), "{}", usage.err);
 }
+
+#[test]
+fn spans_are_found_by_the_labels_that_are_given() {
+    let home = Home::new();
+    let dir = model("../gliner/deberta");
+    let text = std::fs::read_to_string(dir.with_extension("json")).expect("golden data");
+    let golden: Value = serde_json::from_str(&text).expect("JSON");
+    let spans = |case: &Value| case["spans"].as_array().expect("spans").clone();
+    let cases = golden["cases"].as_array().expect("cases").iter();
+    let mut of_several = cases.filter(|case| case["nested"] == true && spans(case).len() > 2);
+    let case = of_several.next().expect("a case with several spans");
+    let threshold = case["threshold"].to_string();
+    let labels = case["labels"].as_array().expect("labels").iter().filter_map(Value::as_str);
+    let mut args: Vec<&str> = labels.flat_map(|label| ["--label", label]).collect();
+    args.extend(["--nested", "--threshold", &threshold]);
+    args.extend(case["multi_label"].as_bool().filter(|multi| *multi).map(|_| "--multi-label"));
+    args.extend(["--", case["text"].as_str().expect("a text")]);
+    let lines = run(&home, "extract", "../gliner/deberta", &args).expect(0).lines();
+    let (found, expected) = (lines[0]["spans"].as_array().expect("spans"), spans(case));
+    assert_eq!(found.len(), expected.len(), "{case}: {}", lines[0]);
+    for (found, expected) in found.iter().zip(&expected) {
+        for field in ["start", "end", "label"] {
+            assert_eq!(found[field], expected[field], "{case}");
+        }
+        near(&found["score"], &expected["score"]);
+    }
+    let explained = home.run(["models", "explain", &dir.display().to_string()]).expect(0);
+    assert!(
+        explained.out.contains("spans: words (cls of their tokens) of 24 -> lstm both ways"),
+        "{}",
+        explained.out
+    );
+    let ran = run(&home, "extract", "ner", &["--nested", "--", "x"]).expect(3);
+    assert!(ran.err.contains("can nest them: this one gives token_classes"), "{}", ran.err);
+}

@@ -37,7 +37,7 @@ fn reason(home: &Home) -> String {
 
 #[test]
 fn a_model_is_found_by_the_names_of_its_files() {
-    for name in ["mean", "sharded-current", "poolings-layernorm"] {
+    for name in ["mean", "sharded-current", "poolings-layernorm", "../gliner/modernbert"] {
         let mut files = golden(name);
         files.push(("vocab.txt".into(), b"not read".to_vec()));
         files.push(("pytorch_model.bin".into(), vec![7; 5000]));

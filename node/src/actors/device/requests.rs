@@ -75,6 +75,10 @@ impl Waiting {
         if self.reading.is_late() {
             packed.pool_from(span.chunks(&self.chunks).iter().map(|chunk| chunk.tokens));
         }
+        if let Reading::Labelled { prompt, rule } = &self.reading {
+            let words = span.chunks(&self.chunks).iter().map(|word| word.tokens);
+            packed.find_spans(words, prompt.label_tokens(ids), *rule);
+        }
     }
 
     /// What a batch left for some of its sequences. Row `i` of the batch began at token `cu_seqlens[i]`.

@@ -281,6 +281,7 @@ fn abilities<'a>(node: &NodeService, front: &'a Front) -> Abilities<'a> {
         multi_label: description.multi_label,
         score_activation: description.score_activation,
         multivector: description.multivector.as_ref(),
+        span_texts: description.span_texts.as_ref(),
         pair_template: description.pair_template.as_ref(),
         takes_pairs: front.tokenizer.takes_pairs(),
         numerics: numerics_of(front.dtype),

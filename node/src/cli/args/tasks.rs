@@ -114,15 +114,18 @@ pub(in crate::cli) struct ScoreArgs {
 pub(in crate::cli) struct ExtractArgs {
     #[command(flatten)]
     pub(in crate::cli) task: TaskArgs,
-    /// What to look for; may be given more than once. Default: all that the model knows.
+    /// What to look for; may be given more than once. Default: all that the model knows; some know nothing by themselves.
     #[arg(long = "label", value_name = "LABEL")]
     pub(in crate::cli) labels: Vec<String>,
     /// What a model of entailment is asked about a label that it does not know, which stands for {}.
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) hypothesis: Option<String>,
-    /// Labels that the model does not know hold whatever the others do.
+    /// Labels that the model does not know hold whatever the others do; a span may have several.
     #[arg(long)]
     pub(in crate::cli) multi_label: bool,
+    /// Spans may lie inside of each other, where the model finds them by the labels that are given.
+    #[arg(long)]
+    pub(in crate::cli) nested: bool,
     /// Leave out what scores less. Default: the model's own rule.
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     pub(in crate::cli) threshold: Option<f32>,

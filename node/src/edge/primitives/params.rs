@@ -64,6 +64,7 @@ struct Options {
     threshold: Option<f32>,
     hypothesis_template: Option<String>,
     multi_label: Option<bool>,
+    nested: Option<bool>,
     raw_scores: Option<bool>,
 }
 
@@ -103,6 +104,7 @@ impl Params {
                 threshold: options.threshold,
                 hypothesis: options.hypothesis_template,
                 multi_label: options.multi_label.unwrap_or(false),
+                nested: options.nested.unwrap_or(false),
                 raw,
                 truncate,
                 ..ExtractOptions::default()
@@ -122,6 +124,27 @@ mod tests {
         let params: Params = serde_json::from_value(params).expect("read");
         match params.task(Route::Encode, None, None) {
             Ok(Task::Encode(options)) => options,
+            _ => panic!("another task"),
+        }
+    }
+
+    #[test]
+    fn every_option_of_extract_reaches_its_task() {
+        let all = json!({
+            "labels": ["person"],
+            "options": {"threshold": 0.25, "nested": true, "multi_label": true, "truncate": "left"},
+        });
+        let params: Params = serde_json::from_value(all).expect("read");
+        let expected = ExtractOptions {
+            labels: vec!["person".to_owned()],
+            threshold: Some(0.25),
+            nested: true,
+            multi_label: true,
+            truncate: Truncate::Left,
+            ..ExtractOptions::default()
+        };
+        match params.task(Route::Extract, None, None) {
+            Ok(Task::Extract(options)) => assert_eq!(options, expected),
             _ => panic!("another task"),
         }
     }

@@ -10,7 +10,7 @@ macro_rules! entry {
 }
 
 /// File and content, in order of name.
-pub(super) const EMBEDDED: [(&str, &str); 66] = [
+pub(super) const EMBEDDED: [(&str, &str); 70] = [
     entry!("all-minilm-l12-v2"),
     entry!("all-minilm-l6-v2"),
     entry!("all-mpnet-base-v2"),
@@ -31,6 +31,10 @@ pub(super) const EMBEDDED: [(&str, &str); 66] = [
     entry!("ettin-reranker-32m-v1"),
     entry!("gist-embedding-v0"),
     entry!("gist-small-embedding-v0"),
+    entry!("gliner_large-v2.1"),
+    entry!("gliner_medium-v2.1"),
+    entry!("gliner_multi-v2.1"),
+    entry!("gliner_small-v2.1"),
     entry!("granite-embedding-30m-english"),
     entry!("granite-embedding-english-r2"),
     entry!("granite-embedding-small-english-r2"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use shoal_kernels::{Matryoshka, Prompts};
+use shoal_kernels::{CONFIG_FILES, Matryoshka, Prompts};
 
 use super::{Card, CatalogueEntry, ModelFile, Source, Task, unhex};
 use crate::config::Source as ConfigSource;
@@ -74,8 +74,8 @@ impl RawEntry {
         let mut files = self.files.into_iter().map(model_file).collect::<Result<Vec<_>, _>>()?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         self.sources.iter().try_for_each(|source| check_source(source, files.is_empty()))?;
-        if !files.is_empty() && !files.iter().any(|file| file.path == "config.json") {
-            return Err("files: config.json must be among them".into());
+        if !files.is_empty() && !files.iter().any(|file| CONFIG_FILES.contains(&file.path.as_str())) {
+            return Err(format!("files: {} must be among them", CONFIG_FILES.join(" or ")));
         }
         Ok(CatalogueEntry {
             dtype: dtype.map_err(|error| format!("dtype: {error}"))?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use shoal_kernels::CONFIG_FILES;
 
 use super::staging::Staging;
 use super::{ModelFile, Progress, SourceError};
@@ -96,7 +97,14 @@ impl Discovery<'_> {
         // The first module is the encoder, at the root in all but old layouts.
         let encoder = modules.first().map_or("", String::as_str);
         let beside = |name: &str| join(encoder, name);
-        self.require(&beside("config.json"), "is it a model, and is the revision right?")?;
+        let mut configs = false;
+        for name in CONFIG_FILES {
+            configs |= self.optional(&beside(name))?;
+        }
+        if !configs {
+            let hint = "is it a model, and is the revision right?";
+            return Err(SourceError::Absent { path: beside(CONFIG_FILES[0]), hint });
+        }
         self.require(&beside("tokenizer.json"), NO_TOKENIZER)?;
         for name in BESIDE {
             self.optional(&beside(name))?;

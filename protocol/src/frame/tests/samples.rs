@@ -46,6 +46,7 @@ pub(super) fn other_requests() -> impl Iterator<Item = TaskRequest> {
         labels: vec!["person".into(), "a, b".into()],
         hypothesis: Some("It is about {}.".into()),
         multi_label: true,
+        nested: true,
         threshold: Some(0.5),
         truncate: Truncate::Left,
         ..ExtractOptions::default()
