@@ -1,5 +1,8 @@
 //! What every kernel has in common.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use bytemuck::Pod;
 
 use crate::Dtype;
@@ -72,6 +75,16 @@ pub struct Kernel {
     pub threads: u32,
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Of its name, in this process.
+    number: usize,
+}
+
+/// Names are numbered in the order in which they are met: a handful for each op.
+fn number_of(name: &str) -> usize {
+    static NUMBERS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+    let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = numbers.len();
+    *numbers.entry(name.to_owned()).or_insert(next)
 }
 
 /// One launch of a kernel: nothing is allocated for it.
@@ -170,8 +183,14 @@ pub(super) fn head_suffix(input: Dtype) -> Result<&'static str, KernelError> {
 }
 
 impl Kernel {
-    pub(super) const fn new(module: KernelModule, name: String, threads: u32, shared_bytes: u32) -> Self {
-        Self { module, name, threads, shared_bytes }
+    pub(super) fn new(module: KernelModule, name: String, threads: u32, shared_bytes: u32) -> Self {
+        let number = number_of(&name);
+        Self { module, name, threads, shared_bytes, number }
+    }
+
+    /// Tells it from all others by name in this process; small.
+    pub(super) fn number(&self) -> usize {
+        self.number
     }
 
     pub(super) fn require(&self, holds: bool, rule: &'static str) -> Result<(), KernelError> {

@@ -79,6 +79,24 @@ pub fn hurry(ordinal: u32, seed: u64) {
     }
 }
 
+/// What happened on a device since the last time, in order: `i` a copy to it was put in, `l` a launch, `o` a copy from it, `d`
+/// an event was found to be done.
+///
+/// # Panics
+/// The library is not there.
+#[must_use]
+pub fn log(ordinal: u32) -> String {
+    type Log = unsafe extern "C" fn(c_uint, *mut u8, usize) -> usize;
+    let (library, mut letters) = (loaded(), vec![0; 1 << 16]);
+    // SAFETY: `symbols.rs` declares the function so; there is as much room as is said.
+    let written = unsafe {
+        let log = library.get::<Log>(b"shoal_standin_log").expect("the stand-in has it");
+        log(ordinal, letters.as_mut_ptr(), letters.len())
+    };
+    letters.truncate(written);
+    String::from_utf8(letters).expect("letters")
+}
+
 fn loaded() -> Library {
     // SAFETY: the library has no initialiser but those that register kernels.
     unsafe { Library::new(library()) }.expect("the stand-in stands beside the tests")

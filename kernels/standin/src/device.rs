@@ -15,6 +15,8 @@ pub(crate) struct Device {
     pub(crate) taken_bytes: usize,
     /// Decides which work runs before anybody waits for it; 0: none.
     pub(crate) chance: u64,
+    /// What was put in and what was found to be done, a letter each, as far as there is room.
+    pub(crate) log: Vec<u8>,
     faults: Vec<Fault>,
 }
 
@@ -36,7 +38,8 @@ pub(crate) enum Struck {
 }
 
 static ALL: [Mutex<Device>; DEVICES] =
-    [const { Mutex::new(Device { taken_bytes: 0, chance: 0, faults: Vec::new() }) }; DEVICES];
+    [const { Mutex::new(Device { taken_bytes: 0, chance: 0, log: Vec::new(), faults: Vec::new() }) };
+        DEVICES];
 
 /// What a process is started with that cannot plan faults by itself: `DEVICE:CALL:AFTER:FAULT` and so on, with commas between.
 const FAULTS_VARIABLE: &str = "SHOAL_STANDIN_FAULTS";
@@ -63,7 +66,17 @@ pub(crate) fn device(ordinal: usize) -> Answer<MutexGuard<'static, Device>> {
     Ok(device.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// Letters of a log.
+const LOG_MAX: usize = 1 << 16;
+
 impl Device {
+    /// Remembers what happened.
+    pub(crate) fn note(&mut self, letter: u8) {
+        if self.log.len() < LOG_MAX {
+            self.log.push(letter);
+        }
+    }
+
     pub(crate) fn plan(&mut self, fault: Fault) {
         self.faults.push(fault);
     }

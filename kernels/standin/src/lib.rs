@@ -19,7 +19,7 @@ mod stream;
 mod symbols;
 mod symbols_work;
 
-pub use control::{Planned, hurry, library, plan};
+pub use control::{Planned, hurry, library, log, plan};
 
 /// Devices that it has.
 pub const DEVICES: usize = 64;

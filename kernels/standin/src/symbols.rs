@@ -88,6 +88,16 @@ extern "C" fn shoal_standin_seed(ordinal: c_uint, seed: u64) {
     }
 }
 
+/// Moves what the device remembers to `to`, and says how much that is.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn shoal_standin_log(ordinal: c_uint, to: *mut u8, room: usize) -> usize {
+    let log = device(ordinal as usize).map(|mut device| std::mem::take(&mut device.log)).unwrap_or_default();
+    let log = &log[..log.len().min(room)];
+    // SAFETY: tests pass so much room.
+    unsafe { std::ptr::copy_nonoverlapping(log.as_ptr(), to, log.len()) };
+    log.len()
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn cuInit(flags: c_uint) -> CUresult {
     match (flags, visible().is_empty()) {
@@ -95,6 +105,29 @@ extern "C" fn cuInit(flags: c_uint) -> CUresult {
         (0, true) => CUresult::CUDA_ERROR_NO_DEVICE,
         _ => CUresult::CUDA_ERROR_INVALID_VALUE,
     }
+}
+
+/// Names of the codes that it answers; others it does not know, as a driver does not know those of a newer one.
+const NAMES: [(CUresult, &CStr); 11] = [
+    (CUresult::CUDA_ERROR_INVALID_VALUE, c"CUDA_ERROR_INVALID_VALUE"),
+    (CUresult::CUDA_ERROR_OUT_OF_MEMORY, c"CUDA_ERROR_OUT_OF_MEMORY"),
+    (CUresult::CUDA_ERROR_NO_DEVICE, c"CUDA_ERROR_NO_DEVICE"),
+    (CUresult::CUDA_ERROR_INVALID_DEVICE, c"CUDA_ERROR_INVALID_DEVICE"),
+    (CUresult::CUDA_ERROR_INVALID_CONTEXT, c"CUDA_ERROR_INVALID_CONTEXT"),
+    (CUresult::CUDA_ERROR_INVALID_HANDLE, c"CUDA_ERROR_INVALID_HANDLE"),
+    (CUresult::CUDA_ERROR_NOT_FOUND, c"CUDA_ERROR_NOT_FOUND"),
+    (CUresult::CUDA_ERROR_NOT_READY, c"CUDA_ERROR_NOT_READY"),
+    (CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, c"CUDA_ERROR_ILLEGAL_ADDRESS"),
+    (CUresult::CUDA_ERROR_LAUNCH_FAILED, c"CUDA_ERROR_LAUNCH_FAILED"),
+    (CUresult::CUDA_ERROR_NOT_SUPPORTED, c"CUDA_ERROR_NOT_SUPPORTED"),
+];
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuGetErrorName(of: c_uint, to: *mut *const c_char) -> CUresult {
+    let name = NAMES.iter().find(|(code, _)| *code as c_uint == of);
+    let name = name.map(|(_, name)| name.as_ptr()).ok_or(CUresult::CUDA_ERROR_INVALID_VALUE);
+    // SAFETY: the driver's contract: room for one pointer.
+    unsafe { give(to, name) }
 }
 
 #[unsafe(no_mangle)]

@@ -79,11 +79,15 @@ unsafe extern "C" fn cuEventRecord(event: CUevent, stream: CUstream) -> CUresult
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuEventQuery(event: CUevent) -> CUresult {
-    code(call("cuEventQuery", |context, _| {
+    code(call("cuEventQuery", |context, device| {
         let event = known(context.events.get_mut(&number(event)))?;
         let Some((stream, pieces)) = event.recorded else { return Ok(()) };
         let was_asked = std::mem::replace(&mut event.was_asked, true);
-        if was_asked && context.run(stream, pieces) { Ok(()) } else { Err(CUresult::CUDA_ERROR_NOT_READY) }
+        if !was_asked || !context.run(stream, pieces) {
+            return Err(CUresult::CUDA_ERROR_NOT_READY);
+        }
+        device.note(b'd');
+        Ok(())
     }))
 }
 
@@ -98,6 +102,7 @@ unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     code(call("cuMemcpyHtoDAsync_v2", |context, device| {
         context.memory.check(to, bytes)?;
         context.pinned.check(from, bytes)?;
+        device.note(b'i');
         context.give(device, number(stream), Work::Copy { to, from, bytes })
     }))
 }
@@ -113,6 +118,7 @@ unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
     code(call("cuMemcpyDtoHAsync_v2", |context, device| {
         context.memory.check(from, bytes)?;
         context.pinned.check(to, bytes)?;
+        device.note(b'o');
         context.give(device, number(stream), Work::Copy { to, from, bytes })
     }))
 }
@@ -190,6 +196,7 @@ unsafe extern "C" fn cuLaunchKernel(
         // the argument has.
         let args = unsafe { std::slice::from_raw_parts((*params).cast::<u8>(), bytes) }.to_vec();
         let grid = [grid_x, grid_y, grid_z];
+        device.note(b'l');
         let launch = Box::new(Launch { kernel, grid, threads: block_x, shared_bytes, args });
         context.give(device, number(stream), Work::Launch(launch))
     }))

@@ -210,6 +210,7 @@ impl Actor for NodeSupervisor {
         if let Some(held) = state.0.get_mut(index) {
             match held.start(&myself).await {
                 Ok(()) => held.supervised.device.carried.count_restart(),
+                Err(SpawnErr::StartupFailed(why)) => held.restart_later(index, &why, &myself),
                 Err(error) => held.restart_later(index, &error, &myself),
             }
         }

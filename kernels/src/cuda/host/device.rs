@@ -1,9 +1,10 @@
 //! A device in use: its context, its memory and the functions that were loaded into it.
 
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use cudarc::driver::sys::{CUcontext, CUdeviceptr, CUfunction};
+use cudarc::driver::sys::{CUcontext, CUdeviceptr, CUfunc_st, CUfunction};
 
 use super::arena::{Arena, Region};
 use super::calls;
@@ -14,6 +15,8 @@ use crate::cuda::{DeviceAddress, Kernel};
 
 /// The oldest architecture that kernels are compiled for.
 const COMPUTE_MIN: (u32, u32) = (8, 0);
+/// Kernels that are found without a lock, by their numbers: more than there are.
+const FUNCTIONS_MAX: usize = 512;
 /// What of the free memory is taken where no budget is set, in tenths: the rest is for the driver's own, such as modules.
 const FREE_TENTHS: u64 = 9;
 
@@ -24,6 +27,8 @@ pub struct CudaDevice {
     /// Where the arena's byte 0 is.
     memory: CUdeviceptr,
     modules: Mutex<Modules>,
+    /// By their numbers: what was looked up once is found without a lock.
+    functions: Box<[AtomicPtr<CUfunc_st>]>,
     /// Why nothing works any more.
     lost: OnceLock<DeviceError>,
     /// Last, so that it is destroyed when nothing needs it.
@@ -89,8 +94,9 @@ impl CudaDevice {
             DeviceError::Refused { .. } => DeviceError::Budget { wanted_bytes, free_bytes },
             other => other,
         })?;
-        let (arena, modules) = (Mutex::new(arena), Mutex::new(Modules::default()));
-        Ok(Arc::new(Self { info: info.clone(), arena, memory, modules, lost: OnceLock::new(), context }))
+        let (arena, modules, lost) = (Mutex::new(arena), Mutex::new(Modules::default()), OnceLock::new());
+        let functions = (0..FUNCTIONS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
+        Ok(Arc::new(Self { info: info.clone(), arena, memory, modules, functions, lost, context }))
     }
 
     /// What it is.
@@ -145,12 +151,8 @@ impl CudaDevice {
     }
 
     /// What the driver answered; remembers where it was the end.
-    pub(super) fn done(
-        &self,
-        call: &'static str,
-        result: cudarc::driver::sys::CUresult,
-    ) -> Result<(), DeviceError> {
-        check(call, result).map_err(|error| match error {
+    pub(super) fn done(&self, call: &'static str, code: calls::Code) -> Result<(), DeviceError> {
+        check(call, code).map_err(|error| match error {
             DeviceError::Lost { .. } => self.lost.get_or_init(|| error).clone(),
             other => other,
         })
@@ -159,7 +161,17 @@ impl CudaDevice {
     /// The kernel's function, loaded with its whole module on first use.
     pub(super) fn function(&self, kernel: &Kernel) -> Result<CUfunction, DeviceError> {
         self.enter()?;
-        self.modules.lock().unwrap_or_else(PoisonError::into_inner).function(self, kernel)
+        let known = self.functions.get(kernel.number());
+        if let Some(function) =
+            known.map(|known| known.load(Ordering::Acquire)).filter(|known| !known.is_null())
+        {
+            return Ok(function);
+        }
+        let function = self.modules.lock().unwrap_or_else(PoisonError::into_inner).function(self, kernel)?;
+        if let Some(known) = known {
+            known.store(function, Ordering::Release);
+        }
+        Ok(function)
     }
 
     /// Loads what the kernel needs, so that its first launch does not wait for it.

@@ -3,12 +3,11 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUresult};
+use cudarc::driver::sys::{CUdevice, CUdevice_attribute, CUresult, CUuuid};
 use libloading::Library;
 
-use super::calls::{self, CALLS};
+use super::calls::{self, Code, Unusable};
 use super::error::check;
 
 /// Where the driver is: wherever the loader looks, then where distributions, containers and WSL put it.
@@ -68,8 +67,8 @@ pub enum DriverError {
         /// The call that it lacks.
         symbol: &'static str,
     },
-    /// Two libraries: the bindings would call another one than that which was checked.
-    #[error("{path} is not the libcuda that the loader finds by name; leave one of them", path = path.display())]
+    /// Two libraries in one process.
+    #[error("{path} is not the libcuda that this process uses already", path = path.display())]
     Ambiguous {
         /// What was loaded.
         path: PathBuf,
@@ -111,15 +110,12 @@ impl Driver {
     /// # Errors
     /// Why there is none that can be used.
     pub fn load_from(paths: &[&Path], visible: Option<&str>) -> Result<Self, DriverError> {
-        /// One at a time: the bindings find the library by its name once, and keep it.
-        static LOADING: Mutex<()> = Mutex::new(());
-        let _one = LOADING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut reason = None;
         for &path in paths {
             // SAFETY: NVIDIA's library has initialisers that are made to run in any process; a file that somebody else put
             // in its place runs as what it is, like every library of the system.
             match unsafe { Library::new(path) } {
-                // Never closed: the driver's threads and the bindings' table of calls live as long as the process.
+                // Never closed: the driver's threads and the table of calls live as long as the process.
                 Ok(library) => return Self::check(path, std::mem::ManuallyDrop::new(library), visible),
                 Err(error) => reason = reason.or_else(|| Some(error.to_string())),
             }
@@ -132,29 +128,14 @@ impl Driver {
         library: std::mem::ManuallyDrop<Library>,
         visible: Option<&str>,
     ) -> Result<Self, DriverError> {
-        let address = |library: &Library, symbol: &str| -> Option<usize> {
-            // SAFETY: the symbol is only looked at, not called; every symbol has an address.
-            unsafe { library.get::<*const ()>(symbol.as_bytes()) }.ok().map(|found| found.addr())
-        };
-        if let Some(&symbol) = CALLS.iter().find(|symbol| address(&library, symbol).is_none()) {
-            return Err(DriverError::Symbol { path: path.to_owned(), symbol });
-        }
-        // The bindings panic where they find no library or no symbol. They find this one by its name, now that it is loaded,
-        // unless another of that name comes first.
-        let ambiguous = || DriverError::Ambiguous { path: path.to_owned() };
-        // SAFETY: loads libraries of the driver's name only, as above.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(ambiguous());
-        }
-        // SAFETY: as above, and it is there, so that the call does not panic.
-        let found = unsafe { sys::culib() };
-        if CALLS.iter().any(|symbol| address(found, symbol) != address(&library, symbol)) {
-            return Err(ambiguous());
-        }
+        calls::use_calls_of(&library).map_err(|unusable| match unusable {
+            Unusable::Missing(symbol) => DriverError::Symbol { path: path.to_owned(), symbol },
+            Unusable::Another => DriverError::Ambiguous { path: path.to_owned() },
+        })?;
         // SAFETY: a call without preconditions; calling it again does nothing.
         match unsafe { calls::cuInit(0) } {
-            CUresult::CUDA_ERROR_NO_DEVICE => return Err(no_device(visible)),
-            result => started(result)?,
+            code if code == CUresult::CUDA_ERROR_NO_DEVICE as Code => return Err(no_device(visible)),
+            code => started(code)?,
         }
         let mut version: c_int = 0;
         // SAFETY: `version` takes the one number.
@@ -196,7 +177,7 @@ impl Driver {
         let mut total_bytes = 0;
         // SAFETY: `total_bytes` takes the one number.
         started(unsafe { calls::cuDeviceTotalMem_v2(&raw mut total_bytes, device) })?;
-        let mut uuid = sys::CUuuid { bytes: [0; 16] };
+        let mut uuid = CUuuid { bytes: [0; 16] };
         // SAFETY: `uuid` takes the one identifier.
         started(unsafe { calls::cuDeviceGetUuid_v2(&raw mut uuid, device) })?;
         let attribute = |attribute| -> Result<u32, DriverError> {
@@ -248,18 +229,22 @@ fn no_device(visible: Option<&str>) -> DriverError {
 }
 
 /// What the driver says when it comes up (CUDA Driver API, `CUresult`).
-fn started(result: CUresult) -> Result<(), DriverError> {
-    let advice = match result {
-        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
-            ": the library and the kernel's module are of different versions; restart the machine"
-        }
-        CUresult::CUDA_ERROR_SYSTEM_NOT_READY => ": is the fabric manager running?",
-        CUresult::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
-            ": the compatibility package does not cover this device; remove it from the library path"
-        }
-        _ => "",
-    };
-    check("start", result).map_err(|_| DriverError::Start { code: format!("{result:?}"), advice })
+fn started(code: Code) -> Result<(), DriverError> {
+    const ADVICE: [(CUresult, &str); 3] = [
+        (
+            CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH,
+            ": the library and the kernel's module are of different versions; restart the machine",
+        ),
+        (CUresult::CUDA_ERROR_SYSTEM_NOT_READY, ": is the fabric manager running?"),
+        (
+            CUresult::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE,
+            ": the compatibility package does not cover this device; remove it from the library path",
+        ),
+    ];
+    check("start", code).map_err(|_| {
+        let advice = ADVICE.iter().find(|(known, _)| *known as Code == code).map_or("", |(_, advice)| advice);
+        DriverError::Start { code: calls::name(code), advice }
+    })
 }
 
 #[cfg(test)]

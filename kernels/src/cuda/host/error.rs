@@ -2,6 +2,8 @@
 
 use cudarc::driver::sys::CUresult;
 
+use super::calls::{self, Code};
+
 /// A call of the driver failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -92,11 +94,13 @@ const HARMLESS: [CUresult; 11] = [
 ];
 
 /// What the driver answered to a call.
-pub(super) fn check(call: &'static str, result: CUresult) -> Result<(), DeviceError> {
-    let code = || format!("{result:?}");
-    match result {
-        CUresult::CUDA_SUCCESS => Ok(()),
-        harmless if HARMLESS.contains(&harmless) => Err(DeviceError::Refused { call, code: code() }),
-        _ => Err(DeviceError::Lost { call, code: code() }),
+pub(super) fn check(call: &'static str, code: Code) -> Result<(), DeviceError> {
+    if code == CUresult::CUDA_SUCCESS as Code {
+        return Ok(());
+    }
+    let name = calls::name(code);
+    match HARMLESS.iter().any(|harmless| *harmless as Code == code) {
+        true => Err(DeviceError::Refused { call, code: name }),
+        false => Err(DeviceError::Lost { call, code: name }),
     }
 }

@@ -181,8 +181,8 @@ impl Event {
         self.device.enter()?;
         // SAFETY: the handle lives and is of this device's context.
         match unsafe { calls::cuEventQuery(self.raw) } {
-            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
-            result => self.device.done("cuEventQuery", result).map(|()| true),
+            code if code == CUresult::CUDA_ERROR_NOT_READY as calls::Code => Ok(false),
+            code => self.device.done("cuEventQuery", code).map(|()| true),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Maps, checks, converts and uploads a checkpoint.
 
-use std::{iter, sync::Arc};
+use std::{iter, ops::Range, panic::resume_unwind, sync::Arc, thread};
 
 use super::{
     super::{
@@ -72,9 +72,12 @@ fn lay_out<'a>(
     Ok((weights, loader.parts))
 }
 
+/// Threads that convert rows while others are copied: memory is not faster with more.
+const THREADS_MAX: usize = 8;
+
 /// Uploads every part in order.
 fn fill(parts: Parts<'_>, reader: &Reader<'_>, mut upload: Upload<'_>) -> Result<(), LoadError> {
-    let (mut stored, mut row, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     for (start, fill) in parts.into_fills() {
         upload.pad_to(start)?;
         match fill {
@@ -86,14 +89,7 @@ fn fill(parts: Parts<'_>, reader: &Reader<'_>, mut upload: Upload<'_>) -> Result
                 upload.write(&bytes)?;
             }
             Fill::Rows(rows) => {
-                stored.resize(rows.stored.inputs, 0.0);
-                row.resize(rows.width(), 0.0);
-                for index in 0..rows.order.len() {
-                    rows.read(index, &mut stored, &mut row)?;
-                    bytes.clear();
-                    narrow(&row, rows.dtype, &mut bytes)?;
-                    upload.write(&bytes)?;
-                }
+                fill_rows(&rows, &mut upload, threads)?;
                 reader.done_with(&rows.stored);
             }
         }
@@ -101,22 +97,66 @@ fn fill(parts: Parts<'_>, reader: &Reader<'_>, mut upload: Upload<'_>) -> Result
     Ok(upload.finish()?)
 }
 
-/// Appends the values in a device's format.
-fn narrow(values: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) -> Result<(), LoadError> {
+/// Rows go straight to pinned memory; one that does not fit into what is left of a buffer is cut.
+fn fill_rows(rows: &Rows<'_>, upload: &mut Upload<'_>, threads: usize) -> Result<(), LoadError> {
+    let (row_bytes, mut next) = (rows.width() * rows.dtype.bytes(), 0);
+    let mut alone = vec![0; row_bytes];
+    while next < rows.order.len() {
+        let room = upload.room()?;
+        let fitting = (room.len() / row_bytes.max(1)).min(rows.order.len() - next);
+        if fitting == 0 {
+            convert(rows, next..next + 1, &mut alone)?;
+            upload.write(&alone)?;
+            next += 1;
+            continue;
+        }
+        let room = &mut room[..fitting * row_bytes];
+        let share = fitting.div_ceil(threads);
+        thread::scope(|scope| {
+            let shares = room.chunks_mut(share * row_bytes).enumerate();
+            let converting: Vec<_> = shares
+                .map(|(index, to)| {
+                    let first = next + index * share;
+                    scope.spawn(move || convert(rows, first..first + to.len() / row_bytes, to))
+                })
+                .collect();
+            let joined =
+                converting.into_iter().map(|share| share.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            joined.collect::<Result<(), LoadError>>()
+        })?;
+        upload.filled(fitting * row_bytes)?;
+        next += fitting;
+    }
+    Ok(())
+}
+
+/// Some rows, in the device's format.
+fn convert(rows: &Rows<'_>, of: Range<usize>, to: &mut [u8]) -> Result<(), LoadError> {
+    let (mut stored, mut row) = (vec![0.0; rows.stored.inputs], vec![0.0; rows.width()]);
+    for (index, to) in of.zip(to.chunks_exact_mut(rows.width() * rows.dtype.bytes())) {
+        rows.read(index, &mut stored, &mut row)?;
+        narrow(&row, rows.dtype, to)?;
+    }
+    Ok(())
+}
+
+/// Writes the values in a device's format.
+fn narrow(values: &[f32], dtype: Dtype, to: &mut [u8]) -> Result<(), LoadError> {
     match dtype {
         Dtype::F16 => {
-            for &value in values {
+            for (&value, to) in values.iter().zip(to.chunks_exact_mut(2)) {
                 let half = half::f16::from_f32(value);
                 if half.is_infinite() {
                     return Err(LoadError::Range { value, dtype });
                 }
-                bytes.extend_from_slice(&half.to_le_bytes());
+                to.copy_from_slice(&half.to_le_bytes());
             }
         }
         Dtype::Bf16 => {
-            bytes.extend(values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()));
+            let halves = values.iter().map(|value| half::bf16::from_f32(*value).to_le_bytes());
+            halves.zip(to.chunks_exact_mut(2)).for_each(|(half, to)| to.copy_from_slice(&half));
         }
-        Dtype::F32 | Dtype::I8 => bytes.extend_from_slice(bytemuck::cast_slice(values)),
+        Dtype::F32 | Dtype::I8 => to.copy_from_slice(bytemuck::cast_slice(values)),
     }
     Ok(())
 }

@@ -52,21 +52,29 @@ impl<'a> Upload<'a> {
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), DeviceError> {
         while !bytes.is_empty() {
-            let (buffer, done) = &mut self.buffers[self.current];
-            if self.filled == 0 {
-                done.wait(self.goes_on)?;
-            }
-            let room = &mut buffer.bytes_mut()[self.filled..];
+            let room = self.room()?;
             let (now, later) = bytes.split_at(bytes.len().min(room.len()));
             room[..now.len()].copy_from_slice(now);
-            self.filled += now.len();
-            let is_full = now.len() == room.len();
+            self.filled(now.len())?;
             bytes = later;
-            if is_full {
-                self.send()?;
-            }
         }
         Ok(())
+    }
+
+    /// Where the next bytes go, as far as the current buffer reaches; never empty. Tell [`filled`](Self::filled) of them.
+    pub(super) fn room(&mut self) -> Result<&mut [u8], DeviceError> {
+        let (buffer, done) = &mut self.buffers[self.current];
+        if self.filled == 0 {
+            done.wait(self.goes_on)?;
+        }
+        Ok(&mut buffer.bytes_mut()[self.filled..])
+    }
+
+    /// So many bytes were written at the beginning of the room.
+    pub(super) fn filled(&mut self, bytes: usize) -> Result<(), DeviceError> {
+        self.filled += bytes;
+        let is_full = self.filled == self.buffers[self.current].0.bytes().len();
+        if is_full { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> Result<(), DeviceError> {

@@ -12,7 +12,7 @@ use super::output::{Output, tell};
 use super::runtime::run_interruptible;
 use super::target::Target;
 
-pub(super) use table::{model_state_name, state_of};
+pub(super) use table::{device_name, model_state_name, state_of};
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Stop> {
     run_interruptible(async {

@@ -30,7 +30,7 @@ fn one_node(output: &mut Output, status: &Status) -> Result<(), Stop> {
         .devices
         .iter()
         .map(|device| {
-            let mut row = vec![device.name.clone(), device.threads.to_string()];
+            let mut row = vec![device_name(device), device.threads.to_string()];
             row.extend(load_cells(device));
             row.push(device.reason.clone());
             row
@@ -96,7 +96,7 @@ fn member_rows(heard: &Heard) -> Vec<Vec<String>> {
             .iter()
             .map(|device| {
                 let mut row = own(format!("{} s", status.uptime_us.0 / 1_000_000));
-                row.push(device.name.clone());
+                row.push(device_name(device));
                 row.extend(load_cells(device));
                 row
             })
@@ -104,6 +104,11 @@ fn member_rows(heard: &Heard) -> Vec<Vec<String>> {
         Ok(_) => vec![[own(String::new()), vec!["(restarting)".to_owned()]].concat()],
         Err(_) => vec![own(String::new())],
     }
+}
+
+/// What works is called by its name alone.
+pub(in crate::cli) fn device_name(device: &DeviceStatus) -> String {
+    if device.is_up { device.name.clone() } else { format!("{} (not running)", device.name) }
 }
 
 /// Speed, queue, batches running, memory of models.

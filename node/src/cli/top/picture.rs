@@ -7,7 +7,7 @@ use super::watch::{Rates, Watch};
 use crate::cli::census::{Census, Heard};
 use crate::cli::models::megabytes;
 use crate::cli::output::{millis, table_lines};
-use crate::cli::status::state_of;
+use crate::cli::status::{device_name, state_of};
 
 /// Columns and rows of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ fn node_rows(census: &Census, watch: &Watch) -> Vec<Vec<String>> {
             Ok(status) => rows.extend(status.devices.iter().map(|device| {
                 let done = watch.rates(Some(status.node), None);
                 let cells = vec![
-                    device.name.clone(),
+                    device_name(device),
                     device.load.tokens_per_s.to_string(),
                     done.map_or_else(String::new, |rates| format!("{:.0}", rates.tokens_per_s)),
                     device.load.queue_tokens.to_string(),

@@ -155,7 +155,7 @@ fn launches_run_in_their_stream() {
 fn every_module_is_whole() {
     let device = open(&own_device());
     for &module in KernelModule::ALL {
-        let kernel = crate::cuda::Kernel { module, name: "none".to_owned(), threads: 32, shared_bytes: 0 };
+        let kernel = crate::cuda::Kernel::new(module, "none".to_owned(), 32, 0);
         let error = device.prepare(&kernel).expect_err("the module has no such kernel");
         assert!(error.to_string().starts_with("cuModuleGetFunction"), "{module:?} loads: {error}");
     }

@@ -1,6 +1,6 @@
 //! What a lane says when its device does not do what it should, and that nothing of it panics.
 
-use shoal_standin::{Planned, plan};
+use shoal_standin::{Planned, log, plan};
 
 use super::*;
 use crate::{
@@ -131,7 +131,8 @@ fn a_model_that_does_not_fit_leaves_the_device_as_it_was() {
 /// A batch that is more than a lane has room for runs in parts, with the same bits; one text that is more is refused.
 #[test]
 fn a_batch_that_does_not_fit_runs_in_parts() {
-    let device = host::open(&host::own_device());
+    let info = host::own_device();
+    let device = host::open(&info);
     let model = load(&device, &dir("bert", "mean"), Dtype::F16).expect("it loads");
     let (wanted, mut whole, mut cut) = (OutputSet::DENSE, Outputs::new(), Outputs::new());
     let mut large = PackedBatch::new();
@@ -142,7 +143,12 @@ fn a_batch_that_does_not_fit_runs_in_parts() {
         let mut narrow = CudaLane::new(&device, batches, 64 << 10).expect("a lane");
         let error = narrow.submit(&model, &large, wanted).expect_err("no room");
         assert!(matches!(error, ExecError::Room { room_bytes: 65_536, .. }), "{error}");
+        drop(log(info.ordinal));
         let parts = narrow.run(&model, &large, wanted, &mut host::patient, &mut cut).expect("it runs");
+        // A part's way: copied in, launches, copied out; done when somebody has waited for it.
+        let order: Vec<char> = log(info.ordinal).chars().filter(|letter| "id".contains(*letter)).collect();
+        let ahead = order.iter().take_while(|letter| **letter == 'i').count();
+        assert_eq!(ahead, batches, "parts that were put in before any was waited for: {order:?}");
         assert!((3..39).contains(&parts), "{parts} parts");
         assert_eq!(cut, whole, "with {batches} on their way");
     }
