@@ -84,8 +84,9 @@ fn fill(parts: Parts<'_>, reader: &Reader<'_>, mut upload: Upload<'_>) -> Result
             Fill::Values(values) => upload.write(bytemuck::cast_slice(&values))?,
             Fill::Indices(indices) => upload.write(bytemuck::cast_slice(&indices))?,
             Fill::Positions(positions) => {
-                bytes.clear();
-                narrow(&positions.read(reader)?, positions.dtype, &mut bytes)?;
+                let values = positions.read(reader)?;
+                let mut bytes = vec![0; values.len() * positions.dtype.bytes()];
+                narrow(&values, positions.dtype, &mut bytes)?;
                 upload.write(&bytes)?;
             }
             Fill::Rows(rows) => {

@@ -80,7 +80,7 @@ fn a_context_that_is_not_made_leaves_nothing() {
 /// Codes of a driver that is newer than this program are numbers, and the end of a context to be sure.
 #[test]
 fn a_code_that_nobody_knows_is_an_error_like_others() {
-    let error = super::super::error::check("cuLaunchKernel", 9_999).expect_err("no success");
+    let error = error::check("cuLaunchKernel", 9_999).expect_err("no success");
     let code = "CUDA error 9999".to_owned();
     assert_eq!(error, DeviceError::Lost { call: "cuLaunchKernel", code });
     assert!(error.is_end());
